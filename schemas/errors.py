@@ -1,0 +1,46 @@
+"""Errors, split by what the caller can do about them.
+
+`ServiceError`: somebody else's service failed; trying again may help, and retries decide by this type.
+`ContractError`: what was handed in is not what was agreed; it must be mended before another try.
+Each error also inherits the builtin that it resembles.
+"""
+
+
+class GalstoreError(Exception):
+    """Base of every error that galstore raises on purpose; the command line prints it as one line."""
+
+
+class ServiceError(GalstoreError, ConnectionError):
+    """A survey service did not answer as it should; trying again may help."""
+
+
+class ContractError(GalstoreError, ValueError):
+    """The input breaks a contract; the message says what was got, what was expected and what to do."""
+
+
+class RecipeError(ContractError):
+    """A recipe has an unknown key or a value out of range."""
+
+
+class CatalogError(ContractError):
+    """A catalog lacks a column, is empty, or holds values that cannot be what they claim to be."""
+
+
+class QueryRefusedError(ContractError):
+    """The service understood the query and refuses it; sending it again gets the same answer."""
+
+
+class StoreError(ContractError):
+    """The cube is not what the caller takes it for (another layout, another scale rule, no such level)."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no cube at this place."""
+
+
+class TrainingError(ContractError):
+    """Training cannot start or go on: no labelled rows, too few galaxies, or a diverging loss."""
+
+
+class WeightsError(ContractError):
+    """A file of network weights is missing, or is not the file it should be."""

@@ -1,0 +1,243 @@
+"""Recipes: complete TOML files that say what one run does. A misspelt key is an error that names the key."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from schemas.cube import LEVELS
+from schemas.cutouts import CutoutScale, ScaleRule
+from schemas.errors import RecipeError
+
+REHEARSAL = "rehearsal"
+"""The `survey.base_url` that stands for the loopback emulator described under `[rehearsal]`."""
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and no key but its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StoreSection(Section):
+    """Where the cube is."""
+
+    path: str = Field(description="Folder of the cube")
+
+
+class OutputSection(Section):
+    """Where models, predictions and reports go."""
+
+    folder: Path
+
+
+class SurveySection(Section):
+    """Which service is asked, for what, and how politely."""
+
+    name: str = Field(description="Name of the survey, kept in the cube")
+    base_url: str = Field(description="Root of the service, or 'rehearsal' for the loopback emulator")
+    data_release: Annotated[int, Field(ge=10, le=19)] = 14
+    selection: str = "wu_boada_2019"
+    columns: tuple[str, ...] | None = Field(None, description="Columns asked for; all of the paper's query by default")
+    limit: Annotated[int, Field(ge=0)] = Field(0, description="At most so many objects; 0 = all")
+    page_rows: Annotated[int, Field(ge=1, le=500_000)] = 50_000
+    requests_per_second: Annotated[float, Field(gt=0)] = 25.0
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    attempts: Annotated[int, Field(ge=1, le=20)] = 5
+
+
+class FaultSection(Section):
+    """Share of cutout answers that the emulator spoils, each kind between 0 and 1."""
+
+    too_many_requests: Annotated[float, Field(ge=0, le=1)] = 0.0
+    server_error: Annotated[float, Field(ge=0, le=1)] = 0.0
+    outage_page: Annotated[float, Field(ge=0, le=1)] = 0.0
+    truncated: Annotated[float, Field(ge=0, le=1)] = 0.0
+    out_of_footprint: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+class RehearsalSection(Section):
+    """What the loopback emulator plays: a simulated sky, or a folder of cutouts with a catalog."""
+
+    n_galaxies: Annotated[int, Field(ge=0)] = Field(0, description="Simulated galaxies with spectra, in the catalog")
+    n_new: Annotated[int, Field(ge=0)] = Field(0, description="Simulated galaxies without spectra, to be scored")
+    seed: int = 0
+    new_catalog: Path | None = Field(None, description="CSV (object_id, ra, dec) of the new galaxies, written at start")
+    catalog: Path | None = Field(None, description="CSV of a folder of real cutouts")
+    cutouts: Path | None = Field(None, description="Folder of JPEGs named by object id")
+    faults: FaultSection = FaultSection()
+
+    @model_validator(mode="after")
+    def _one_sky(self) -> RehearsalSection:
+        if (self.catalog is None) != (self.cutouts is None):
+            raise ValueError("catalog and cutouts belong together: give both or neither")
+        if (self.n_galaxies > 0) == (self.catalog is not None):
+            raise ValueError("give either n_galaxies > 0 (simulated sky) or catalog and cutouts (folder)")
+        return self
+
+
+class CutoutSection(Section):
+    """How the pixel scale follows from the object."""
+
+    scale_rule: ScaleRule = ScaleRule.FIXED
+    scale_arcsec: float = 0.296
+    prepared: bool = Field(False, description="The service holds images already cut by the rule")
+
+    @property
+    def scale(self) -> CutoutScale:
+        return CutoutScale(rule=self.scale_rule, arcsec_per_px=self.scale_arcsec, prepared=self.prepared)
+
+
+class DaskSection(Section):
+    """Who does the blocks."""
+
+    scheduler: str = Field("", description="Address of a running scheduler; empty = a cluster of this machine's cores")
+    workers: Annotated[int, Field(ge=0)] = Field(0, description="Worker processes; 0 = one a core")
+    blocks_per_wave: Annotated[int, Field(ge=1)] = Field(16, description="Blocks of 1,024 objects in one commit")
+
+
+class SplitSection(Section):
+    """Shares of the labelled galaxies, by a stable hash of the object id."""
+
+    train: Annotated[float, Field(gt=0, le=1)] = 0.6
+    validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> SplitSection:
+        if abs(self.train + self.validation + self.test - 1) > 1e-9:
+            raise ValueError(f"train + validation + test = {self.train + self.validation + self.test:g}, must be 1")
+        return self
+
+
+class NetworkSection(Section):
+    """The network and the level of the pyramid that it reads."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50", "resnet10w32"] = "resnet34"
+    level: int = 128
+    weights: str = Field("none", description="'none', 'imagenet' (torchvision's cached file) or a path")
+    dropout: tuple[float, float] = Field((0.25, 0.5), description="Dropout before each linear layer of the head")
+
+    @model_validator(mode="after")
+    def _level(self) -> NetworkSection:
+        if self.level not in LEVELS:
+            raise ValueError(f"level {self.level} is not in the cube: choose one of {', '.join(map(str, LEVELS))}")
+        return self
+
+
+class TrainSection(Section):
+    """How the network is trained."""
+
+    target: str = "oh_p50"
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="Peak of the one-cycle schedule")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class ScoreSection(Section):
+    """Which new catalog is scored."""
+
+    catalog: Path | None = None
+    views: Literal[1, 8] = 8
+    batch_size: Annotated[int, Field(ge=1)] = 256
+
+
+class Recipe(Section):
+    """One whole run."""
+
+    name: str
+    store: StoreSection
+    output: OutputSection
+    survey: SurveySection
+    rehearsal: RehearsalSection | None = None
+    cutouts: CutoutSection = CutoutSection()
+    dask: DaskSection = DaskSection()
+    split: SplitSection = SplitSection()
+    network: NetworkSection = NetworkSection()
+    train: TrainSection = TrainSection()
+    score: ScoreSection = ScoreSection()
+
+    @model_validator(mode="after")
+    def _rehearsal_described(self) -> Recipe:
+        if self.survey.base_url == REHEARSAL and self.rehearsal is None:
+            raise ValueError("survey.base_url = 'rehearsal' needs a section [rehearsal]")
+        return self
+
+
+def parse_recipe(text: str, *, origin: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from TOML, with `section.key=value` put over it.
+
+    Parameters
+    ----------
+    text
+        TOML.
+    origin
+        What error messages call it: a path or a name.
+    overrides
+        `section.key=value`, where value is TOML (`3`, `true`, `[1, 2]`) or, failing that, a plain string.
+
+    Raises
+    ------
+    RecipeError
+        Not TOML, an unknown key, or a value of the wrong type or range; the message names the key.
+
+    Examples
+    --------
+    >>> parse_recipe("", origin="empty.toml")
+    Traceback (most recent call last):
+    ...
+    schemas.errors.RecipeError: empty.toml: name: Field required; store: Field required; ...
+    """
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{origin} is not TOML: {error}") from error
+    for override in overrides:
+        _apply_override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(f"{origin}: {'; '.join(_sentence(problem) for problem in error.errors())}") from error
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    path = key.strip().split(".")
+    if not equals or not all(path):
+        raise RecipeError(f"override {override!r} is not of the form section.key=value, as in survey.limit=500")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value
+    for name in path[:-1]:
+        tree = tree.setdefault(name, {})
+        if not isinstance(tree, dict):
+            raise RecipeError(f"override {override!r}: {name} is a value, not a section")
+    tree[path[-1]] = parsed
+
+
+def _sentence(problem: Any) -> str:
+    where = ".".join(str(part) for part in problem["loc"]) or "recipe"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key '{where}'{_closest(problem['loc'])}"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
+
+
+def _closest(location: tuple[str | int, ...]) -> str:
+    section: Any = Recipe
+    for name in location[:-1]:
+        annotation = section.model_fields[name].annotation
+        section = next(a for a in (annotation, *getattr(annotation, "__args__", ())) if hasattr(a, "model_fields"))
+    known = list(section.model_fields)
+    close = get_close_matches(str(location[-1]), known, n=1)
+    return f" (did you mean '{close[0]}'?)" if close else f" (known: {', '.join(known)})"

@@ -1,0 +1,104 @@
+"""Which galaxies are asked for: the paper's selection, as data that queries and checks are built from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.errors import RecipeError
+
+QUERY_TABLES = (
+    "SpecObj S JOIN Galaxy G ON G.objID = S.bestObjID "
+    "JOIN galSpecLine L ON L.specObjID = S.specObjID "
+    "JOIN galSpecInfo I ON I.specObjID = S.specObjID "
+    "JOIN galSpecIndx X ON X.specObjID = S.specObjID "
+    "JOIN galSpecExtra E ON E.specObjID = S.specObjID"
+)
+"""The paper's join (Wu & Boada 2019, §2.1): photometry, spectrum and the MPA-JHU tables of one galaxy."""
+
+QUERY_COLUMNS: dict[str, str] = {
+    "objID": "G.objID", "specObjID": "S.specObjID", "ra": "G.ra", "dec": "G.dec", "z": "S.z", "zErr": "S.zErr",
+    "velDisp": "S.velDisp", "velDispErr": "S.velDispErr", "petroMag_r": "G.petroMag_r",
+    **{f"modelMag_{band}": f"G.modelMag_{band}" for band in "ugriz"},
+    **{f"modelMagErr_{band}": f"G.modelMagErr_{band}" for band in "ugriz"},
+    "petroR50_r": "G.petroR50_r", "petroR90_r": "G.petroR90_r",
+    **{
+        f"{line}{suffix}": f"L.{line}{suffix}"
+        for line in ("nii_6584_flux", "h_alpha_flux", "oiii_5007_flux", "h_beta_flux", "h_delta_flux")
+        for suffix in ("", "_err")
+    },
+    "d4000": "X.d4000", "d4000_err": "X.d4000_err", "bptclass": "E.bptclass",
+    **{f"oh_{p}": f"E.oh_{p}" for p in ("p2p5", "p16", "p50", "p84", "p97p5")},
+    "lgm_tot_p50": "E.lgm_tot_p50", "sfr_tot_p50": "E.sfr_tot_p50",
+}  # fmt: skip
+"""Column of the answer -> where the survey keeps it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """`low < expression < high`, with either side open."""
+
+    expression: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def sql(self) -> str:
+        sides = []
+        if self.low is not None:
+            sides.append(f"{self.expression} > {self.low:g}")
+        if self.high is not None:
+            sides.append(f"{self.expression} < {self.high:g}")
+        return " AND ".join(sides)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """A named set of cuts with its source."""
+
+    name: str
+    source: str
+    cuts: tuple[Cut, ...]
+
+    @property
+    def sql(self) -> str:
+        """The WHERE clause, without the word WHERE.
+
+        Examples
+        --------
+        >>> SELECTIONS["labelled"].sql
+        'E.oh_p50 <> -9999'
+        """
+        return " AND ".join([*(cut.sql for cut in self.cuts), "E.oh_p50 <> -9999"])
+
+
+SELECTIONS: dict[str, Selection] = {
+    selection.name: selection
+    for selection in (
+        Selection(
+            name="wu_boada_2019",
+            source="Wu & Boada 2019, section 2.1 (SDSS DR14)",
+            cuts=(
+                Cut(expression="G.petroMag_r", low=10, high=18),
+                Cut(expression="(G.modelMag_u - G.modelMag_r)", low=0, high=6),
+                *(Cut(expression=f"G.modelMag_{band}", low=10, high=25) for band in "ugriz"),
+                Cut(expression="S.rChi2", high=2),
+                Cut(expression="S.zErr", low=0, high=0.01),
+                Cut(expression="S.z", low=0.02),
+            ),
+        ),
+        Selection(name="labelled", source="every galaxy with a metallicity", cuts=()),
+    )
+}
+
+
+def selection_named(name: str) -> Selection:
+    """The selection of this name.
+
+    Raises
+    ------
+    RecipeError
+        There is none.
+    """
+    if name not in SELECTIONS:
+        raise RecipeError(f"selection {name!r} is unknown: choose one of {', '.join(SELECTIONS)}")
+    return SELECTIONS[name]
