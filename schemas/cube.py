@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
-from schemas.cutouts import SIDE_PX
+from schemas.cutouts import SIDE_PX, Reason, Status
 
 SCHEMA_VERSION = 1
 
@@ -57,3 +58,38 @@ LEVEL = {
     for side in LEVELS
 }
 """Every level by its side. Chunks divide blocks, so that two tasks never touch one chunk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateColumn:
+    """One array of `/state`: what is known about each object's cutout."""
+
+    name: str
+    dtype: str
+    fill: float
+    description: str
+    unit: str = ""
+    flags: type[IntEnum] | None = None
+    """The codes of the column, written as CF `flag_values` and `flag_meanings`."""
+    width: int = 1
+
+
+STATE_COLUMNS = (
+    StateColumn(name="status", dtype="uint8", fill=Status.PENDING, flags=Status, description="Where the cutout stands"),
+    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Why it was quarantined"),
+    StateColumn(name="attempts", dtype="uint16", fill=0, description="Requests that the cutout took"),
+    StateColumn(name="http_status", dtype="uint16", fill=0, description="Last HTTP status; 0 = no answer came"),
+    StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
+    StateColumn(
+        name="pixel_scale", dtype="float32", fill=float("nan"), unit="arcsec.pixel**-1",
+        description="Scale at which the 128 px image was asked for; NaN = the service's own",
+    ),
+    StateColumn(name="body_length", dtype="uint32", fill=0, unit="byte", description="Length of the delivered body"),
+    StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the delivered body"),
+)  # fmt: skip
+"""Written by the committer alone, with the commit that brings the pixels."""
+
+LABEL_VIEW = "galspec"
+"""Name of the label view that a survey's catalog brings: MPA-JHU metallicity, mass and star formation rate."""
+
+DELIVERED_CHUNK_ROWS = 128

@@ -1,0 +1,58 @@
+"""Blocks: runs of 1,024 rows, the unit of fetching, writing, scoring and retrying."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.cube import BLOCK_ROWS
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Block:
+    """Rows `start` to `stop` of the cube; the last block of a cube may be shorter than the others."""
+
+    start: int
+    stop: int
+
+    def __post_init__(self) -> None:
+        if self.start % BLOCK_ROWS or not self.start < self.stop <= self.start + BLOCK_ROWS:
+            raise ValueError(f"rows {self.start}-{self.stop} are no block: blocks start at multiples of {BLOCK_ROWS}")
+
+    @property
+    def index(self) -> int:
+        return self.start // BLOCK_ROWS
+
+    @property
+    def n_objects(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> slice:
+        return slice(self.start, self.stop)
+
+
+def blocks_with(rows: npt.NDArray[np.bool_]) -> tuple[Block, ...]:
+    """The blocks that hold at least one of the marked rows.
+
+    Parameters
+    ----------
+    rows
+        One flag an object, shape (object,).
+
+    Examples
+    --------
+    >>> blocks_with(np.arange(3000) == 1500)
+    (Block(start=1024, stop=2048),)
+    """
+    starts = np.unique(np.flatnonzero(rows) // BLOCK_ROWS) * BLOCK_ROWS
+    return tuple(Block(int(start), int(min(start + BLOCK_ROWS, rows.size))) for start in starts)
+
+
+def waves_of(blocks: Sequence[Block], blocks_per_wave: int) -> Iterator[tuple[Block, ...]]:
+    """Blocks in groups that are committed together, in order."""
+    for first in range(0, len(blocks), blocks_per_wave):
+        yield tuple(blocks[first : first + blocks_per_wave])

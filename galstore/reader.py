@@ -1,0 +1,197 @@
+"""Reading the cube: the last commit, or a snapshot, never a half."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import icechunk
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+import zarr
+
+from galstore.blocks import blocks_with
+from galstore.commits import BRANCH, open_repository
+from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, SCHEMA_VERSION, STATE_COLUMNS
+from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
+from schemas.errors import CatalogError, StoreError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many objects stand where; `registered` is the sum of the others, always."""
+
+    registered: int
+    stored: int
+    quarantined: int
+    pending: int
+
+    @property
+    def add_up(self) -> bool:
+        return self.stored + self.quarantined + self.pending == self.registered
+
+
+class Cube:
+    """One snapshot of a cube, read-only.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    snapshot_id
+        Which commit this reader sees; it never sees another.
+    """
+
+    def __init__(self, path: str, session: icechunk.Session) -> None:
+        self.path = path
+        self.snapshot_id: str = session.snapshot_id
+        self.store = session.store
+        self._root = zarr.open_group(session.store, mode="r")
+        version = self._root.attrs.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"the cube at {path} has schema version {version}, this galstore reads {SCHEMA_VERSION}: use a galstore "
+                "that matches"
+            )
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self._root.attrs.asdict()
+
+    @property
+    def scale(self) -> CutoutScale:
+        """The scale rule of the cube's cutouts."""
+        attributes = self._root.attrs
+        return CutoutScale(
+            rule=ScaleRule(str(attributes["scale_rule"])),
+            arcsec_per_px=float(attributes["scale_arcsec_per_px"]),  # type: ignore[arg-type]
+        )
+
+    @property
+    def n_objects(self) -> int:
+        return int(self.array("state/status").shape[0])
+
+    def array(self, name: str) -> zarr.Array:
+        """The Zarr array of this name, as `images/128/pixels`."""
+        node = self._root[name]
+        if not isinstance(node, zarr.Array):
+            raise StoreError(f"{name} is a group of the cube at {self.path}, not an array")
+        return node
+
+    def group_names(self, name: str) -> tuple[str, ...]:
+        """Names of the groups inside a group; none where the group is missing."""
+        node = self._root.get(name)
+        return tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
+
+    def read_state(self, name: str) -> npt.NDArray[Any]:
+        """One column of `/state`, shape (object,) or (object, byte)."""
+        if name not in {column.name for column in STATE_COLUMNS}:
+            raise StoreError(f"{name!r} is no state column: choose one of {', '.join(c.name for c in STATE_COLUMNS)}")
+        return np.asarray(self.array(f"state/{name}")[:])
+
+    def read_catalog(self, names: Sequence[str]) -> pd.DataFrame:
+        """Columns of the catalog, one row an object in row order."""
+        return pd.DataFrame({name: np.asarray(self.array(f"catalog/{name}")[:]) for name in names})
+
+    def read_label(self, name: str, *, view: str = LABEL_VIEW) -> npt.NDArray[np.float64]:
+        """One label, shape (object,); NaN = none."""
+        known = list(self._root[f"labels/{view}"].array_keys())  # type: ignore[union-attr]
+        if name not in known:
+            raise StoreError(f"label {name!r} is not in view {view!r}: choose one of {', '.join(sorted(known))}")
+        return np.asarray(self.array(f"labels/{view}/{name}")[:], dtype=np.float64)
+
+    def counts(self) -> Counts:
+        tally = np.bincount(self.read_state("status"), minlength=len(Status))
+        return Counts(
+            registered=self.n_objects,
+            stored=int(tally[Status.STORED]),
+            quarantined=int(tally[Status.QUARANTINED]),
+            pending=int(tally[Status.PENDING]),
+        )
+
+    def rows_of(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Row of each object id, in the order asked.
+
+        Raises
+        ------
+        CatalogError
+            Some are not registered.
+        """
+        index = pd.Index(np.asarray(self.array("catalog/object_id")[:]))
+        rows = index.get_indexer(pd.Index(object_ids))
+        missing = np.asarray(object_ids)[rows < 0]
+        if missing.size:
+            raise CatalogError(
+                f"{missing.size} objects are not registered in {self.path}, the first is {missing[0]}: ingest them first"
+            )
+        return rows.astype(np.int64)
+
+    def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """Images of some objects at one level.
+
+        Parameters
+        ----------
+        level
+            Side in px.
+        rows
+            Row numbers, shape (n,), in any order.
+
+        Returns
+        -------
+        ndarray
+            Counts, shape (n, side, side, band): uint8 at 128, 64 and 32 px, float32 below.
+
+        Raises
+        ------
+        StoreError
+            No such level, or a row without a stored cutout.
+        """
+        if level not in LEVELS:
+            raise StoreError(f"level {level} is not in the cube: choose one of {', '.join(map(str, LEVELS))}")
+        array, spec = self.array(LEVEL[level].path), LEVEL[level]
+        rows = np.asarray(rows, dtype=np.int64)
+        wanted = np.zeros(self.n_objects, dtype=bool)
+        wanted[rows] = True
+        missing = wanted & (self.read_state("status") != Status.STORED)
+        if missing.any():
+            raise StoreError(
+                f"{int(missing.sum())} of the objects asked for have no stored cutout, the first is row "
+                f"{int(missing.argmax())}: ask for stored rows only"
+            )
+        integers = spec.scale_factor == 1
+        pixels = np.empty((rows.size, level, level, len(BANDS)), dtype=np.uint8 if integers else np.float32)
+        order = np.argsort(rows, kind="stable")
+        for block in blocks_with(wanted):
+            inside = order[np.searchsorted(rows[order], block.start) : np.searchsorted(rows[order], block.stop)]
+            first, last = int(rows[inside[0]]), int(rows[inside[-1]])
+            # one read a block: per-object reads are a hundred times slower
+            stored = np.asarray(array[first : last + 1])
+            chosen = stored[rows[inside] - first]
+            pixels[inside] = chosen if integers else chosen * np.float32(spec.scale_factor)
+        return pixels
+
+    def read_body(self, row: int) -> bytes:
+        """The bytes that the survey delivered for one object; empty where none are stored."""
+        length = int(self.array("state/body_length")[row])  # type: ignore[arg-type]
+        return np.asarray(self.array("delivered/body")[row, :length]).tobytes()
+
+    def to_datatree(self) -> xr.DataTree:
+        """The whole snapshot as a labelled, lazy xarray tree."""
+        return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+
+
+def open_cube(path: str, *, snapshot_id: str | None = None) -> Cube:
+    """Open a cube at its last commit, or as of one snapshot.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no cube at this path.
+    """
+    repository = open_repository(path)
+    if snapshot_id is None:
+        return Cube(path, repository.readonly_session(BRANCH))
+    return Cube(path, repository.readonly_session(snapshot_id=snapshot_id))

@@ -1,0 +1,178 @@
+"""SDSS SkyServer: the catalog through astroquery, cutouts through ImgCutout.
+
+Source: the service's SQL search and ImgCutout pages (skyserver.sdss.org, DR14 onwards).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import requests
+from astroquery.sdss import SDSSClass
+from astroquery.sdss import conf as sdss_conf
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from schemas.cutouts import SIDE_PX
+from schemas.errors import QueryRefusedError, RecipeError, ServiceError
+from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, Selection
+
+QUERY_TIMEOUT_S = 600
+"""The service ends a query after this long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SkyServer:
+    """One release of one SkyServer, real or emulated; only the base URL tells them apart."""
+
+    base_url: str
+    data_release: int = 14
+
+    @property
+    def cutout_url(self) -> str:
+        return f"{self.base_url}/dr{self.data_release}/SkyServerWS/ImgCutout/getjpeg"
+
+    def cutout_params(self, *, ra_deg: float, dec_deg: float, scale_arcsec: float) -> dict[str, str]:
+        """Query parameters of one cutout; an unknown scale (NaN) is left to the service."""
+        params = {"ra": f"{ra_deg:.9f}", "dec": f"{dec_deg:.9f}", "width": str(SIDE_PX), "height": str(SIDE_PX)}
+        if scale_arcsec == scale_arcsec:  # noqa: PLR0124 - NaN alone differs from itself
+            params["scale"] = f"{scale_arcsec:.9g}"
+        return params
+
+
+def build_query(selection: Selection, columns: Sequence[str], *, top: int, after: tuple[int, int] | None = None) -> str:
+    """SQL of one page of the catalog.
+
+    Pages go by (objID, specObjID), since a galaxy that was observed on two plates has one objID and two rows, which
+    must not fall between two pages.
+
+    Parameters
+    ----------
+    selection
+        Which galaxies.
+    columns
+        Names out of `QUERY_COLUMNS`; objID and specObjID are always asked for.
+    top
+        Rows of a page.
+    after
+        objID and specObjID of the last row of the page before.
+
+    Examples
+    --------
+    >>> from schemas.selection import SELECTIONS
+    >>> build_query(SELECTIONS["labelled"], ["ra"], top=10, after=(5, 6))[:58]
+    'SELECT TOP 10 G.objID, S.specObjID, G.ra FROM SpecObj S JOI'
+    """
+    unknown = [name for name in columns if name not in QUERY_COLUMNS]
+    if unknown:
+        raise RecipeError(f"survey.columns: {unknown} are not among the columns that SkyServer is asked for")
+    names = list(dict.fromkeys(["objID", "specObjID", *columns]))
+    where = selection.sql
+    if after is not None:
+        where += f" AND (G.objID > {after[0]} OR (G.objID = {after[0]} AND S.specObjID > {after[1]}))"
+    wanted = ", ".join(QUERY_COLUMNS[name] for name in names)
+    return f"SELECT TOP {top} {wanted} FROM {QUERY_TABLES} WHERE {where} ORDER BY G.objID, S.specObjID"
+
+
+def count_catalog(service: SkyServer, selection: Selection) -> int:
+    """How many rows the selection has at the service."""
+    answer = query_sql(service, f"SELECT COUNT(*) AS n_rows FROM {QUERY_TABLES} WHERE {selection.sql}")
+    return int(answer["n_rows"].iloc[0])
+
+
+def query_catalog(
+    service: SkyServer, selection: Selection, *, columns: Sequence[str], limit: int = 0, page_rows: int = 50_000
+) -> Iterator[pd.DataFrame]:
+    """The catalog in pages, ordered by objID.
+
+    Parameters
+    ----------
+    limit
+        At most so many rows; 0 = all.
+    page_rows
+        Rows a query. The service cuts every answer at 500,000 rows without a word.
+
+    Yields
+    ------
+    pandas.DataFrame
+        Columns as asked for, with objID and specObjID as 64-bit integers; no page is empty.
+
+    Raises
+    ------
+    ServiceError
+        The service cannot be reached or answers with something else than a table, also after retries.
+    QueryRefusedError
+        The service refuses the query.
+    """
+    after, received = None, 0
+    while not limit or received < limit:
+        top = min(page_rows, limit - received) if limit else page_rows
+        page = query_sql(service, build_query(selection, columns, top=top, after=after))
+        if not page.empty:
+            received += len(page)
+            after = (int(page["objID"].iloc[-1]), int(page["specObjID"].iloc[-1]))
+            yield page
+        if len(page) < top:
+            return
+
+
+@retry(
+    retry=retry_if_exception_type(ServiceError),
+    stop=stop_after_attempt(4),
+    wait=wait_random_exponential(multiplier=0.5, max=30),
+    reraise=True,
+)
+def query_sql(service: SkyServer, sql: str) -> pd.DataFrame:
+    """One SQL query through astroquery, and its answer as a table.
+
+    astroquery itself looks neither at the HTTP status nor at the type of the body, so both are judged here.
+    """
+    with sdss_conf.set_temp("skyserver_baseurl", service.base_url):
+        try:
+            response = SDSSClass().query_sql_async(
+                sql, data_release=service.data_release, timeout=QUERY_TIMEOUT_S, cache=False
+            )
+        except (requests.RequestException, TimeoutError) as error:
+            raise ServiceError(
+                f"the survey at {service.base_url} does not answer ({type(error).__name__}): check survey.base_url and "
+                "the network, or try again later"
+            ) from error
+    return parse_answer(response.text, status=response.status_code, base_url=service.base_url)
+
+
+def parse_answer(text: str, *, status: int, base_url: str) -> pd.DataFrame:
+    """The table in the CSV answer of SkyServer's SQL search.
+
+    Raises
+    ------
+    QueryRefusedError
+        Status 200 with the one column error_message, or an SQL error (status 500 with JSON).
+    ServiceError
+        Anything else that is not a table: an outage page, an empty body.
+    """
+    if status != 200:
+        message = _json_error(text)
+        if message:
+            raise QueryRefusedError(f"the survey at {base_url} cannot run the query: {message}")
+        raise ServiceError(f"the survey at {base_url} answered the catalog query with status {status}: try again later")
+    lines = text.lstrip("\ufeff").splitlines()
+    if not lines or not lines[0].startswith("#Table"):
+        raise ServiceError(
+            f"the survey at {base_url} answered the catalog query with something that is no table "
+            f"({text[:60]!r}): try again later"
+        )
+    body = "\n".join(lines[1:])
+    if lines[1:2] == ["error_message"]:
+        raise QueryRefusedError(f"the survey at {base_url} refuses the query: {' '.join(lines[2:])}")
+    return pd.read_csv(io.StringIO(body), dtype={"objID": "int64", "specObjID": "int64"})
+
+
+def _json_error(text: str) -> str | None:
+    try:
+        answer = json.loads(text)
+    except json.JSONDecodeError:
+        return None
+    return str(answer["ErrorMessage"]) if isinstance(answer, dict) and "ErrorMessage" in answer else None
