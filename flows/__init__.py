@@ -1,1 +1,1 @@
-""""""
+"""Prefect flows and the `galstore` command: order, retries, names and logs, no arithmetic."""

@@ -99,8 +99,8 @@ def _typed(values: pd.Series, name: str, origin: str) -> pd.Series:
     if unreadable.any():
         first = values[unreadable].iloc[0]
         raise CatalogError(
-            f"{origin}: column {name!r} has {int(unreadable.sum())} values that are no numbers, the first is {first!r}: "
-            "write numbers, or leave the field empty"
+            f"{origin}: column {name!r} has {int(unreadable.sum())} values that are no numbers, the first is "
+            f"{first!r}: write numbers, or leave the field empty"
         )
     return numbers.mask(numbers == SENTINEL).astype(column.dtype)
 
@@ -139,8 +139,8 @@ def parse_ids(values: pd.Series, *, name: str, origin: str) -> pd.Series:
     number = pd.to_numeric(pd.Series([first]), errors="coerce").iloc[0]
     if np.isfinite(number) and abs(number) >= FLOAT_EXACT_LIMIT:
         raise CatalogError(
-            f"{origin}: id {first!r} in column {name!r} was written as a decimal number beyond 2^53, so its last digits "
-            "are lost: export the ids again as integers or as text"
+            f"{origin}: id {first!r} in column {name!r} was written as a decimal number beyond 2^53, so its last "
+            "digits are lost: export the ids again as integers or as text"
         )
     if np.isfinite(number) and number == int(number):
         return parse_ids(text.str.replace(r"\.0*$", "", regex=True), name=name, origin=origin)

@@ -7,10 +7,10 @@ instead of overwriting the tip.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import icechunk
 from filelock import FileLock
@@ -69,10 +69,9 @@ def transaction(path: str, message: str, metadata: Mapping[str, object]) -> Iter
 
 
 def _local_storage(path: str) -> icechunk.Storage:
-    with warnings.catch_warnings():
-        # icechunk warns that local folders are unsafe with several writers: the lock above is the answer
-        warnings.filterwarnings("ignore", message=".*[Ll]ocal.*", module="icechunk")
-        return icechunk.local_filesystem_storage(_local_path(path))
+    # icechunk warns at every opening that local folders are unsafe with several writers: the lock above is the answer
+    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
+    return icechunk.local_filesystem_storage(_local_path(path))
 
 
 def _local_path(path: str) -> str:
@@ -84,7 +83,7 @@ def _local_path(path: str) -> str:
 def _config() -> icechunk.RepositoryConfig:
     config = icechunk.RepositoryConfig.default()
     config.inline_chunk_threshold_bytes = 0  # small chunks inside manifests would make every commit carry them
-    along_object = {icechunk.ManifestSplitDimCondition.DimensionName("object"): MANIFEST_SPLIT_CHUNKS}
+    along_object: dict[Any, int] = {icechunk.ManifestSplitDimCondition.DimensionName("object"): MANIFEST_SPLIT_CHUNKS}
     config.manifest = icechunk.ManifestConfig(
         splitting=icechunk.ManifestSplittingConfig.from_dict({icechunk.ManifestSplitCondition.AnyArray(): along_object})
     )

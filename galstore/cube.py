@@ -7,13 +7,14 @@ share the dimension `object`; an object keeps its row number for life.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from galstore.commits import BRANCH, create_repository, repository_exists, transaction, write_lock
+from galstore.commits import BRANCH, create_repository, repository_exists, write_lock
 from galstore.reader import open_cube
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
 from schemas.cube import (
@@ -37,7 +38,7 @@ BODY_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle")
 """JPEG bytes do not compress; only their padding does."""
 
 
-def ensure_cube(path: str, *, survey: str, scale: CutoutScale) -> bool:
+def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool = False) -> bool:
     """Create the cube unless it is there; returns whether it was created.
 
     Parameters
@@ -48,33 +49,44 @@ def ensure_cube(path: str, *, survey: str, scale: CutoutScale) -> bool:
         Name of the survey, kept in the cube.
     scale
         The scale rule of every cutout of this cube.
+    simulated
+        The sky is made up; every report of this cube says so.
 
     Raises
     ------
     StoreError
-        The cube that is there was made by another scale rule.
+        The cube that is there was made by another scale rule, or mixes real and simulated skies.
     """
     if repository_exists(path):
-        kept = open_cube(path).scale
+        cube = open_cube(path)
+        kept = cube.scale
+        if cube.attributes["simulated"] != simulated:
+            raise StoreError(
+                f"the cube at {path} holds a {'simulated' if not simulated else 'real'} sky, the recipe's survey is "
+                f"{'simulated' if simulated else 'real'}: use another store.path"
+            )
         same = kept.rule is scale.rule and (
             scale.rule is not ScaleRule.FIXED or kept.arcsec_per_px == scale.arcsec_per_px
         )
         if not same:
             raise StoreError(
                 f"the cube at {path} holds cutouts of scale rule '{kept.rule}' ({kept.arcsec_per_px} arcsec/px), the "
-                f"recipe asks for '{scale.rule}' ({scale.arcsec_per_px} arcsec/px): use another store.path, rules never mix"
+                f"recipe asks for '{scale.rule}' ({scale.arcsec_per_px} arcsec/px): use another store.path, since "
+                "rules never mix"
             )
         return False
     with write_lock(path):
         session = create_repository(path).writable_session(BRANCH)
-        _lay_out(zarr.open_group(session.store, mode="a"), survey, scale)
+        root = zarr.open_group(session.store, mode="a")
+        root.attrs["simulated"] = simulated
+        _lay_out(root, survey, scale)
         session.commit("create", {"operation": "create", "survey": survey})
     return True
 
 
 def lengthen(root: zarr.Group, n_objects: int) -> None:
     """Give every array of the cube this many objects; what is new holds fill values."""
-    for _, array in _object_arrays(root):
+    for array in _object_arrays(root):
         array.resize((n_objects, *array.shape[1:]))
 
 
@@ -84,17 +96,21 @@ def ensure_prediction_arrays(root: zarr.Group, model_id: str, attributes: Mappin
     if name in root:
         return
     group = root.create_group(name, attributes=dict(attributes))
-    n_objects = root["state/status"].shape[0]
+    status: Any = root["state/status"]
     for column in PREDICTION_COLUMNS:
         _create_column(
-            group, column.name, "float32", fill=np.nan, n_objects=n_objects,
+            group, column.name, "float32", fill=np.nan, n_objects=status.shape[0],
             attributes={"long_name": column.description, "units": attributes.get("units", "")},
         )  # fmt: skip
 
 
-def _object_arrays(root: zarr.Group) -> list[tuple[str, zarr.Array]]:
+def _object_arrays(root: zarr.Group) -> list[zarr.Array[Any]]:
     members = root.members(max_depth=None)
-    return [(path, node) for path, node in members if isinstance(node, zarr.Array) and node.metadata.dimension_names[0] == "object"]
+    return [node for _, node in members if isinstance(node, zarr.Array) and _dimensions(node)[:1] == ("object",)]
+
+
+def _dimensions(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    return getattr(array.metadata, "dimension_names", None) or ()
 
 
 def _lay_out(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
@@ -187,7 +203,7 @@ def _create_column(
 def _multiscales() -> dict[str, Any]:
     """Attributes of the pyramid after the Zarr `multiscales` convention: scale and translation relative to 128 px."""
     layout: list[dict[str, Any]] = [{"asset": str(LEVELS[0]), "transform": {"scale": [1.0, 1.0]}}]
-    for finer, side in zip(LEVELS, LEVELS[1:], strict=False):
+    for finer, side in pairwise(LEVELS):
         layout.append(
             {
                 "asset": str(side),

@@ -53,8 +53,8 @@ class Cube:
         version = self._root.attrs.get("schema_version")
         if version != SCHEMA_VERSION:
             raise StoreError(
-                f"the cube at {path} has schema version {version}, this galstore reads {SCHEMA_VERSION}: use a galstore "
-                "that matches"
+                f"the cube at {path} has schema version {version}, this galstore reads {SCHEMA_VERSION}: use a "
+                "galstore that matches"
             )
 
     @property
@@ -74,7 +74,7 @@ class Cube:
     def n_objects(self) -> int:
         return int(self.array("state/status").shape[0])
 
-    def array(self, name: str) -> zarr.Array:
+    def array(self, name: str) -> zarr.Array[Any]:
         """The Zarr array of this name, as `images/128/pixels`."""
         node = self._root[name]
         if not isinstance(node, zarr.Array):
@@ -125,9 +125,10 @@ class Cube:
         missing = np.asarray(object_ids)[rows < 0]
         if missing.size:
             raise CatalogError(
-                f"{missing.size} objects are not registered in {self.path}, the first is {missing[0]}: ingest them first"
+                f"{missing.size} objects are not registered in {self.path}, the first is {missing[0]}: "
+                "ingest them first"
             )
-        return rows.astype(np.int64)
+        return np.asarray(rows, dtype=np.int64)
 
     def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Images of some objects at one level.

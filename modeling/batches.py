@@ -1,4 +1,4 @@
-"""Training batches from pixels that are resident in memory, of the CPU or of the GPU.
+"""Training batches from pixels that stay in memory, the CPU's or the GPU's.
 
 The order of the rows and every draw of the augmentation are pure functions of (seed, epoch, step).
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,77 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.augment import dihedral, plan_views, shift
-from schemas.errors import TrainingError
-
-MOMENT_BYTES = 8 << 20
-"""Pixels that are looked at together when the normalisation is measured."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PixelMoments:
-    """Sums that a mean and a standard deviation follow from. Adding two gives those of both parts together."""
-
-    n: int = 0
-    total: tuple[float, ...] = ()
-    total_square: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, pixels: Tensor) -> PixelMoments:
-        """Sums over all but the last axis, in float64: exact for counts of 8 bits."""
-        flat = pixels.reshape(-1, pixels.shape[-1]).double()
-        return cls(
-            n=len(flat), total=tuple(flat.sum(0).tolist()), total_square=tuple(flat.square().sum(0).tolist())
-        )
-
-    def __add__(self, other: PixelMoments) -> PixelMoments:
-        if not self.n:
-            return other
-        return PixelMoments(
-            n=self.n + other.n,
-            total=tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
-            total_square=tuple(a + b for a, b in zip(self.total_square, other.total_square, strict=True)),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Normalisation:
-    """Mean and standard deviation of each band, in counts (0-255), in the order of the `band` axis."""
-
-    mean_counts: tuple[float, ...]
-    std_counts: tuple[float, ...]
-
-    @classmethod
-    def of(cls, pixels: Tensor) -> Normalisation:
-        """Measure training pixels, block by block.
-
-        Parameters
-        ----------
-        pixels
-            (object, y, x, band) in counts, on any device.
-
-        Raises
-        ------
-        TrainingError
-            A band is constant or not finite, so that nothing could be learnt from it.
-        """
-        rows = max(1, MOMENT_BYTES // (pixels[0].numel() * 8))
-        moments = sum((PixelMoments.of(block) for block in pixels.split(rows)), PixelMoments())
-        mean = tuple(total / moments.n for total in moments.total)
-        variance = [square / moments.n - m * m for square, m in zip(moments.total_square, mean, strict=True)]
-        for band, value in enumerate(variance):
-            if not value > 1e-12:
-                raise TrainingError(
-                    f"band {band} of the training pixels has variance {value:g}: expected images that differ; check "
-                    "that the cutouts were stored and that the level holds counts"
-                )
-        return cls(mean_counts=mean, std_counts=tuple(math.sqrt(value) for value in variance))
+from modeling.normalisation import Normalisation
 
 
 class FloatBuffer:
     """One reused float32 buffer in which batches are normalised.
 
     A new array for each batch and one pass each for the cast, the subtraction and the product cap any loader at
-    8,500 images of 128 px a second. Here the cast is the copy into the buffer and one `addcmul` does the rest.
+    8,500 images of 128 px a second. Here the cast is the copy into the buffer, and one `addcmul` does the rest.
 
     Parameters
     ----------
@@ -98,23 +34,22 @@ class FloatBuffer:
         Where batches are used.
     """
 
-    def __init__(
-        self, normalisation: Normalisation, shape: tuple[int, int, int, int], device: torch.device
-    ) -> None:
+    def __init__(self, normalisation: Normalisation, shape: tuple[int, int, int, int], device: torch.device) -> None:
         self._buffer = torch.empty(shape, dtype=torch.float32, device=device)
-        _, side_y, side_x, _ = shape
+        _, side_y, side_x, n_bands = shape
         mean = torch.tensor(normalisation.mean_counts, dtype=torch.float64)
         scale = 1 / torch.tensor(normalisation.std_counts, dtype=torch.float64)
-        # spread over one image: long rows take a third of the time that broadcasting three bands takes
-        self._scale = scale.float().to(device).expand(side_y, side_x, -1).reshape(1, -1)
-        self._offset = (-mean * scale).float().to(device).expand(side_y, side_x, -1).reshape(1, -1)
+        # repeated over one image: whole rows take half the time that broadcasting three bands takes
+        spread = (side_y, side_x, n_bands)
+        self._scale = scale.float().to(device).expand(spread).reshape(1, -1)
+        self._offset = (-mean * scale).float().to(device).expand(spread).reshape(1, -1)
 
     def images(self, n: int) -> Tensor:
         """The first n places of the buffer as (n, band, y, x), channels last, to be filled with counts."""
         return self._buffer[:n].permute(0, 3, 1, 2)
 
     def normalise(self, n: int) -> Tensor:
-        """Counts in the first n places become normalised values; returns them as (n, band, y, x)."""
+        """Turn the counts in the first n places into normalised values, in place: (n, band, y, x)."""
         flat = self._buffer[:n].view(n, -1)
         torch.addcmul(self._offset, flat, self._scale, out=flat)
         return self.images(n)
@@ -126,15 +61,15 @@ class TrainingBatches:
     Parameters
     ----------
     pixels
-        (object, y, x, band), uint8 or float32 counts, on the device of training or, where it does not fit there, in
+        (object, y, x, band), uint8 or float32 counts, on the device of training or, where they do not fit there, in
         the memory of the CPU.
     labels
         (object, n_targets) standardised, float32, on the device of training.
     normalisation
         Of the bands.
     batch_size
-        Largest batch. An epoch is cut into equal parts no larger than this, so that no row waits for another epoch
-        and no batch is too small for batch normalisation.
+        Largest batch. An epoch is cut into equal parts no larger than this, so that every row is seen once an epoch
+        and no left-over batch is too small for batch normalisation.
     seed
         Of the order and of the augmentation.
     largest_shift_px
@@ -159,7 +94,7 @@ class TrainingBatches:
         largest = math.ceil(len(pixels) / self._n_steps)
         _, side_y, side_x, n_bands = pixels.shape
         self._floats = FloatBuffer(normalisation, (largest, side_y, side_x, n_bands), labels.device)
-        self._counts = torch.empty((largest, *pixels.shape[1:]), dtype=pixels.dtype, device=pixels.device)
+        self._counts = torch.empty((largest, side_y, side_x, n_bands), dtype=pixels.dtype, device=pixels.device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -176,14 +111,13 @@ class TrainingBatches:
         Yields
         ------
         images
-            (n, band, y, x) float32, channels last. The buffer is filled anew for the next batch.
+            (n, band, y, x) float32, channels last. The next batch overwrites them.
         labels
             (n, n_targets) float32.
         """
         for step, chosen in enumerate(self.order(epoch)):
             rng = np.random.default_rng((self._seed, epoch, step))
-            n = len(chosen)
-            rows = torch.from_numpy(chosen)
+            n, rows = len(chosen), torch.from_numpy(chosen)
             counts = torch.index_select(self._pixels, 0, rows.to(self._pixels.device), out=self._counts[:n])
             images, source = self._floats.images(n), counts.permute(0, 3, 1, 2)
             for places, view, dy, dx in plan_views(n, rng, largest_shift_px=self._largest_shift_px):
@@ -192,15 +126,15 @@ class TrainingBatches:
 
 
 def place_pixels(pixels: NDArray[Any], device: torch.device) -> Tensor:
-    """Pixels where batches can be gathered from them fastest.
+    """Put pixels where batches are gathered from them fastest.
 
     Parameters
     ----------
     pixels
         (object, y, x, band), uint8 or float32. Not copied on the CPU.
     device
-        Of training. A GPU holds them where they take at most half of its free memory (uint8 at 128 px: 7 GB for
-        142,000 galaxies), else they stay in the memory of the CPU and each batch crosses over.
+        Where the network is. A GPU holds the pixels where they take at most half of its free memory (142,000 galaxies
+        of 128 px: 7 GB); else they stay in the memory of the CPU and batch after batch crosses over.
     """
     resident = torch.from_numpy(np.ascontiguousarray(pixels))
     if device.type == "cuda" and resident.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:

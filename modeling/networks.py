@@ -6,6 +6,7 @@ import hashlib
 import pickle
 from collections import OrderedDict
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torchvision import models
 from torchvision.models.resnet import BasicBlock
 
-from schemas.errors import WeightsError
+from schemas.errors import TrainingError, WeightsError
 from schemas.recipes import NetworkSection
 
 N_BANDS = 3
@@ -128,6 +129,21 @@ def load_imagenet_weights(network: GalaxyNetwork, section: NetworkSection) -> No
     if section.weights == "imagenet":
         _check_digest(path)
     _load_body(network, _read_state(path), path)
+
+
+def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device that a recipe means; 'auto' is the GPU where there is one.
+
+    Raises
+    ------
+    TrainingError
+        'cuda' on a machine without a GPU that torch can use.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(
+            'device = "cuda", but torch finds no GPU here: use device = "auto" or "cpu", or check the driver'
+        )
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _where_from(section: NetworkSection) -> str:

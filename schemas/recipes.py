@@ -148,6 +148,7 @@ class ScoreSection(Section):
     """Which new catalog is scored."""
 
     catalog: Path | None = None
+    model: str = Field("", description="Id of a model under the output folder; empty = the one that this recipe trains")
     views: Literal[1, 8] = 8
     batch_size: Annotated[int, Field(ge=1)] = 256
 
@@ -166,6 +167,11 @@ class Recipe(Section):
     network: NetworkSection = NetworkSection()
     train: TrainSection = TrainSection()
     score: ScoreSection = ScoreSection()
+
+    @property
+    def sky_is_simulated(self) -> bool:
+        """Whether the survey is a made-up sky, so that its numbers say nothing about galaxies."""
+        return self.survey.base_url == REHEARSAL and self.rehearsal is not None and self.rehearsal.n_galaxies > 0
 
     @model_validator(mode="after")
     def _rehearsal_described(self) -> Recipe:

@@ -1,0 +1,227 @@
+"""The `galstore` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from schemas.errors import GalstoreError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="From a galaxy survey to a scored catalog: pull cutouts into a Zarr cube, train on it, score new catalogs.\n\n"
+    "Example: [bold]galstore run demo[/bold]",
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="Name of a recipe (demo, sdss_demo, sdss) or path of a TOML file")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
+]
+
+
+def main() -> None:
+    """Run the command line; an error of galstore's own is one line, and the exit code 1."""
+    try:
+        app()
+    except GalstoreError as error:
+        from rich.console import Console
+
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(error)}")
+        sys.exit(1)
+
+
+def _escaped(error: GalstoreError) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))
+
+
+@app.command()
+def run(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
+    """Ingest, train, score and report, in this order; what is done already is not done again.
+
+    Example: galstore run demo --set train.epochs=5
+    """
+    _before_flow(recipe, overrides)
+    from flows.run import run as flow
+
+    _tell(flow(recipe, overrides or [])["report"])
+
+
+@app.command()
+def ingest(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
+    """Register the survey's catalog and pull its cutouts into the cube.
+
+    Example: galstore ingest sdss --set survey.limit=2000 --set store.path=sdss/cube
+    """
+    _before_flow(recipe, overrides)
+    from flows.ingest import ingest as flow
+
+    flow(recipe, overrides or [])
+
+
+@app.command()
+def train(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
+    """Train the recipe's network on the cube.
+
+    Example: galstore train sdss --set network.level=64 --set train.epochs=20
+    """
+    _before_flow(recipe, overrides)
+    from flows.train import train as flow
+
+    flow(recipe, overrides or [])
+
+
+@app.command()
+def score(
+    recipe: RecipeArgument = "demo",
+    catalog: Annotated[Path | None, typer.Option(help="CSV with object_id, ra, dec: sets score.catalog")] = None,
+    cutouts: Annotated[
+        Path | None, typer.Option(help="Folder of JPEGs named by object id, instead of the recipe's survey")
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Pull a new catalog's cutouts, predict it, and write the predictions as Parquet.
+
+    Example: galstore score sdss --catalog tonight.csv
+    """
+    overrides = [*(overrides or []), *_new_catalog_overrides(catalog, cutouts)]
+    _before_flow(recipe, overrides)
+    from flows.score import score as flow
+
+    flow(recipe, overrides)
+
+
+@app.command()
+def report(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
+    """Write the HTML report of a recipe's model and predictions.
+
+    Example: galstore report demo
+    """
+    _before_flow(recipe, overrides)
+    from flows.report import report as flow
+
+    _tell(flow(recipe, overrides or []))
+
+
+@app.command()
+def info(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder of a cube")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Print what a cube holds: counts, levels, catalogs, sizes, versions; exit code 1 if the counts do not add up.
+
+    Example: galstore info demo/cube --json
+    """
+    from galstore.inventory import take_inventory
+    from galstore.reader import open_cube
+
+    inventory = take_inventory(open_cube(store))
+    if as_json:
+        typer.echo(json.dumps(inventory.to_dict(), indent=2))
+    else:
+        from flows.display import inventory_table
+
+        _stdout().print(inventory_table(inventory))
+    if not inventory.counts.add_up:
+        raise typer.Exit(1)
+
+
+@app.command()
+def emulate(
+    recipe: Annotated[str | None, typer.Option(help="Play the [rehearsal] section of this recipe")] = None,
+    n_galaxies: Annotated[int, typer.Option("--galaxies", help="Simulated galaxies with spectra")] = 4600,
+    seed: Annotated[int, typer.Option(help="Seed of the simulated sky")] = 0,
+    catalog: Annotated[Path | None, typer.Option(help="CSV of a folder of cutouts (objID, ra, dec, ...)")] = None,
+    cutouts: Annotated[Path | None, typer.Option(help="Folder of JPEGs named by objID")] = None,
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 picks a free one")] = 0,
+    overrides: Overrides = None,
+) -> None:
+    """Play a SkyServer on loopback, over a simulated sky or a folder of real cutouts; for rehearsal and tests.
+
+    The first line on stdout is its base URL. Ctrl-C ends it.
+
+    Example: galstore emulate --catalog sample.csv --cutouts jpegs/ --port 8080
+    """
+    from flows.runtime import load_recipe
+    from galstore.rehearsal.emulator import emulate as serve
+    from schemas.errors import RecipeError
+    from schemas.recipes import RehearsalSection
+
+    if recipe is not None:
+        section = load_recipe(recipe, overrides).rehearsal
+        if section is None:
+            raise RecipeError(f"recipe {recipe} has no section [rehearsal] to play")
+    elif (catalog is None) != (cutouts is None):
+        raise RecipeError("--catalog and --cutouts belong together: the CSV, and the folder of its JPEGs")
+    elif catalog is not None:
+        section = RehearsalSection(catalog=catalog, cutouts=cutouts)
+    else:
+        section = RehearsalSection(n_galaxies=n_galaxies, seed=seed)
+    serve(section, port=port)
+
+
+def _new_catalog_overrides(catalog: Path | None, cutouts: Path | None) -> list[str]:
+    from schemas.errors import RecipeError
+
+    if cutouts is not None and catalog is None:
+        raise RecipeError("--cutouts needs --catalog: the CSV with object_id, ra, dec of those cutouts")
+    overrides = [] if catalog is None else [f"score.catalog='{catalog}'"]
+    if cutouts is not None:
+        folder = f"{{ catalog = '{catalog}', cutouts = '{cutouts}' }}"
+        overrides += ["survey.base_url='rehearsal'", f"rehearsal={folder}"]
+    return overrides
+
+
+def _before_flow(recipe: str, overrides: list[str] | None) -> None:
+    """Refuse a bad recipe before Prefect is loaded, and keep Prefect quiet and offline unless the user set it up."""
+    from flows.runtime import load_recipe
+
+    load_recipe(recipe, overrides)
+    for name, value in {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # errors are told once, by `main`, without a traceback
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _tell(summary: dict[str, Any]) -> None:
+    from flows.display import summary_table
+
+    counts = summary["ingest"]
+    out = _stdout()
+    out.print(summary_table(summary))
+    out.print(
+        f"\nregistered {counts['registered']} = stored {counts['stored']} + quarantined {counts['quarantined']} + "
+        f"pending {counts['pending']}"
+    )
+    for name, path in summary["paths"].items():
+        if path is not None:
+            out.print(f"{name:12s}{path}", soft_wrap=True)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""Tables for the terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from galstore.inventory import Inventory
+
+
+def inventory_table(inventory: Inventory) -> Table:
+    """What a cube holds, for people."""
+    table = Table(title=f"cube {inventory.path}", show_header=False, title_justify="left")
+    counts = inventory.counts
+    sum_line = f"{counts.stored:,} stored + {counts.quarantined:,} quarantined + {counts.pending:,} pending"
+    table.add_row("survey", inventory.survey)
+    table.add_row("scale rule", f"{inventory.scale_rule} ({inventory.scale_arcsec_per_px:g} arcsec/px)")
+    table.add_row("registered", f"{counts.registered:,}")
+    table.add_row("", f"= {sum_line}" if counts.add_up else f"[red]IS NOT {sum_line}[/]")
+    for reason, n in inventory.quarantined_by_reason.items():
+        table.add_row("", f"  {n:,} {reason}")
+    for catalog in inventory.catalogs:
+        table.add_row(f"catalog {catalog['name']}", f"{catalog['n_registered']:,} objects")
+    table.add_row("levels", ", ".join(f"{side} px {level['dtype']}" for side, level in inventory.levels.items()))
+    table.add_row("models with predictions", ", ".join(inventory.models) or "none")
+    table.add_row("on disk", f"{inventory.bytes_on_disk / 1e6:,.1f} MB, all snapshots")
+    table.add_row("snapshot", inventory.snapshot_id)
+    versions = ", ".join(f"{name} {number}" for name, number in inventory.versions.items())
+    table.add_row("versions", f"schema {inventory.schema_version}, {versions}")
+    return table
+
+
+def summary_table(summary: dict[str, Any]) -> Table:
+    """What a run reached: counts, predictors, and where everything is."""
+    table = Table(title=summary["verdict"], title_justify="left", show_edge=False, title_style="bold")
+    for heading, justify in (("predictor", "left"), ("RMSE", "right"), ("NMAD", "right"), ("galaxies", "right")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for name, result in summary["predictors"].items():
+        if isinstance(result, str):
+            table.add_row(name, "-", "-", result)
+        else:
+            table.add_row(name, f"{result['rmse']:.4f}", f"{result['nmad']:.4f}", f"{result['n']:,}")
+    return table

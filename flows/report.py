@@ -1,0 +1,190 @@
+"""Report: how good the model is, beside its baselines, and what was ingested; one HTML file and one JSON file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import tomli_w
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.runtime import console, load_recipe, output_path
+from flows.score import predictions_path, scoring_model_id
+from flows.train import model_folder, training_set_of
+from galstore.inventory import take_inventory
+from galstore.predictions import read_predictions
+from galstore.reader import Cube, open_cube
+from galstore.register import Registration
+from galstore.splits import Split
+from galstore.training_set import TrainingSet
+from schemas.catalog import COLUMN
+from schemas.cutouts import SIDE_PX
+from schemas.errors import TrainingError
+from schemas.fingerprints import fingerprint
+from schemas.recipes import Recipe
+
+if TYPE_CHECKING:
+    from modeling.baselines import Baseline
+    from modeling.metrics import Regression
+    from modeling.report import Evaluation
+
+
+@flow(name="report")
+def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Write the report of a recipe's model and predictions, unless the very same one is there.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe or path of a TOML file.
+    overrides
+        `section.key=value`.
+
+    Returns
+    -------
+    dict
+        What `report.json` holds: counts, every predictor's metrics, the verdict, and the paths of what was made.
+    """
+    loaded = load_recipe(recipe, overrides)
+    cube = open_cube(loaded.store.path)
+    model_id = scoring_model_id(loaded, cube)
+    written = fingerprint(recipe=loaded, model=model_id, snapshot=cube.snapshot_id)
+    summary_path = output_path(loaded, "report", "report.json")
+    if summary_path.exists():
+        summary: dict[str, Any] = json.loads(summary_path.read_text(encoding="utf-8"))
+        if summary["fingerprint"] == written:
+            console.print("report: nothing has changed since it was written")
+            return summary
+    with console.status("report: baselines and figures"):
+        composed = compose_report(loaded, cube, model_id)
+    summary = {"fingerprint": written, **composed}
+    summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+@task(cache_policy=NO_CACHE)
+def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
+    """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
+    from modeling.checkpoint import load_model, read_training_log
+    from modeling.report import IngestCounts, Provenance, Report, verdict, write_report
+
+    training_set = training_set_of(recipe, cube)
+    folder = model_folder(recipe, model_id)
+    config = load_model(folder).config
+    counts = asdict(cube.counts())
+    evaluation = evaluate_held_out(cube, training_set, model_id)
+    catalog_path = predictions_path(recipe)
+    composed = Report(
+        title=f"{cube.attributes['survey']}: {COLUMN[recipe.train.target].description}",
+        survey=str(cube.attributes["survey"]),
+        simulated=bool(cube.attributes["simulated"]),
+        ingest=IngestCounts(
+            **counts,
+            quarantined_by_reason=take_inventory(cube).quarantined_by_reason,
+            rejected_by_reason=rejected_rows(recipe),
+        ),
+        splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
+        target=recipe.train.target,
+        evaluation=evaluation,
+        predictors=judge_predictors(recipe, cube, training_set, evaluation),
+        training_log=read_training_log(folder),
+        best_epoch=config.best_epoch,
+        training_mean=config.label_scale.mean,
+        provenance=Provenance(
+            model_id=model_id,
+            training_set=config.training_set,
+            snapshot=cube.snapshot_id,
+            versions=config.versions,
+            recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
+        ),
+        new_catalog=pd.read_parquet(catalog_path) if catalog_path.exists() else None,
+    )
+    path = output_path(recipe, "report", "report.html")
+    write_report(path, composed)
+    return {
+        "verdict": verdict(composed),
+        "ingest": counts,
+        "evaluated": evaluation.rows,
+        "predictors": {
+            name: result if isinstance(result, str) else asdict(result) for name, result in composed.predictors.items()
+        },
+        "paths": {
+            "report": str(path),
+            "predictions": str(catalog_path) if catalog_path.exists() else None,
+            "cube": recipe.store.path,
+            "model": str(folder),
+        },
+    }
+
+
+def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> Evaluation:
+    """The held-out galaxies with the model's predictions from the cube."""
+    from modeling.report import Evaluation
+
+    split = training_set.evaluation_split
+    indices = training_set.indices(split)
+    rows = training_set.rows[indices]
+    predictions = read_predictions(cube, model_id, rows)
+    if predictions["mean"].isna().any():
+        raise TrainingError(
+            f"{int(predictions['mean'].isna().sum())} of {rows.size} held-out galaxies have no prediction of model "
+            f"{model_id}: run `galstore score` with this recipe first"
+        )
+    return Evaluation(
+        rows=split.name.lower(),
+        object_id=training_set.object_ids[indices],
+        true=training_set.labels[indices],
+        predicted=predictions["mean"].to_numpy(dtype=np.float64),
+        view_spread=predictions["view_spread"].to_numpy(dtype=np.float64),
+        read_cutouts=lambda positions: cube.read_pixels(SIDE_PX, rows[positions]),
+    )
+
+
+def judge_predictors(
+    recipe: Recipe, cube: Cube, training_set: TrainingSet, evaluation: Evaluation
+) -> dict[str, Regression | str]:
+    """Metrics of the network, the baselines and, on a simulated sky, the oracle, all on the same galaxies."""
+    from modeling.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+    from modeling.metrics import Regression
+    from modeling.report import COLOURS, FOREST, MEAN, NETWORK, ORACLE
+
+    fit = training_set.indices(Split.TRAIN)
+    held_out = training_set.indices(training_set.evaluation_split)
+    magnitudes = cube.read_catalog(FOREST_COLUMNS).iloc[training_set.rows]
+    labels = training_set.labels[fit]
+    judged: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}
+    for key, baseline in {
+        FOREST: predict_forest(magnitudes.iloc[fit], labels, magnitudes.iloc[held_out], seed=recipe.train.seed),
+        MEAN: predict_mean(labels, held_out.size),
+    }.items():
+        judged[key] = judge_baseline(evaluation, baseline)
+    if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
+        from galstore.rehearsal.oracle import oracle_predictions
+        from galstore.rehearsal.sky import SimulatedSky
+
+        played = recipe.rehearsal
+        sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
+        known = oracle_predictions(sky, evaluation.object_id)
+        judged[ORACLE] = Regression.of(evaluation.true, known["oracle"])
+        judged[COLOURS] = Regression.of(evaluation.true, known["total_colours"])
+    return judged
+
+
+def judge_baseline(evaluation: Evaluation, baseline: Baseline) -> Regression | str:
+    """A baseline's metrics on the galaxies that it could predict, or why it has none."""
+    from modeling.metrics import Regression
+
+    if baseline.predicted is None:
+        return baseline.note
+    predicted = np.isfinite(baseline.predicted)
+    return Regression.of(evaluation.true[predicted], baseline.predicted[predicted])
+
+
+def rejected_rows(recipe: Recipe) -> dict[str, int]:
+    """Catalog rows that never became objects, by column and kind of reason, over every catalog of this output."""
+    files = sorted((recipe.output.folder / "rejected").glob("*.csv"))
+    return sum((Registration(rejected=pd.read_csv(file)) for file in files), Registration()).rejected_by_reason

@@ -1,0 +1,66 @@
+"""Inventory: what a cube holds, how large it is, and whether its counts add up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from galstore.reader import Counts, Cube
+from schemas.cube import LEVEL, SCHEMA_VERSION
+from schemas.cutouts import Reason, Status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inventory:
+    """The contents of one snapshot; `bytes_on_disk` counts every snapshot that the folder holds."""
+
+    path: str
+    survey: str
+    scale_rule: str
+    scale_arcsec_per_px: float
+    counts: Counts
+    quarantined_by_reason: dict[str, int]
+    catalogs: tuple[dict[str, Any], ...]
+    levels: dict[int, dict[str, Any]]
+    models: tuple[str, ...]
+    snapshot_id: str
+    bytes_on_disk: int
+    schema_version: int
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data, with the counts at the top level."""
+        plain = asdict(self)
+        return {**plain.pop("counts"), "counts_add_up": self.counts.add_up, **plain}
+
+
+def take_inventory(cube: Cube) -> Inventory:
+    """Count and measure one snapshot of a cube."""
+    reasons = cube.read_state("reason")[cube.read_state("status") == Status.QUARANTINED]
+    codes, tally = np.unique(reasons, return_counts=True)
+    of_catalog = np.bincount(cube.read_state("catalog"), minlength=len(cube.attributes["catalogs"]))
+    catalogs = [
+        {**entry, "n_registered": int(n)} for entry, n in zip(cube.attributes["catalogs"], of_catalog, strict=False)
+    ]
+    return Inventory(
+        path=cube.path,
+        survey=str(cube.attributes["survey"]),
+        scale_rule=cube.scale.rule.value,
+        scale_arcsec_per_px=cube.scale.arcsec_per_px,
+        counts=cube.counts(),
+        quarantined_by_reason={Reason(code).name.lower(): int(n) for code, n in zip(codes, tally, strict=True)},
+        catalogs=tuple(catalogs),
+        levels={
+            side: {"shape": list(cube.array(level.path).shape), "dtype": level.dtype, "chunk_rows": level.chunk_rows}
+            for side, level in LEVEL.items()
+        },
+        models=cube.group_names("predictions"),
+        snapshot_id=cube.snapshot_id,
+        bytes_on_disk=sum(file.stat().st_size for file in Path(cube.path).rglob("*") if file.is_file()),
+        schema_version=SCHEMA_VERSION,
+        versions={name: version(name) for name in ("galstore", "zarr", "icechunk", "numcodecs")},
+    )

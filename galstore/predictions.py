@@ -1,0 +1,109 @@
+"""Predictions beside the cube: one group a model, one value an object, NaN where nothing was scored yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import zarr
+
+from galstore.commits import transaction
+from galstore.cube import ensure_prediction_arrays
+from galstore.reader import Cube
+from schemas.cutouts import Reason, Status
+from schemas.predictions import PREDICTION_COLUMNS
+
+
+def write_predictions(
+    path: str,
+    model_id: str,
+    rows: npt.NDArray[np.int64],
+    values: Mapping[str, npt.NDArray[Any]],
+    *,
+    attributes: Mapping[str, Any],
+) -> None:
+    """Write a model's predictions of some objects in one commit.
+
+    Parameters
+    ----------
+    path
+        Folder of the cube.
+    model_id
+        Which model.
+    rows
+        Row numbers, shape (n,).
+    values
+        For each name of `PREDICTION_COLUMNS` an array of shape (n,).
+    attributes
+        Kept with the group when it is created: target, units, network, snapshot that was read.
+    """
+    metadata = {"operation": "predict", "model": model_id, "n_objects": int(rows.size)}
+    with transaction(path, f"predict with {model_id}", metadata) as session:
+        root = zarr.open_group(session.store, mode="a")
+        ensure_prediction_arrays(root, model_id, attributes)
+        for column in PREDICTION_COLUMNS:
+            target: Any = root[f"predictions/{model_id}/{column.name}"]
+            target.oindex[rows] = np.asarray(values[column.name], dtype=np.float32)
+
+
+def read_predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """A model's predictions of some objects, in the order of `rows`; NaN where there is none."""
+    names = [column.name for column in PREDICTION_COLUMNS]
+    if model_id not in cube.group_names("predictions"):
+        return pd.DataFrame(np.nan, index=range(rows.size), columns=names, dtype=np.float32)
+    return pd.DataFrame({name: np.asarray(cube.array(f"predictions/{model_id}/{name}")[:])[rows] for name in names})
+
+
+def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Those of some objects that have a stored cutout and no prediction of this model yet, ascending."""
+    rows = np.unique(rows)
+    missing = read_predictions(cube, model_id, rows)["mean"].isna().to_numpy()
+    return rows[missing & (cube.read_state("status")[rows] == Status.STORED)]
+
+
+def prediction_catalog(cube: Cube, model_id: str, objects: pd.DataFrame) -> pd.DataFrame:
+    """Predictions of a catalog's objects, one row each, also of those that could not be scored.
+
+    Parameters
+    ----------
+    cube
+        Where the predictions are.
+    model_id
+        Of which model.
+    objects
+        Columns object_id, ra, dec (deg).
+
+    Returns
+    -------
+    DataFrame
+        object_id, ra, dec, prediction, view_spread (both in the unit of the target, NaN where there is none), status
+        ('scored', 'pending', or the reason of quarantine), model_id; rows in the order of `objects`.
+    """
+    rows = cube.rows_of(objects["object_id"].to_numpy())
+    predictions = read_predictions(cube, model_id, rows)
+    reasons = [Reason(code).name.lower() for code in cube.read_state("reason")[rows]]
+    status = np.where(cube.read_state("status")[rows] == Status.QUARANTINED, reasons, "pending")
+    return objects[["object_id", "ra", "dec"]].assign(
+        prediction=predictions["mean"].to_numpy(),
+        view_spread=predictions["view_spread"].to_numpy(),
+        status=np.where(predictions["mean"].notna(), "scored", status),
+        model_id=model_id,
+    )
+
+
+def write_prediction_catalog(path: Path, catalog: pd.DataFrame, *, provenance: Mapping[str, str]) -> None:
+    """Write a catalog of predictions as Parquet, whole or not at all; units and provenance stand in its metadata."""
+    table = pa.Table.from_pandas(catalog, preserve_index=False)
+    units = {"ra": "deg", "dec": "deg"}
+    fields = [field.with_metadata({"unit": units[field.name]}) if field.name in units else field for field in table.schema]
+    schema = pa.schema(fields, metadata={**(table.schema.metadata or {}), **provenance})
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    pyarrow.parquet.write_table(table.cast(schema), draft)
+    draft.replace(path)

@@ -1,0 +1,139 @@
+"""A SkyServer for rehearsals: the survey's URLs and answers on loopback, over a simulated sky or a folder of cutouts.
+
+It answers as the real service was found to answer, the bad answers too; it is not the SDSS and holds no data of theirs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+
+from aiohttp import web
+
+from galstore.rehearsal.cutout_routes import CutoutRoutes
+from galstore.rehearsal.faults import FaultLog, FaultPlan
+from galstore.rehearsal.folder import FolderSurvey
+from galstore.rehearsal.painters import Painters
+from galstore.rehearsal.query_routes import QueryRoutes
+from galstore.rehearsal.sky import SimulatedSky
+from galstore.rehearsal.survey import Survey
+from schemas.errors import ContractError
+from schemas.recipes import FaultSection, RehearsalSection
+
+HOST = "127.0.0.1"
+"""The emulator speaks to its own machine alone."""
+
+
+def emulate(section: RehearsalSection, *, port: int = 0, queries_per_minute: int | None = None) -> None:
+    """Serve a survey until SIGINT or SIGTERM; the first line on stdout is the base URL.
+
+    Parameters
+    ----------
+    section
+        What is played.
+    port
+        Where to listen on 127.0.0.1; 0 takes a free port.
+    queries_per_minute
+        SQL queries allowed in a minute, as the real service allows 60; None allows any number.
+
+    Raises
+    ------
+    ContractError
+        The port is taken, GalSim is missing, or the section cannot be played.
+    CatalogError
+        The folder or its catalog is not what it should be.
+    """
+    listener = _listen(port)
+    with listener:
+        survey = open_survey(section)
+        if section.new_catalog is not None and isinstance(survey, SimulatedSky):
+            section.new_catalog.parent.mkdir(parents=True, exist_ok=True)
+            survey.new_catalog().to_csv(section.new_catalog, index=False)
+        plan = FaultPlan(seed=section.seed, section=section.faults)
+        with Painters(idle=not isinstance(survey, SimulatedSky)) as painters:
+            app = build_app(survey, painters, faults=plan, queries_per_minute=queries_per_minute)
+            asyncio.run(_serve(app, listener))
+
+
+def open_survey(section: RehearsalSection) -> Survey:
+    """The sky or the folder that a section of a recipe describes.
+
+    Raises
+    ------
+    CatalogError
+        The folder or its catalog is not what it should be.
+    """
+    if section.catalog is not None and section.cutouts is not None:
+        return FolderSurvey(catalog=section.catalog, cutouts=section.cutouts)
+    return SimulatedSky(seed=section.seed, n_galaxies=section.n_galaxies, n_new=section.n_new)
+
+
+def build_app(
+    survey: Survey, painters: Painters, *, faults: FaultPlan | None = None, queries_per_minute: int | None = None
+) -> web.Application:
+    """The emulator's routes over one survey, to be run by any aiohttp runner.
+
+    Parameters
+    ----------
+    survey
+        What is served.
+    painters
+        Who draws the cutouts; not closed with the application.
+    faults
+        Which answers are spoiled; none by default.
+    queries_per_minute
+        As of `emulate`.
+    """
+    log = FaultLog()
+    plan = faults or FaultPlan(seed=0, section=FaultSection())
+    queries = QueryRoutes(survey.catalog(), queries_per_minute=queries_per_minute)
+    cutouts = CutoutRoutes(survey, painters, plan, log)
+
+    async def tell_log(_: web.Request) -> web.Response:
+        return web.json_response(log.as_json())
+
+    async def release_queries(_: web.Application) -> None:
+        queries.close()
+
+    app = web.Application()
+    app.add_routes(
+        [
+            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", cutouts.getjpeg),
+            web.get(r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
+            web.get(r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
+            web.get("/rehearsal/log", tell_log),
+        ]
+    )
+    app.on_cleanup.append(release_queries)
+    return app
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise ContractError(
+            f"port {port} of {HOST} cannot be listened on ({error.strerror}): choose another, or 0 for any free port"
+        ) from error
+    return listener
+
+
+async def _serve(app: web.Application, listener: socket.socket) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(name, stop.set)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await web.SockSite(runner, listener, backlog=1024).start()
+        sys.stdout.write(f"http://{HOST}:{listener.getsockname()[1]}\n")
+        sys.stdout.flush()
+        await stop.wait()
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,43 @@
+"""Which object is meant by a position on the sky."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+MATCH_ARCSEC = 1.0
+"""A cutout asked for within this distance of an object shows that object."""
+
+
+class PositionIndex:
+    """Nearest object to a position, by a tree over unit vectors (no trouble at the poles or at ra = 0).
+
+    Parameters
+    ----------
+    ra_deg, dec_deg
+        Positions of shape (n,), ICRS degrees.
+
+    Examples
+    --------
+    >>> index = PositionIndex([359.9999, 10.0], [0.0, 20.0])
+    >>> index.nearest(0.0, 0.0), index.nearest(-0.0001, 0.0001)
+    (0, 0)
+    >>> index.nearest(10.0, 20.1) is None
+    True
+    """
+
+    def __init__(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> None:
+        from scipy.spatial import KDTree
+
+        self._tree = KDTree(_unit_vectors(ra_deg, dec_deg))
+
+    def nearest(self, ra_deg: float, dec_deg: float) -> int | None:
+        """Row of the nearest object within `MATCH_ARCSEC`, or None."""
+        reach = 2 * np.sin(np.radians(MATCH_ARCSEC / 3600) / 2)
+        distance, row = self._tree.query(_unit_vectors(ra_deg, dec_deg))
+        return int(row) if distance <= reach else None
+
+
+def _unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> NDArray[np.float64]:
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

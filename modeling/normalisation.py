@@ -1,0 +1,114 @@
+"""Normalisation: the numbers that turn counts and labels into what a network sees, measured on training rows alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from schemas.errors import TrainingError
+
+MOMENT_BYTES = 8 << 20
+"""Pixels that are looked at together, in bytes of float64: large enough to be fast, small beside any level."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PixelMoments:
+    """Sums that a mean and a standard deviation follow from; adding two gives those of both parts together."""
+
+    n: int = 0
+    total: tuple[float, ...] = ()
+    total_square: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> PixelMoments:
+        """Sums over all but the last axis, in float64: exact for 8-bit counts, so that any cut into blocks agrees."""
+        flat = pixels.reshape(-1, pixels.shape[-1]).double()
+        return cls(n=len(flat), total=tuple(flat.sum(0).tolist()), total_square=tuple(flat.square().sum(0).tolist()))
+
+    def __add__(self, other: PixelMoments) -> PixelMoments:
+        if not self.n:
+            return other
+        return PixelMoments(
+            n=self.n + other.n,
+            total=tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
+            total_square=tuple(a + b for a, b in zip(self.total_square, other.total_square, strict=True)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Normalisation:
+    """Mean and standard deviation of each band, in counts (0-255), in the order of the `band` axis."""
+
+    mean_counts: tuple[float, ...]
+    std_counts: tuple[float, ...]
+
+    @classmethod
+    def of(cls, pixels: Tensor) -> Normalisation:
+        """Measure training pixels, block by block.
+
+        Parameters
+        ----------
+        pixels
+            (object, y, x, band) in counts, on any device.
+
+        Raises
+        ------
+        TrainingError
+            A band is constant or not finite, so that nothing can be learnt from it.
+        """
+        rows = max(1, MOMENT_BYTES // (pixels[0].numel() * 8))
+        moments = sum((PixelMoments.of(block) for block in torch.split(pixels, rows)), PixelMoments())
+        mean = tuple(total / moments.n for total in moments.total)
+        variance = [square / moments.n - m * m for square, m in zip(moments.total_square, mean, strict=True)]
+        for band, value in enumerate(variance):
+            # written so that NaN fails too
+            if not value > 1e-12:
+                raise TrainingError(
+                    f"band {band} of the training pixels has variance {value:g}, expected a positive number: the "
+                    "images are all alike or not finite; check that their cutouts were stored"
+                )
+        return cls(mean_counts=mean, std_counts=tuple(math.sqrt(value) for value in variance))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelScale:
+    """Mean and standard deviation of the training labels, in the unit of the label.
+
+    Networks learn (label - mean) / std: around 8.9 with a scatter of 0.2, most of a float would hold the 8.9.
+    """
+
+    mean: float
+    std: float
+
+    @classmethod
+    def of(cls, labels: NDArray[np.float64]) -> LabelScale:
+        """Measure training labels.
+
+        Parameters
+        ----------
+        labels
+            (object,), all finite.
+
+        Raises
+        ------
+        TrainingError
+            All labels are equal.
+        """
+        std = float(np.std(labels))
+        if not std > 0:
+            raise TrainingError(
+                f"all {len(labels)} training labels equal {labels[0]:g}: expected labels that differ; check the "
+                "target's column"
+            )
+        return cls(mean=float(np.mean(labels)), std=std)
+
+    def standardise(self, labels: NDArray[np.float64]) -> NDArray[np.float32]:
+        return ((labels - self.mean) / self.std).astype(np.float32)
+
+    def restore(self, standardised: NDArray[np.float32]) -> NDArray[np.float64]:
+        return standardised.astype(np.float64) * self.std + self.mean

@@ -1,0 +1,299 @@
+"""Report: one HTML file that says how good a model is, and where its numbers come from.
+
+Self-contained: figures are data: URIs, styles are inside, nothing is loaded from anywhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from modeling import figures
+from modeling.metrics import Regression
+from modeling.train import EpochRecord
+from schemas.errors import ContractError
+
+NETWORK, MEAN, FOREST, ORACLE, COLOURS = "network", "mean", "forest", "oracle", "colours"
+"""Keys of `Report.predictors` that the verdict speaks of; others are listed by their own names."""
+
+TITLES = {
+    NETWORK: "this network",
+    MEAN: "mean of the training labels",
+    FOREST: "random forest on g, r, i magnitudes",
+    ORACLE: "oracle: best that the simulated sky allows",
+    COLOURS: "linear fit of total colours",
+}
+
+NEW_CATALOG_ROWS = 12
+"""Rows of the new catalog that are printed; the whole of it is in the Parquet file beside the report."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestCounts:
+    """Where the objects of a cube stand: stored + quarantined + pending = registered."""
+
+    registered: int
+    stored: int
+    quarantined: int
+    pending: int
+    quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """Catalog rows that never became objects of the cube."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Labelled objects that the network was not trained on, with what it says about them."""
+
+    rows: str
+    """'test' or 'validation': the split that they are."""
+    object_id: NDArray[np.int64]
+    true: NDArray[np.float64]
+    predicted: NDArray[np.float64]
+    view_spread: NDArray[np.float64]
+    read_cutouts: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+    """Positions within this evaluation -> (n, y, x, band) uint8, bands in the order of red, green and blue. Called
+    once, for the objects in the gallery alone."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(values) for values in (self.object_id, self.true, self.predicted, self.view_spread)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise ValueError(f"the evaluation's columns have lengths {sorted(lengths)}: give equal ones of at least 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """Where the numbers come from."""
+
+    model_id: str
+    training_set: str
+    snapshot: str
+    versions: Mapping[str, str]
+    recipe: str
+    """TOML, as it was run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that the report shows."""
+
+    title: str
+    survey: str
+    simulated: bool
+    """True where the sky was made up, so that no number says anything about galaxies."""
+    ingest: IngestCounts
+    splits: Mapping[str, int]
+    """Labelled objects of 'train', 'validation' and 'test'."""
+    target: str
+    """Name of the quantity, for axes and sentences, as in '12 + log(O/H)'."""
+    evaluation: Evaluation
+    predictors: Mapping[str, Regression | str]
+    """What each predictor reaches on the evaluated rows, by `NETWORK`, `MEAN`, `FOREST`, ... or a name of its own;
+    a text says why there is no number."""
+    training_log: tuple[EpochRecord, ...]
+    best_epoch: int
+    training_mean: float
+    """Of the training labels."""
+    provenance: Provenance
+    new_catalog: pd.DataFrame | None = None
+    """object_id, mean, view_spread (and ra, dec where known) of objects without labels; NaN = not scored."""
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report as one HTML file.
+
+    Parameters
+    ----------
+    path
+        Of the file; it is replaced at once when the new one is complete.
+    report
+        What to show.
+
+    Raises
+    ------
+    ContractError
+        `report.predictors` holds no numbers of the network.
+    """
+    environment = Environment(
+        loader=PackageLoader("modeling"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    environment.filters["dex"] = lambda number: "n/a" if math.isnan(number) else f"{number:.4f}"
+    html = environment.get_template("report.html.j2").render(
+        report=report,
+        verdict=verdict(report),
+        predictors=_predictor_table(report),
+        gallery=_gallery(report),
+        images=_images(report),
+        scored=None if report.new_catalog is None else int(report.new_catalog["mean"].notna().sum()),
+        new_rows=[] if report.new_catalog is None else _first_rows(report.new_catalog),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(html, encoding="utf-8")
+    draft.replace(path)
+
+
+def verdict(report: Report) -> str:
+    """The result in one or two sentences: errors, what they are better than, and how far the best possible is.
+
+    Raises
+    ------
+    ContractError
+        There are no numbers of the network.
+    """
+    network = report.predictors.get(NETWORK)
+    if not isinstance(network, Regression):
+        raise ContractError(f"predictors[{NETWORK!r}] is {network!r}: give the Regression of the network")
+    sentence = (
+        f"On {network.n:,} {report.evaluation.rows} galaxies the network predicts {report.target} with RMSE "
+        f"{network.rmse:.4f} dex and NMAD {network.nmad:.4f} dex"
+    )
+    rivals = []
+    for key, name in ((MEAN, "the mean"), (FOREST, "a random forest on magnitudes")):
+        other = report.predictors.get(key)
+        if isinstance(other, Regression):
+            change = 100 * (1 - network.rmse / other.rmse)
+            rivals.append(f"{abs(change):.0f} % {'better' if change >= 0 else 'WORSE'} than {name} ({other.rmse:.4f})")
+    sentence += f": {' and '.join(rivals)}." if rivals else "."
+    oracle = report.predictors.get(ORACLE)
+    if isinstance(oracle, Regression):
+        gap = network.rmse - oracle.rmse
+        sentence += f" The best that this sky allows is {oracle.rmse:.4f} dex; the gap is {gap:.4f} dex."
+    return sentence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One line of the table of predictors."""
+
+    title: str
+    result: Regression | None
+    note: str
+    relative_to_mean: float | None
+    is_network: bool
+
+
+def _predictor_table(report: Report) -> list[_Line]:
+    mean = report.predictors.get(MEAN)
+    lines = []
+    for key, result in report.predictors.items():
+        numbers = result if isinstance(result, Regression) else None
+        relative = numbers.rmse / mean.rmse if numbers and isinstance(mean, Regression) and mean.rmse else None
+        note = "" if isinstance(result, Regression) else result
+        lines.append(
+            _Line(
+                title=TITLES.get(key, key),
+                result=numbers,
+                note=note,
+                relative_to_mean=relative,
+                is_network=key == NETWORK,
+            )
+        )
+    return sorted(lines, key=lambda line: line.result.rmse if line.result else math.inf)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    """A figure in the page."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+def _picture(figure: Figure, *, alt: str, caption: str) -> _Picture:
+    encoded = base64.b64encode(figures.figure_png(figure)).decode("ascii")
+    return _Picture(source=f"data:image/png;base64,{encoded}", alt=alt, caption=caption)
+
+
+def _gallery(report: Report) -> _Picture:
+    shown = report.evaluation
+    rows = figures.gallery_rows(shown.true, shown.predicted)
+    wanted, place = np.unique(np.concatenate(list(rows.values())), return_inverse=True)
+    cutouts = shown.read_cutouts(wanted)
+    split = np.split(cutouts[place], np.cumsum([len(chosen) for chosen in rows.values()])[:-1])
+    figure = figures.draw_gallery(dict(zip(rows, split, strict=True)), rows, shown.true, shown.predicted)
+    listed = "; ".join(
+        f"{title}: " + ", ".join(f"{shown.predicted[i]:.2f} ({shown.true[i]:.2f})" for i in chosen)
+        for title, chosen in rows.items()
+    )
+    return _picture(
+        figure,
+        alt=f"Cutouts of {report.survey} in seven rows of five, predicted (true) values: {listed}.",
+        caption=f"Cutouts of {shown.rows} galaxies with their predicted (left, blue) and true (right, orange) values "
+        "(Figure 1 of the paper).",
+    )
+
+
+def _images(report: Report) -> dict[str, _Picture]:
+    true, predicted = report.evaluation.true, report.evaluation.predicted
+    result = Regression.of(true, predicted)
+    numbers = {name: value for name, value in report.predictors.items() if isinstance(value, Regression)}
+    pictures = {
+        "comparison": _picture(
+            figures.draw_comparison(true, predicted, label=report.target),
+            alt=f"Predicted against true {report.target} of {result.n} galaxies: RMSE {result.rmse:.4f}, NMAD "
+            f"{result.nmad:.4f}, bias {result.bias:+.4f} dex, R² {result.r2:.3f}.",
+            caption="Below: predicted against true values, with the median and, around it, RMSE and NMAD of each "
+            "0.1-dex bin. Above: the same scatter, areas as the number of galaxies, lines for all galaxies (Figure 3).",
+        ),
+        "distributions": _picture(
+            figures.draw_distributions(true, predicted, label=report.target),
+            alt=f"Histograms: true values have mean {true.mean():.3f} and standard deviation {true.std():.3f}, "
+            f"predicted ones {predicted.mean():.3f} and {predicted.std():.3f}.",
+            caption="Distributions of the true and the predicted values (Figure 2). Predictions spread less than the "
+            "truth: a network that is unsure leans to the mean.",
+        ),
+        "predictors": _picture(
+            figures.draw_predictors({TITLES.get(name, name): value for name, value in numbers.items()}),
+            alt="RMSE of each predictor: "
+            + ", ".join(f"{TITLES.get(name, name)} {value.rmse:.4f}" for name, value in numbers.items())
+            + " dex.",
+            caption=f"RMSE and NMAD of all predictors on the same {result.n:,} galaxies.",
+        ),
+    }
+    if report.training_log:
+        last = report.training_log[-1]
+        pictures["training"] = _picture(
+            figures.draw_training(report.training_log, best_epoch=report.best_epoch),
+            alt=f"Validation RMSE falls from {report.training_log[0].rmse:.4f} to {last.rmse:.4f} dex in {last.epoch} "
+            f"epochs; epoch {report.best_epoch} was kept.",
+            caption="RMSE and NMAD of the validation galaxies after each epoch.",
+        )
+    if report.new_catalog is not None and report.new_catalog["mean"].notna().any():
+        new = report.new_catalog["mean"].to_numpy(dtype=np.float64)
+        pictures["new_catalog"] = _picture(
+            figures.draw_new_catalog(new, label=report.target, training_mean=report.training_mean),
+            alt=f"Histogram of the predictions of {np.isfinite(new).sum()} new objects: median "
+            f"{np.nanmedian(new):.3f}, from {np.nanmin(new):.3f} to {np.nanmax(new):.3f}.",
+            caption="Predictions of the new catalog. There is no truth to compare with: a mean far from the training "
+            "labels' says that these are other galaxies.",
+        )
+    return pictures
+
+
+def _first_rows(new_catalog: pd.DataFrame) -> list[dict[str, str]]:
+    formats = {"ra": "{:.5f}", "dec": "{:.5f}", "mean": "{:.3f}", "view_spread": "{:.3f}"}
+    return [
+        {
+            name: "n/a" if pd.isna(value) else formats.get(name, "{}").format(value)
+            for name, value in zip(new_catalog.columns, line, strict=True)
+            if name in ("object_id", *formats)
+        }
+        for line in new_catalog.head(NEW_CATALOG_ROWS).itertuples(index=False, name=None)
+    ]
