@@ -122,6 +122,7 @@ def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.C
         with distributed.Client(section.scheduler) as client:
             yield client
         return
+    logging.getLogger("distributed").setLevel(logging.ERROR)
     n_workers = min(section.workers or os.cpu_count() or 1, max(1, n_tasks))
     cluster = distributed.LocalCluster(
         n_workers=n_workers,

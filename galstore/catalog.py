@@ -62,10 +62,8 @@ def prepare_catalog(frame: pd.DataFrame, *, origin: str) -> PreparedCatalog:
     typed = pd.DataFrame({name: _typed(frame[name], name, origin) for name in known}).reset_index(drop=True)
     reasons = _contradictions(typed)
     repeated = typed["object_id"].duplicated(keep="first") & ~typed.index.isin(reasons.index)
-    reasons = pd.concat(
-        [reasons, pd.DataFrame({"column": "object_id", "reason": "repeats an object id"}, index=typed.index[repeated])]
-    )
-    rejected = reasons.sort_index()
+    repeats = pd.DataFrame({"column": "object_id", "reason": "repeats an object id"}, index=typed.index[repeated])
+    rejected = pd.concat([reasons, repeats]).sort_index()
     rejected.insert(0, "object_id", typed["object_id"].loc[rejected.index].astype(str))
     return PreparedCatalog(
         rows=typed.drop(index=rejected.index).reset_index(drop=True),
@@ -151,18 +149,12 @@ def _contradictions(typed: pd.DataFrame) -> pd.DataFrame:
     """First column and reason of each row that contradicts the contract, indexed by row."""
     import pandera.errors
 
-    nothing = pd.DataFrame(
-        {"column": pd.Series(dtype=str), "reason": pd.Series(dtype=str)}, index=pd.Index([], dtype=int)
-    )
     try:
         catalog_schema(tuple(typed.columns)).validate(typed, lazy=True)
     except pandera.errors.SchemaErrors as problems:
         cases = problems.failure_cases.dropna(subset=["index"])
         cases = cases.assign(index=cases["index"].astype(int)).drop_duplicates("index").set_index("index")
-        reason = np.where(
-            cases["failure_case"].isna(),
-            "missing",
-            cases["check"].astype(str) + ": " + cases["failure_case"].astype(str),
-        )
+        got = cases["failure_case"]
+        reason = np.where(got.isna(), "missing", cases["check"].astype(str) + ": " + got.astype(str))
         return pd.DataFrame({"column": cases["column"], "reason": reason}, index=cases.index)
-    return nothing
+    return pd.DataFrame({"column": [], "reason": []}, index=pd.Index([], dtype="int64"), dtype=str)

@@ -17,6 +17,7 @@ import zarr
 from galstore.commits import transaction
 from galstore.cube import ensure_prediction_arrays
 from galstore.reader import Cube
+from schemas.catalog import COLUMN
 from schemas.cutouts import Reason, Status
 from schemas.predictions import PREDICTION_COLUMNS
 
@@ -101,8 +102,10 @@ def prediction_catalog(cube: Cube, model_id: str, objects: pd.DataFrame) -> pd.D
 def write_prediction_catalog(path: Path, catalog: pd.DataFrame, *, provenance: Mapping[str, str]) -> None:
     """Write a catalog of predictions as Parquet, whole or not at all; units and provenance stand in its metadata."""
     table = pa.Table.from_pandas(catalog, preserve_index=False)
-    units = {"ra": "deg", "dec": "deg"}
-    fields = [field.with_metadata({"unit": units[field.name]}) if field.name in units else field for field in table.schema]
+    fields = [
+        field.with_metadata({"unit": COLUMN[field.name].unit}) if field.name in COLUMN else field
+        for field in table.schema
+    ]
     schema = pa.schema(fields, metadata={**(table.schema.metadata or {}), **provenance})
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     pyarrow.parquet.write_table(table.cast(schema), draft)

@@ -39,9 +39,7 @@ def split_of(
     [2, 0]
     """
     share = hash_share(object_ids, seed=seed)
-    return np.where(
-        share < train, Split.TRAIN, np.where(share < train + validation, Split.VALIDATION, Split.TEST)
-    ).astype(np.int8)
+    return np.digitize(share, [train, train + validation]).astype(np.int8)
 
 
 def hash_share(object_ids: npt.NDArray[np.int64], *, seed: int = 0) -> npt.NDArray[np.float64]:

@@ -33,6 +33,9 @@ BIN_DEX = 0.1
 MIN_PER_BIN = 5
 """A scatter or a median of fewer galaxies says nothing, and is not drawn."""
 
+MIN_FOR_HISTOGRAM = 300
+"""Fewer galaxies are drawn as points: a histogram of them is mostly empty."""
+
 N_COLUMNS = 5
 
 Values = NDArray[np.float64]
@@ -89,7 +92,7 @@ def draw_gallery(
     true, predicted
         (object,).
     """
-    figure = Figure(figsize=(PAGE_INCHES * 0.86, 1.32 * len(rows)))
+    figure = Figure(figsize=(PAGE_INCHES * 0.86, 1.09 * len(rows) + 0.25))
     axes = figure.subplots(len(rows), N_COLUMNS, squeeze=False)
     for row_axes, (title, chosen) in zip(axes, rows.items(), strict=True):
         for column, axis in enumerate(row_axes):
@@ -109,8 +112,8 @@ def draw_gallery(
             ha="right",
             va="center",
         )
-    figure.subplots_adjust(left=0.15, right=0.995, bottom=0.005, top=0.965, wspace=0.04, hspace=0.04)
-    figure.text(0.575, 0.992, "predicted (left, blue) and true (right, orange)", fontsize=8, ha="center", va="top")
+    figure.subplots_adjust(left=0.165, right=0.995, bottom=0.005, top=0.968, wspace=0.04, hspace=0.04)
+    figure.text(0.58, 0.994, "predicted (left, blue) and true (right, orange)", fontsize=8, ha="center", va="top")
     return figure
 
 
@@ -159,17 +162,27 @@ def draw_comparison(true: Values, predicted: Values, *, label: str) -> Figure:
     Parameters
     ----------
     true, predicted
-        (object,), finite. Axes are those of the paper where they hold 95 % of the values, else they follow the data.
+        (object,), finite. Axes are those of the paper where they hold 95 % of the values, else they follow the data;
+        fewer than 300 galaxies are drawn as points.
     label
         Name of the quantity.
     """
     low, high = _square_range(true, predicted)
     figure = Figure(figsize=(COLUMN_INCHES * 1.25, COLUMN_INCHES * 1.62), layout="constrained")
     upper, lower = figure.subplots(2, 1, height_ratios=[1, 2.6], sharex=True)
-    n_bins = 55 if len(true) > 5000 else 33
-    *_, mesh = lower.hist2d(true, predicted, bins=n_bins, range=[[low, high]] * 2, norm=LogNorm(vmin=1), cmap="Greys")
+    if len(true) < MIN_FOR_HISTOGRAM:
+        lower.scatter(true, predicted, s=9, color=GREY, alpha=0.6, linewidths=0)
+    else:
+        n_bins = 55 if len(true) > 5000 else 33
+        *_, mesh = lower.hist2d(
+            true, predicted, bins=n_bins, range=[[low, high]] * 2, norm=LogNorm(vmin=1), cmap="Greys"
+        )
+        bar = figure.colorbar(mesh, ax=lower, location="bottom", aspect=40, pad=0.02)
+        bar.set_label("galaxies", fontsize=8)
+        bar.ax.tick_params(labelsize=7)
     lower.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--", label="one to one")
-    centre, count, middle, rmse, scatter = _binned(true, predicted)
+    shown = (true >= low) & (true <= high)
+    centre, count, middle, rmse, scatter = _binned(true[shown], predicted[shown])
     lower.plot(centre, middle, color=ORANGE, linewidth=1.6, label="median")
     for sign in (-1, 1):
         lower.plot(centre, middle + sign * rmse, color=BLUE, linewidth=1, label="± RMSE" if sign > 0 else None)
@@ -183,9 +196,6 @@ def draw_comparison(true: Values, predicted: Values, *, label: str) -> Figure:
         )
     lower.set(xlim=(low, high), ylim=(low, high), xlabel=f"true {label}", ylabel=f"predicted {label}")
     lower.legend(frameon=False, fontsize=7, loc="upper left")
-    bar = figure.colorbar(mesh, ax=lower, location="bottom", aspect=40, pad=0.02)
-    bar.set_label("galaxies", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
     overall = Regression.of(true, predicted)
     area = 90 * count / max(1, count.max(initial=1))
     for values, everywhere, colour, marker, name in (
@@ -203,7 +213,8 @@ def draw_comparison(true: Values, predicted: Values, *, label: str) -> Figure:
             color=colour,
             fontsize=8,
         )
-    upper.set(ylabel="scatter [dex]", ylim=(0, None))
+    # room for the two numbers above the highest marker
+    upper.set(ylabel="scatter [dex]", ylim=(0, 1.45 * max(overall.rmse, overall.nmad, rmse.max(initial=0))))
     _tidy(upper, lower)
     return figure
 

@@ -101,7 +101,7 @@ def build_network(section: NetworkSection, *, n_targets: int = 1) -> GalaxyNetwo
     return GalaxyNetwork(body, n_features=n_features, dropout=section.dropout, n_targets=n_targets)
 
 
-def load_imagenet_weights(network: GalaxyNetwork, section: NetworkSection) -> None:
+def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> None:
     """Give the body of a network the weights that its recipe names; the head keeps its own.
 
     Parameters

@@ -70,7 +70,7 @@ def predict(
     if views not in (1, N_VIEWS):
         raise ValueError(f"views = {views}: give 8 (all of D4) or 1 (the image as it is)")
     where = choose_device(device)
-    network = model.network.to(device=where)
+    network = model.network.to(where).to(memory_format=torch.channels_last)
     scale = model.config.label_scale
     if not len(pixels):
         return Prediction(mean=np.empty(0), view_spread=np.empty(0))

@@ -16,14 +16,14 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from modeling.batches import TrainingBatches, place_pixels
 from modeling.losses import rmse_loss
 from modeling.metrics import Regression
-from modeling.networks import GalaxyNetwork, build_network, choose_device, load_imagenet_weights
+from modeling.networks import GalaxyNetwork, build_network, choose_device, load_pretrained_weights
 from modeling.normalisation import LabelScale, Normalisation
 from modeling.predict import predict_views
 from schemas.errors import TrainingError
 from schemas.recipes import NetworkSection, TrainSection
 
-WARM_UP = 0.25
-"""Share of the steps in which the learning rate rises."""
+WARM_UP = 0.3
+"""Share of the steps in which the learning rate rises. Not 1/k: in a run of k steps, torch then divides by zero."""
 
 AVERAGED_SHARE = 0.1
 """The weights that are kept average over about this share of the run's steps."""
@@ -128,7 +128,7 @@ def train_network(
     with torch.random.fork_rng():
         torch.manual_seed(train.seed)
         trained = build_network(network)
-        load_imagenet_weights(trained, network)
+        load_pretrained_weights(trained, network)
         trained.to(device).to(memory_format=torch.channels_last)
         averaging = AveragedModel(trained, multi_avg_fn=_moving_average(n_steps), use_buffers=True)
         averaged = cast(GalaxyNetwork, averaging.module)

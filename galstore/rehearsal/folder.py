@@ -85,14 +85,20 @@ def _read_catalog(path: Path) -> pd.DataFrame:
             f"{path} lacks the column(s) {', '.join(lacking)} (it has {', '.join(header)}): a folder survey needs "
             "objID, ra and dec"
         )
-    wholes = {name: "int64" for name in ("objID", "specObjID") if name in header}
+    ids = [name for name in ("objID", "specObjID") if name in header]
     try:
-        table = pd.read_csv(path, dtype={**wholes, "ra": "float64", "dec": "float64"})
+        # ids as text: pandas takes 1.23765E+18, which a spreadsheet rounded, for a whole number
+        table = pd.read_csv(path, dtype={**dict.fromkeys(ids, "str"), "ra": "float64", "dec": "float64"})
     except ValueError as error:
-        raise CatalogError(
-            f"{path}: objID must be a whole number of 64 bits, ra and dec must be numbers ({error}): write ids in "
-            "full, without a decimal point or exponent"
-        ) from error
+        raise CatalogError(f"{path}: ra and dec must be numbers ({error}): give degrees") from error
+    for name in ids:
+        whole = table[name].str.fullmatch(r"\d{1,18}|[1-8]\d{18}").fillna(value=False).astype(bool)
+        if not whole.all():
+            raise CatalogError(
+                f"{path}: {name} must be a whole number of 64 bits, got {table[name][~whole].iloc[0]!r}: write ids in "
+                "full, without a decimal point or exponent"
+            )
+        table[name] = table[name].astype("int64")
     if table.empty:
         raise CatalogError(f"{path} has a header and no rows: list at least one object")
     on_sky = table["ra"].between(0, 360) & table["dec"].between(-90, 90)

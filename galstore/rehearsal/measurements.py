@@ -1,7 +1,7 @@
 """What a spectroscopic survey would have measured of the simulated galaxies, with the dirt that real catalogs bring.
 
-Columns carry SDSS's names and units. Only what the sample of Wu & Boada (2019) is selected by and trained on is modelled
-with care (magnitudes, redshift, mass, star formation, metallicity); the rest is plausible filling.
+Columns carry SDSS's names and units. Only what the sample of Wu & Boada (2019) is selected by and trained on is
+modelled with care (magnitudes, redshift, mass, star formation, metallicity); the rest is plausible filling.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ def _posteriors(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict[s
     width = POSTERIOR_WIDTH_DEX * rng.lognormal(0, 0.25, n)
     deviates = {"p2p5": -1.96, "p16": -1.0, "p50": 0.0, "p84": 1.0, "p97p5": 1.96}
     return {f"oh_{name}": galaxies["label"] + width * deviate for name, deviate in deviates.items()} | {
-        "lgm_tot_p50": galaxies["log_mass"] + 0.07 * rng.standard_normal(n),
-        "sfr_tot_p50": galaxies["log_sfr"] + 0.08 * rng.standard_normal(n),
+        "lgm_tot_p50": galaxies["log_mass"] + 0.03 * rng.standard_normal(n),
+        "sfr_tot_p50": galaxies["log_sfr"] + 0.03 * rng.standard_normal(n),
     }
 
 

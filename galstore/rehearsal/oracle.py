@@ -70,8 +70,8 @@ def oracle_predictions(sky: SimulatedSky, object_ids: ArrayLike) -> pd.DataFrame
     strangers = wanted[~np.isin(wanted, sky.object_ids)]
     if strangers.size:
         raise ContractError(
-            f"{strangers.size} of {wanted.size} ids are not in the simulated sky, the first {strangers[0]}: give ids of "
-            "the sky with this seed and size"
+            f"{strangers.size} of {wanted.size} ids are not in the simulated sky, the first {strangers[0]}: give ids "
+            "of the sky with this seed and size"
         )
     # another first word than a sky's (seed, stream, chunk), so that no galaxy is in both
     rng = np.random.default_rng((_REFERENCE_SEED, sky.seed, 2, N_REFERENCE))

@@ -13,6 +13,7 @@ from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
 
+from galstore.rehearsal.drawing import load_tools, require_galsim
 from schemas.errors import ContractError
 
 
@@ -36,13 +37,14 @@ class Painters:
         self._pool: ProcessPoolExecutor | None = None
         if idle:
             return
+        require_galsim()
         n = n_processes or os.cpu_count() or 1
         # spawned, not forked: a fork of a process with threads can hang
         self._pool = ProcessPoolExecutor(
             n, mp_context=multiprocessing.get_context("spawn"), initializer=_become_painter
         )
         for _ in range(n):
-            self._pool.submit(_import_tools)
+            self._pool.submit(os.getpid)  # a process starts with its first job: start them now
 
     async def paint(self, job: bytes | Callable[[], bytes]) -> bytes:
         """The bytes of a job: those given, or drawn in another process."""
@@ -67,10 +69,12 @@ class Painters:
 
 
 def _become_painter() -> None:
+    """Prepare a drawing process: how it ends, how many threads it has, and GalSim loaded before the first request."""
     # Ctrl-C reaches the whole group of processes; the server alone decides when painters end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    from threadpoolctl import threadpool_limits
+    load_tools()
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     # BLAS threads of several painters fight over the cores: 12 instead of 400 cutouts a second
     threadpool_limits(1)
@@ -82,10 +86,3 @@ def _leave_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os._exit(0)
-
-
-def _import_tools() -> None:
-    """Load GalSim before the first request needs it."""
-    from galstore.rehearsal.drawing import load_tools
-
-    load_tools()

@@ -1,8 +1,8 @@
 """The simulated galaxies themselves: mass, metallicity and star formation, and how each galaxy is to look.
 
-Everything here is simulated. The distributions follow the sample of Wu & Boada (2019, section 2.1); the relation between
-metallicity and appearance is ours, made so that the light of a galaxy's disk tells its metallicity and the light of the
-whole galaxy much less, because a bulge of any colour and any weight is mixed into it.
+Everything here is simulated. The distributions follow the sample of Wu & Boada (2019, section 2.1). The relation
+between metallicity and appearance is ours, made so that the light of a galaxy's disk tells its metallicity, and the light of
+the whole galaxy much less, because a bulge of any colour and any weight is mixed into it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-MASS_METALLICITY_SCATTER_DEX = 0.11
+MASS_METALLICITY_SCATTER_DEX = 0.09
 """Intrinsic scatter of 12 + log(O/H) about the mass-metallicity relation, dex (Tremonti et al. 2004 find 0.1)."""
 
-LABEL_NOISE_DEX = 0.04
+LABEL_NOISE_DEX = 0.045
 """Error of `oh_p50` about the true metallicity, dex: no predictor can do better than this."""
 
 DISK_COLOUR_SCATTER_MAG = 0.035
@@ -55,7 +55,7 @@ APPEARANCE_FIELDS = tuple(field.name for field in fields(Appearance))
 def mass_metallicity_relation(log_mass: Floats) -> Floats:
     """12 + log(O/H) at a stellar mass, after Tremonti et al. (2004, eq. 3), stretched to the sample's spread.
 
-    The curve is stretched by 1.08 about 8.944 and moved by -0.022 dex, so that the simulated labels have the mean and
+    The curve is stretched by 1.2 about 8.944 and moved by -0.022 dex, so that the simulated labels have the mean and
     the spread of the sample of Wu & Boada (2019).
 
     Parameters
@@ -69,7 +69,7 @@ def mass_metallicity_relation(log_mass: Floats) -> Floats:
     array([8.59, 8.92, 9.08])
     """
     tremonti = -1.492 + 1.847 * log_mass - 0.08026 * log_mass**2
-    return 8.944 + 1.08 * (tremonti - 8.944) - 0.022
+    return 8.944 + 1.2 * (tremonti - 8.944) - 0.022
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +124,7 @@ def _draw_looks(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats
     activity = physics.log_sfr - 0.16 - 0.79 * (physics.log_mass - 10.02)
 
     # the survey's spectroscopic limit is r = 17.77, and most galaxies crowd at it
-    mag_r = np.clip(17.76 - 0.65 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
+    mag_r = np.clip(17.78 - 0.68 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
     absolute_r = -20.3 - 2.0 * mass + 0.20 * noise[1]
     distance_mpc = 10 ** ((mag_r - absolute_r - 25) / 5)
     redshift = np.clip((np.sqrt(1 + 3.1 * distance_mpc / _HUBBLE_DISTANCE_MPC) - 1) / 1.55, 0.004, 0.37)

@@ -79,14 +79,15 @@ class SimulatedSky:
 
     def _draw(self, stream: int, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         galaxies, measured = [], []
+        south, north = np.sin(np.radians(FOOTPRINT_DEC_DEG))
         for chunk in range(max(1, -(-n // CHUNK_ROWS))):
             rng = np.random.default_rng((self.seed, stream, chunk))
             drawn = draw_population(rng, CHUNK_ROWS, informative=self.informative)
             rows = np.arange(CHUNK_ROWS) + chunk * CHUNK_ROWS
             places = {
                 "object_id": _object_ids(rows, stream),
-                "ra": rng.uniform(*FOOTPRINT_RA_DEG, CHUNK_ROWS),
-                "dec": np.degrees(np.arcsin(rng.uniform(*np.sin(np.radians(FOOTPRINT_DEC_DEG)), CHUNK_ROWS))),
+                "ra": rng.uniform(FOOTPRINT_RA_DEG[0], FOOTPRINT_RA_DEG[1], CHUNK_ROWS),
+                "dec": np.degrees(np.arcsin(rng.uniform(south, north, CHUNK_ROWS))),
             }
             galaxies.append(pd.DataFrame(places | drawn))
             measured.append(measure(rng, drawn).assign(specObjID=_spectrum_ids(rows)))
@@ -143,8 +144,9 @@ class SimulatedSky:
             No galaxy has this id.
         """
         row = self._rows[object_id]
-        values = {name: column[row] for name, column in self._looks.items()}
-        return Appearance(**{name: int(v) if name == "texture" else float(v) for name, v in values.items()})
+        values = {name: float(column[row]) for name, column in self._looks.items()}
+        texture = int(values.pop("texture"))
+        return Appearance(**values, texture=texture)
 
     def cutout(
         self, object_id: int | None, place: tuple[float, float], scale_arcsec: float, width_px: int, height_px: int

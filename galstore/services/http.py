@@ -79,9 +79,9 @@ async def fetch_cutouts(requests: Iterable[CutoutRequest], politeness: Politenes
     politeness
         Limits; `requests_per_second` counts retries too.
     """
-    limiter = AsyncLimiter(
-        max(1.0, politeness.requests_per_second), time_period=max(1.0, 1 / politeness.requests_per_second)
-    )
+    # bursts of a tenth of a second at most: aiolimiter lets a whole period's allowance through at once
+    allowance = max(1.0, politeness.requests_per_second / 10)
+    limiter = AsyncLimiter(allowance, time_period=allowance / politeness.requests_per_second)
     gate = asyncio.Semaphore(politeness.concurrency)
     timeout = aiohttp.ClientTimeout(total=politeness.timeout_s)
     connector = aiohttp.TCPConnector(limit=politeness.concurrency)

@@ -1,0 +1,323 @@
+import io
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import requests
+from astropy.table import Table
+from astroquery.sdss import SDSS
+from astroquery.sdss import conf as sdss_conf
+from PIL import Image
+
+from galstore.rehearsal.emulator import emulate
+from galstore.rehearsal.faults import Fault, FaultPlan
+from galstore.rehearsal.sky import SimulatedSky
+from schemas.errors import ContractError
+from schemas.recipes import FaultSection, RehearsalSection
+from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, SELECTIONS
+
+SDSS_DEMO = Path(__file__).parents[4] / "shared" / "data" / "sdss_demo"
+
+FOOTPRINT_ONLY = {"ra": 200, "dec": 33.3}
+OUTSIDE = {"ra": 10, "dec": -60}
+
+
+def getjpeg(url: str, release: int = 14, **query: object) -> requests.Response:
+    return requests.get(f"{url}/dr{release}/SkyServerWS/ImgCutout/getjpeg", params=query, timeout=60)
+
+
+def search(url: str, cmd: str, style: str = "csv", **query: object) -> requests.Response:
+    address = f"{url}/dr14/SkyServerWS/SearchTools/SqlSearch"
+    return requests.get(address, params={"cmd": cmd, "format": style, **query}, timeout=60)
+
+
+def size_of(answer: requests.Response) -> tuple[int, int]:
+    return Image.open(io.BytesIO(answer.content)).size
+
+
+def black_share(answer: requests.Response) -> float:
+    return float((np.asarray(Image.open(io.BytesIO(answer.content))) == 0).mean())
+
+
+@pytest.fixture(scope="session")
+def galaxy(sky_url: str, new_catalog: Path) -> dict[str, float]:
+    """A place with a galaxy on it; the first drawing waits until the painters have loaded GalSim."""
+    row = pd.read_csv(new_catalog).iloc[0]
+    place = {"ra": float(row["ra"]), "dec": float(row["dec"])}
+    assert getjpeg(sky_url, **place).status_code == 200
+    return place
+
+
+# the cutout service
+
+
+def test_a_cutout_is_the_one_that_the_sky_draws(sky_url: str, galaxy: dict[str, float]) -> None:
+    sky = SimulatedSky(seed=3, n_galaxies=600, n_new=20)
+    answer = getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128)
+    drawing = sky.cutout(sky.find(**_degrees(galaxy)), (0, 0), 0.296, 128, 128)
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert answer.content == drawing()
+    assert getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128).content == answer.content
+
+
+@pytest.mark.parametrize("release", range(14, 20))
+def test_every_release_from_14_to_19_answers(sky_url: str, galaxy: dict[str, float], release: int) -> None:
+    assert size_of(getjpeg(sky_url, release, **galaxy)) == (128, 128)
+
+
+def test_size_and_scale_are_clamped_without_a_word(sky_url: str, galaxy: dict[str, float]) -> None:
+    small = getjpeg(sky_url, **galaxy, width=1, height=70)
+    assert small.status_code == 200
+    assert size_of(small) == (64, 70)
+    assert size_of(getjpeg(sky_url, **FOOTPRINT_ONLY, width=99_999, height=64)) == (2048, 64)
+    tiny, smallest = (getjpeg(sky_url, **galaxy, scale=scale) for scale in (0.001, 0.015))
+    assert tiny.content == smallest.content
+
+
+def test_unknown_parameters_are_ignored(sky_url: str, galaxy: dict[str, float]) -> None:
+    assert getjpeg(sky_url, **galaxy, opt="GS", quality=9).content == getjpeg(sky_url, **galaxy).content
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"ra": 1}, "parameter dec is missing"),
+        ({"dec": 1}, "parameter ra is missing"),
+        ({"ra": "12h", "dec": 1}, "parameter ra = '12h' is not a number"),
+        ({"ra": "nan", "dec": 1}, "out of range"),
+        ({"ra": 1, "dec": 91}, "out of range"),
+    ],
+)
+def test_a_missing_or_wrong_place_is_answered_400_with_json(
+    sky_url: str, query: dict[str, object], message: str
+) -> None:
+    answer = getjpeg(sky_url, **query)
+    assert answer.status_code == 400
+    assert answer.json()["ErrorCode"] == 400
+    assert message in answer.json()["ErrorMessage"]
+
+
+def test_outside_the_footprint_is_404_with_a_black_jpeg(sky_url: str) -> None:
+    answer = getjpeg(sky_url, **OUTSIDE)
+    assert answer.status_code == 404
+    assert size_of(answer) == (128, 128)
+    assert 0.85 < black_share(answer) < 0.97
+
+
+def test_older_releases_answer_200_with_the_black_tile(sky_url: str) -> None:
+    answer = getjpeg(sky_url, 12, **OUTSIDE)
+    assert answer.status_code == 200
+    assert black_share(answer) > 0.85
+
+
+def test_between_the_galaxies_there_is_sky(sky_url: str) -> None:
+    answer = getjpeg(sky_url, **FOOTPRINT_ONLY)
+    assert answer.status_code == 200
+    assert black_share(answer) < 0.5
+    assert getjpeg(sky_url, **FOOTPRINT_ONLY).content == answer.content
+
+
+# the SQL search
+
+
+def test_csv_is_table1_header_rows(sky_url: str) -> None:
+    lines = search(sky_url, "SELECT TOP 2 objID, ra FROM Galaxy ORDER BY objID").text.splitlines()
+    assert lines[:2] == ["#Table1", "objID,ra"]
+    assert len(lines) == 4
+    assert all(int(line.split(",")[0]) > 2**53 for line in lines[2:])
+
+
+def test_an_empty_answer_is_two_lines(sky_url: str) -> None:
+    assert search(sky_url, "SELECT objID FROM Galaxy WHERE ra < 0").text == "#Table1\nobjID\n"
+
+
+def test_json_names_its_table(sky_url: str) -> None:
+    answer = search(sky_url, "SELECT COUNT(*) AS n FROM Galaxy", "json").json()
+    assert answer == [{"TableName": "Table1", "Rows": [{"n": 600}]}]
+
+
+def test_whole_numbers_are_printed_without_a_point(sky_url: str) -> None:
+    text = search(sky_url, "SELECT MIN(oh_p50) AS missing, MIN(velDispErr) AS failed FROM galSpecExtra, SpecObj").text
+    assert text.splitlines()[2] == "-9999,-3"
+
+
+def test_wrong_sql_is_answered_500_with_json(sky_url: str) -> None:
+    answer = search(sky_url, "SELECT brightness FROM Galaxy")
+    assert answer.status_code == 500
+    assert answer.json()["ErrorCode"] == 500
+    assert "no such column: brightness" in answer.json()["ErrorMessage"]
+
+
+@pytest.mark.parametrize("command", ["DROP TABLE Galaxy", ""])
+def test_a_refusal_is_200_with_the_column_error_message(sky_url: str, command: str) -> None:
+    answer = search(sky_url, command)
+    assert answer.status_code == 200
+    assert answer.text.splitlines()[:2] == ["#Table1", "error_message"]
+    assert "only SELECT statements are allowed" in answer.text
+
+
+def test_a_format_that_the_emulator_lacks_is_400(sky_url: str) -> None:
+    assert "ask for csv or json" in search(sky_url, "SELECT 1", "votable").json()["ErrorMessage"]
+
+
+def test_astroquery_reads_the_papers_query(sky_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sdss_conf, "skyserver_baseurl", sky_url)
+    columns = ", ".join(QUERY_COLUMNS.values())
+    command = f"SELECT TOP 500 {columns} FROM {QUERY_TABLES} WHERE {SELECTIONS['wu_boada_2019'].sql} ORDER BY G.objID"
+    table = SDSS.query_sql(command, data_release=14, cache=False)
+    assert isinstance(table, Table)
+    assert len(table) == 500
+    assert table.colnames == list(QUERY_COLUMNS)
+    assert table["objID"].dtype == np.int64
+    expected = SimulatedSky(seed=3, n_galaxies=600, n_new=20).catalog().set_index("specObjID")
+    got = table.to_pandas().set_index("specObjID")
+    for name in ("objID", "ra", "z", "modelMag_g", "oh_p50"):
+        wanted = expected.loc[got.index, name]
+        np.testing.assert_array_equal(got[name].astype(wanted.dtype), wanted)
+
+
+def test_more_queries_than_allowed_are_refused(start_emulator) -> None:
+    section = RehearsalSection(seed=1, n_galaxies=5)
+    with start_emulator(section, queries_per_minute=2) as (url, _):
+        texts = [search(url, "SELECT COUNT(*) AS n FROM Galaxy").text for _ in range(3)]
+    assert texts[:2] == ["#Table1\nn\n5\n"] * 2
+    assert "Maximum 2 queries allowed per minute" in texts[2]
+
+
+# faults
+
+
+def test_answers_are_spoiled_as_planned_and_logged(start_emulator, tmp_path: Path) -> None:
+    shares = dict.fromkeys(("too_many_requests", "server_error", "outage_page", "truncated", "out_of_footprint"), 0.18)
+    section = RehearsalSection(seed=5, n_galaxies=1, n_new=60, new_catalog=tmp_path / "new.csv", faults=shares)
+    plan = FaultPlan(seed=5, section=FaultSection(**shares))
+    with start_emulator(section) as (url, _):
+        new = pd.read_csv(tmp_path / "new.csv").astype({"object_id": "int64"})
+        with ThreadPoolExecutor(4) as pool:
+            for attempt in (1, 2, 3):
+                answers = list(pool.map(lambda row: getjpeg(url, ra=row.ra, dec=row.dec), new.itertuples()))
+                for object_id, answer in zip(new["object_id"], answers, strict=True):
+                    _check_answer(answer, plan.fault(object_id, attempt=attempt))
+        log = requests.get(f"{url}/rehearsal/log", timeout=10).json()
+    planned = [plan.fault(object_id, attempt=attempt) for object_id in new["object_id"] for attempt in (1, 2, 3)]
+    assert log["requests"] == 180
+    assert log["objects"] == 60
+    assert log["faults"] == {str(fault): n for fault, n in Counter(planned).items() if fault}
+    assert {event["object_id"] for event in log["spoiled"]} <= {str(object_id) for object_id in new["object_id"]}
+
+
+def _check_answer(answer: requests.Response, fault: Fault | None) -> None:
+    whole = answer.content[:2] == b"\xff\xd8" and answer.content[-2:] == b"\xff\xd9"
+    if fault is None:
+        assert answer.status_code == 200
+        assert whole
+        assert black_share(answer) < 0.5
+    elif fault is Fault.TOO_MANY_REQUESTS:
+        assert answer.status_code == 429
+        assert int(answer.headers["Retry-After"]) == 1
+    elif fault is Fault.SERVER_ERROR:
+        assert answer.status_code == 500
+        assert whole
+    elif fault is Fault.OUTAGE_PAGE:
+        assert answer.status_code == 503
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "<html>" in answer.text
+    elif fault is Fault.TRUNCATED:
+        assert answer.status_code == 200
+        assert answer.content[:2] == b"\xff\xd8"
+        assert not whole
+    else:
+        assert answer.status_code == 404
+        assert black_share(answer) > 0.85
+
+
+# folders
+
+
+def test_a_folder_is_served_byte_for_byte(start_emulator, tmp_path: Path) -> None:
+    places = {1237648702973411443: (10.5, -3.25), 1237648702994383943: (359.9999, 45.0)}
+    rows = [f"{object_id},{ra},{dec},{8.5 + k / 10}" for k, (object_id, (ra, dec)) in enumerate(places.items())]
+    (tmp_path / "catalog.csv").write_text("\n".join(["objID,ra,dec,oh_p50", *rows]))
+    for object_id in places:
+        Image.effect_noise((128, 128), 40).convert("RGB").save(tmp_path / f"{object_id}.jpg")
+    section = RehearsalSection(catalog=tmp_path / "catalog.csv", cutouts=tmp_path)
+    with start_emulator(section) as (url, _):
+        for object_id, (ra, dec) in places.items():
+            for scale in (0.1, 0.396):
+                assert getjpeg(url, ra=ra, dec=dec, scale=scale).content == (tmp_path / f"{object_id}.jpg").read_bytes()
+        assert getjpeg(url, ra=100, dec=0).status_code == 404
+        text = search(
+            url, f"SELECT G.objID, G.ra, E.oh_p50 FROM {QUERY_TABLES} WHERE E.oh_p50 <> -9999 ORDER BY G.objID"
+        ).text
+    assert text == "#Table1\nobjID,ra,oh_p50\n1237648702973411443,10.5,8.5\n1237648702994383943,359.9999,8.6\n"
+
+
+@pytest.mark.skipif(not SDSS_DEMO.is_dir(), reason="the 400 real cutouts are not beside this repository")
+def test_the_real_demo_cutouts_are_served(start_emulator) -> None:
+    section = RehearsalSection(catalog=SDSS_DEMO / "catalog.csv", cutouts=SDSS_DEMO / "cutouts")
+    catalog = pd.read_csv(SDSS_DEMO / "catalog.csv")
+    with start_emulator(section) as (url, _):
+        ((count,),) = [
+            row.values() for row in search(url, "SELECT COUNT(*) AS n FROM Galaxy", "json").json()[0]["Rows"]
+        ]
+        assert count == len(catalog) == 400
+        for row in catalog.head(40).itertuples():
+            assert getjpeg(url, ra=row.ra, dec=row.dec).content == (SDSS_DEMO / f"cutouts/{row.objID}.jpg").read_bytes()
+
+
+# life and death of the server
+
+
+def test_new_galaxies_are_listed_for_scoring(sky_url: str, new_catalog: Path) -> None:
+    assert sky_url.startswith("http://127.0.0.1:")
+    expected = SimulatedSky(seed=3, n_galaxies=600, n_new=20).new_catalog()
+    pd.testing.assert_frame_equal(pd.read_csv(new_catalog), expected)
+
+
+def test_a_taken_port_is_named() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ContractError, match=rf"port {port} of 127\.0\.0\.1 cannot be listened on"):
+            emulate(RehearsalSection(n_galaxies=1), port=port)
+
+
+def painters_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    try:
+        return status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to see child processes")
+@pytest.mark.parametrize(("end", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGKILL, -9)])
+def test_no_painter_outlives_the_server(start_emulator, tmp_path: Path, end: signal.Signals, code: int) -> None:
+    section = RehearsalSection(seed=3, n_galaxies=1, n_new=1, new_catalog=tmp_path / "new.csv")
+    with start_emulator(section) as (url, process):
+        place = pd.read_csv(tmp_path / "new.csv").iloc[0]
+        assert getjpeg(url, ra=place["ra"], dec=place["dec"]).status_code == 200
+        painters = painters_of(process.pid)
+        assert len(painters) >= 1
+        os.kill(process.pid, end)
+        assert process.wait(30) == code
+        deadline = time.monotonic() + 10
+        while any(alive(painter) for painter in painters) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(alive(painter) for painter in painters)
+
+
+def _degrees(place: dict[str, float]) -> dict[str, float]:
+    return {"ra_deg": place["ra"], "dec_deg": place["dec"]}

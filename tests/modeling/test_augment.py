@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling.augment import N_VIEWS, dihedral, inverse_view, plan_views, shift
+
+BATCH = torch.arange(2 * 3 * 5 * 5).reshape(2, 3, 5, 5)
+VIEW = st.integers(0, N_VIEWS - 1)
+
+
+def test_the_eight_views_of_an_asymmetric_image_all_differ():
+    images = {tuple(dihedral(BATCH, view).flatten().tolist()) for view in range(N_VIEWS)}
+    assert len(images) == 8
+
+
+@given(VIEW)
+def test_a_view_then_its_inverse_is_the_identity(view):
+    assert torch.equal(dihedral(dihedral(BATCH, view), inverse_view(view)), BATCH)
+
+
+@given(VIEW, VIEW)
+def test_two_views_in_a_row_are_a_view(first, second):
+    both = dihedral(dihedral(BATCH, first), second)
+    assert sum(torch.equal(both, dihedral(BATCH, view)) for view in range(N_VIEWS)) == 1
+
+
+def test_views_are_those_of_numpy():
+    image = BATCH[0, 0].numpy()
+    expected = {0: image, 1: image[:, ::-1], 2: image[::-1], 3: np.rot90(image, 2), 4: image.T, 5: np.rot90(image)}
+    for view, turned in expected.items():
+        np.testing.assert_array_equal(dihedral(BATCH, view)[0, 0].numpy(), turned)
+
+
+def test_a_ninth_view_is_refused():
+    with pytest.raises(ValueError, match="view 8 is not one of the eight of D4: give 0 to 7"):
+        dihedral(BATCH, 8)
+
+
+@given(st.integers(1, 300), st.integers(0, 5), st.integers(0, 2**32))
+def test_a_plan_covers_a_batch_once_in_order(n, largest, seed):
+    plan = list(plan_views(n, np.random.default_rng(seed), largest_shift_px=largest))
+    covered = [place for places, *_ in plan for place in range(places.start, places.stop)]
+    assert covered == list(range(n))
+    assert all(abs(dy) <= largest and abs(dx) <= largest for *_, dy, dx in plan)
+
+
+def test_all_views_are_drawn_equally_often():
+    rng = np.random.default_rng(0)
+    counts = np.zeros(N_VIEWS)
+    for _ in range(200):
+        for places, view, *_ in plan_views(64, rng):
+            counts[view] += places.stop - places.start
+    # 12,800 draws over 8: mean 1,600, standard deviation 37
+    assert np.abs(counts - 1600).max() < 5 * 37
+
+
+def test_a_shift_moves_towards_larger_y_and_x():
+    image = torch.zeros(1, 1, 4, 4)
+    image[0, 0, 1, 1] = 7
+    assert shift(image, 2, 1)[0, 0, 3, 2] == 7

@@ -1,0 +1,207 @@
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from modeling.metrics import Regression
+from modeling.report import (
+    FOREST,
+    MEAN,
+    NETWORK,
+    ORACLE,
+    Evaluation,
+    IngestCounts,
+    Provenance,
+    Report,
+    verdict,
+    write_report,
+)
+from modeling.train import EpochRecord
+from schemas.errors import ContractError
+
+RNG = np.random.default_rng(0)
+N = 60
+TRUE = RNG.normal(8.9, 0.2, N)
+PREDICTED = TRUE + RNG.normal(0, 0.08, N)
+
+
+class Page(HTMLParser):
+    """Start tags with their attributes, and the text in between."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.text, self.open = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.text.append(data)
+
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def regression(rmse, nmad=0.07):
+    return Regression(n=N, rmse=rmse, nmad=nmad, bias=-0.001, r2=0.8)
+
+
+class Cutouts:
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, rows):
+        self.asked.append(rows)
+        return np.zeros((len(rows), 128, 128, 3), np.uint8)
+
+
+def report(**changes):
+    settings = {
+        "title": "Demo <1>",
+        "survey": "Simulated SDSS",
+        "simulated": True,
+        "ingest": IngestCounts(
+            registered=5120,
+            stored=5031,
+            quarantined=88,
+            pending=1,
+            quarantined_by_reason={"out_of_footprint": 88},
+            rejected_by_reason={"duplicate object id": 12},
+        ),
+        "splits": {"train": 2700, "validation": 900, "test": 911},
+        "target": "12 + log(O/H)",
+        "evaluation": Evaluation(
+            rows="test",
+            object_id=np.arange(N),
+            true=TRUE,
+            predicted=PREDICTED,
+            view_spread=np.full(N, 0.01),
+            read_cutouts=Cutouts(),
+        ),
+        "predictors": {
+            NETWORK: regression(0.08),
+            MEAN: regression(0.2, 0.17),
+            FOREST: regression(0.125),
+            ORACLE: regression(0.06),
+        },
+        "training_log": (
+            EpochRecord(epoch=1, seconds=1, images_per_s=9, train_loss=1, rmse=0.1, nmad=0.08, learning_rate=0.01),
+        ),
+        "best_epoch": 1,
+        "training_mean": 8.9,
+        "provenance": Provenance(
+            model_id="0123456789ab",
+            training_set="a1b2",
+            snapshot="SNAP",
+            versions={"torch": "2.15.0"},
+            recipe='name = "demo & more"',
+        ),
+        "new_catalog": pd.DataFrame(
+            {"object_id": [1237648702973411443, 2], "mean": [8.9123, np.nan], "view_spread": [0.01, np.nan]}
+        ),
+    }
+    return Report(**(settings | changes))
+
+
+def page_of(tmp_path, **changes):
+    write_report(tmp_path / "reports" / "report.html", report(**changes))
+    return Page((tmp_path / "reports" / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_loads_nothing_and_describes_its_images(tmp_path):
+    page = page_of(tmp_path)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 6
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(len(image["alt"]) > 40 for image in images)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
+    assert not [attributes for _, attributes in page.tags if "href" in attributes]
+    assert page.open == []
+
+
+def test_the_verdict_compares_with_the_mean_the_forest_and_the_oracle():
+    assert verdict(report()) == (
+        "On 60 test galaxies the network predicts 12 + log(O/H) with RMSE 0.0800 dex and NMAD 0.0700 dex: "
+        "60 % better than the mean (0.2000) and 36 % better than a random forest on magnitudes (0.1250). "
+        "The best that this sky allows is 0.0600 dex; the gap is 0.0200 dex."
+    )
+
+
+def test_a_network_that_loses_is_called_worse():
+    predictors = {NETWORK: regression(0.3), MEAN: regression(0.2)}
+    assert "50 % WORSE than the mean (0.2000)." in verdict(report(predictors=predictors))
+
+
+def test_the_verdict_comes_before_every_other_section(tmp_path):
+    words = page_of(tmp_path).words()
+    assert words.index("On 60 test galaxies") < words.index("Predictors")
+
+
+def test_a_simulated_sky_is_said_to_be_one_and_a_real_one_is_not(tmp_path):
+    assert "SIMULATED SKY." in page_of(tmp_path).words()
+    assert "SIMULATED SKY" not in page_of(tmp_path, simulated=False, survey="SDSS").words()
+
+
+def test_an_absent_forest_leaves_its_reason(tmp_path):
+    reason = "not fitted: the training rows have no values of modelMag_g"
+    words = page_of(tmp_path, predictors={NETWORK: regression(0.08), MEAN: regression(0.2), FOREST: reason}).words()
+    assert reason in words
+    assert "better than a random forest" not in words
+
+
+def test_counts_reasons_and_provenance_are_there(tmp_path):
+    words = page_of(tmp_path).words()
+    for expected in (
+        "5,120 objects registered",
+        "5,031 cutouts stored",
+        "88 quarantined",
+        "1 pending",
+        "out of footprint 88",
+        "duplicate object id 12",
+        "2,700 train galaxies",
+        "1 of 2 objects have a prediction",
+        "1237648702973411443 8.912 0.010",
+        "cube snapshot SNAP",
+        'name = "demo & more"',
+        "Demo <1>",
+    ):
+        assert expected in words
+
+
+def test_only_the_cutouts_of_the_gallery_are_read(tmp_path):
+    shown = report()
+    write_report(tmp_path / "report.html", shown)
+    (asked,) = shown.evaluation.read_cutouts.asked
+    assert len(asked) <= 35
+    assert np.all(np.diff(asked) > 0)
+
+
+def test_rows_that_chose_the_epoch_are_said_to_flatter(tmp_path):
+    evaluation = replace(report().evaluation, rows="validation")
+    assert "also chose the epoch that was kept" in page_of(tmp_path, evaluation=evaluation).words()
+
+
+def test_the_page_does_without_a_log_and_a_new_catalog(tmp_path):
+    page = page_of(tmp_path, training_log=(), new_catalog=None)
+    assert "New catalog" not in page.words()
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
+
+
+def test_a_report_without_the_network_is_refused(tmp_path):
+    with pytest.raises(ContractError, match=r"predictors\['network'\] is None: give the Regression of the network"):
+        write_report(tmp_path / "report.html", report(predictors={MEAN: regression(0.2)}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_columns_of_different_length_are_refused():
+    with pytest.raises(ValueError, match=r"lengths \[59, 60\]: give equal ones"):
+        replace(report().evaluation, true=TRUE[1:])

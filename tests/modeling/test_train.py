@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+import torch
+
+from modeling.metrics import Regression
+from modeling.train import train_network
+from schemas.errors import TrainingError, WeightsError
+from schemas.recipes import NetworkSection, TrainSection
+
+NETWORK = NetworkSection(arch="resnet10w32", level=16)
+TRAIN = TrainSection(epochs=2, batch_size=32, learning_rate=0.005, seed=3, device="cpu")
+
+
+def train_on(train_rows, validation_rows, *, network=NETWORK, train=TRAIN, **more):
+    return train_network(
+        pixels=train_rows[0],
+        labels=train_rows[1],
+        validation_pixels=validation_rows[0],
+        validation_labels=validation_rows[1],
+        network=network,
+        train=train,
+        **more,
+    )
+
+
+def test_a_planted_relation_comes_back(draw_discs):
+    rows, validation = draw_discs(384, 0), draw_discs(96, 1)
+    trained = train_on(rows, validation, train=TRAIN.model_copy(update={"epochs": 8}))
+    mean = Regression.of(validation[1], np.full(96, rows[1].mean()))
+    assert trained.log[trained.best_epoch - 1].rmse <= 0.5 * mean.rmse
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(draw_discs):
+    rows, validation = draw_discs(96, 0), draw_discs(16, 1)
+    torch.manual_seed(1)
+    one = train_on(rows, validation).network.state_dict()
+    torch.manual_seed(2)
+    same = train_on(rows, validation).network.state_dict()
+    other = train_on(rows, validation, train=TRAIN.model_copy(update={"seed": 4})).network.state_dict()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["head.7.weight"], other["head.7.weight"])
+
+
+def test_training_leaves_torchs_generator_as_it_was(draw_discs):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    train_on(draw_discs(32, 0), draw_discs(16, 1), train=TRAIN.model_copy(update={"epochs": 1}))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_every_epoch_is_reported_and_the_best_one_is_kept(draw_discs):
+    seen = []
+    trained = train_on(draw_discs(64, 0), draw_discs(16, 1), on_epoch=seen.append)
+    assert tuple(seen) == trained.log
+    assert [record.epoch for record in trained.log] == [1, 2]
+    assert trained.best_epoch == min(trained.log, key=lambda record: record.rmse).epoch
+    assert all(record.images_per_s > 0 and record.learning_rate > 0 for record in trained.log)
+
+
+def test_fewer_rows_than_a_batch_train(draw_discs):
+    trained = train_on(draw_discs(10, 0), draw_discs(4, 1))
+    assert np.isfinite(trained.log[-1].rmse)
+
+
+def test_8_bit_pixels_train(draw_discs):
+    pixels, labels = draw_discs(32, 0)
+    rows = (pixels.astype(np.uint8), labels)
+    assert np.isfinite(train_on(rows, rows).log[-1].rmse)
+
+
+def test_weights_of_an_earlier_network_are_where_training_starts(draw_discs, trained, tmp_path):
+    path = tmp_path / "body.pth"
+    torch.save(trained.network.body.state_dict(), path)
+    rows, validation = draw_discs(64, 2), draw_discs(16, 1)
+    section = NETWORK.model_copy(update={"weights": str(path)})
+    slow = TRAIN.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
+    again = train_on(rows, validation, network=section, train=slow).network.body.get_submodule("conv1").weight
+    torch.testing.assert_close(again, trained.network.body.get_submodule("conv1").weight, atol=1e-6, rtol=0)
+
+
+def test_missing_weights_stop_training_before_it_starts(draw_discs, tmp_path):
+    section = NETWORK.model_copy(update={"weights": str(tmp_path / "nowhere.pth")})
+    with pytest.raises(WeightsError, match=r"no weights at .*nowhere.pth"):
+        train_on(draw_discs(32, 0), draw_discs(16, 1), network=section)
+
+
+def test_a_diverging_loss_says_what_to_change(draw_discs):
+    wild = TRAIN.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(TrainingError, match=r"no longer a number in epoch \d of 2: lower train.learning_rate"):
+        train_on(draw_discs(64, 0), draw_discs(16, 1), train=wild)
+
+
+def test_rows_without_a_label_are_refused(draw_discs):
+    pixels, labels = draw_discs(32, 0)
+    labels[[3, 5]] = np.nan
+    with pytest.raises(TrainingError, match="2 of 32 training rows have no label"):
+        train_on((pixels, labels), draw_discs(16, 1))
+    with pytest.raises(TrainingError, match="2 of 32 validation rows have no label"):
+        train_on(draw_discs(16, 1), (pixels, labels))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p, y: (p[:, :8], y), r"shape \(32, 8, 16, 3\).*network.level = 16"),
+        (lambda p, y: (p, y[:-1]), r"labels \(31,\)"),
+        (lambda p, y: (p.astype(np.float64), y), "are float64: expected counts as uint8 or float32"),
+        (lambda p, y: (p[:1], y[:1]), "1 training rows: expected at least 2"),
+        (lambda p, y: (p, np.full_like(y, 8.9)), "all 32 training labels equal 8.9"),
+    ],
+)
+def test_rows_that_cannot_be_trained_on_are_refused(draw_discs, change, message):
+    with pytest.raises(TrainingError, match=message):
+        train_on(change(*draw_discs(32, 0)), draw_discs(16, 1))

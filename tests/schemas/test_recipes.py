@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import pytest
+
+from flows.runtime import load_recipe, recipe_names
+from schemas.errors import RecipeError
+from schemas.recipes import parse_recipe
+
+MINIMAL = """
+name = "mine"
+[store]
+path = "cube"
+[output]
+folder = "out"
+[survey]
+name = "sdss"
+base_url = "https://example.org"
+"""
+
+
+def test_a_minimal_recipe_gets_the_papers_defaults() -> None:
+    recipe = parse_recipe(MINIMAL, origin="mine.toml")
+    assert recipe.network.arch == "resnet34"
+    assert recipe.network.level == 128
+    assert recipe.cutouts.scale.arcsec_per_px == 0.296
+    assert (recipe.split.train, recipe.split.validation, recipe.split.test) == (0.6, 0.2, 0.2)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_shipped_recipe_is_valid(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[train]\nepoch = 3\n", r"unknown key 'train\.epoch' \(did you mean 'epochs'\?\)"),
+        ("[trian]\nepochs = 3\n", r"unknown key 'trian' \(did you mean 'train'\?\)"),
+        ("[rehearsal.faults]\ntruncate = 0.1\n", r"'rehearsal\.faults\.truncate' \(did you mean 'truncated'"),
+        ("[network]\nlevel = 100\n", r"network: level 100 is not in the cube: choose one of 128, 64, 32"),
+        ("[network]\narch = 'resnet35'\n", r"network\.arch: Input should be 'resnet18'"),
+        ("[split]\ntrain = 0.9\n", r"split: train \+ validation \+ test = 1\.3, must be 1"),
+        ("[rehearsal]\nseed = 1\n", r"rehearsal: give either n_galaxies > 0 \(simulated sky\) or catalog and cutouts"),
+        ("[dask\n", r"mine\.toml is not TOML"),
+    ],
+)
+def test_a_bad_recipe_names_the_key(text: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        parse_recipe(MINIMAL + text, origin="mine.toml")
+
+
+def test_overrides_are_toml_values_or_plain_strings() -> None:
+    overrides = ["survey.limit=7", "store.path=elsewhere/cube", "network.dropout=[0.1, 0.2]", "train.device='cpu'"]
+    recipe = parse_recipe(MINIMAL, origin="mine.toml", overrides=overrides)
+    assert recipe.survey.limit == 7
+    assert recipe.store.path == "elsewhere/cube"
+    assert recipe.network.dropout == (0.1, 0.2)
+    assert recipe.train.device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("survey.limit", r"'survey\.limit' is not of the form section\.key=value"),
+        ("name.first=1", "name is a value, not a section"),
+        ("survey.limits=1", r"unknown key 'survey\.limits' \(did you mean 'limit'\?\)"),
+    ],
+)
+def test_a_bad_override_says_what_is_wrong(override: str, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        parse_recipe(MINIMAL, origin="mine.toml", overrides=[override])
+
+
+def test_rehearsal_needs_its_section() -> None:
+    with pytest.raises(RecipeError, match=r"survey\.base_url = 'rehearsal' needs a section \[rehearsal\]"):
+        parse_recipe(MINIMAL, origin="mine.toml", overrides=["survey.base_url=rehearsal"])
+
+
+def test_only_a_rehearsed_sky_of_galaxies_is_simulated() -> None:
+    assert load_recipe("demo").sky_is_simulated
+    assert not load_recipe("sdss_demo").sky_is_simulated
+    assert not load_recipe("demo", ["survey.base_url=http://127.0.0.1:8000"]).sky_is_simulated
+
+
+def test_an_unknown_recipe_is_told_with_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="recipe 'dmeo' is unknown: give a TOML file or one of demo, sdss, sdss_demo"):
+        load_recipe("dmeo")
+    with pytest.raises(RecipeError, match=r"recipe missing\.toml does not exist"):
+        load_recipe("missing.toml")
