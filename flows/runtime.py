@@ -128,7 +128,7 @@ def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.C
         n_workers=n_workers,
         threads_per_worker=1,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",  # any free port: two runs on one machine must not meet
         silence_logs=logging.ERROR,
     )
     with cluster, distributed.Client(cluster) as client:

@@ -28,13 +28,13 @@ NATIVE_SCALE_ARCSEC = 0.396
 """SDSS pixel: the stretch takes light per pixel of this size, whatever the scale of the image."""
 
 _N_KNOTS = 36
-_KNOT_SIGMA_ARCSEC = 0.35
+_KNOT_SIZE = 0.15  # of the half-light radius
 _KNOT_BLUER_MAG = np.array([0.25, 0.0, -0.45])  # i, r, g minus the disk's: young stars are blue
 _NOISE_GRAIN_ARCSEC = 0.8  # two camera pixels: what resampling and JPEG leave of the noise in real cutouts
 _SOFTENING = 9.0
-_GAIN = np.array([3.0, 3.8, 4.75], dtype=np.float32)  # of i, r, g: a star of the Sun's colour comes out white
-_SKY = np.array([0.018, 0.013, 0.011], dtype=np.float32)  # residual sky and noise of real cutouts, of full scale
-_SKY_NOISE = np.array([0.019, 0.016, 0.014], dtype=np.float32)
+_GAIN = np.array([3.15, 3.95, 5.5], dtype=np.float32)  # of i, r, g: a star of the Sun's colour comes out white
+_SKY = np.array([0.020, 0.015, 0.013], dtype=np.float32)  # residual sky and noise of real cutouts, of full scale
+_SKY_NOISE = np.array([0.024, 0.020, 0.018], dtype=np.float32)
 
 
 def require_galsim() -> None:
@@ -176,7 +176,8 @@ def _knots(appearance: Appearance, grid: _Grid) -> Image:
     along, across = radius * np.cos(angle), radius * np.sin(angle) * appearance.cos_inclination
     cosine, sine = np.cos(appearance.position_angle_rad), np.sin(appearance.position_angle_rad)
     light = rng.exponential(size=_N_KNOTS) ** 1.3
-    sigma = np.full(_N_KNOTS, np.hypot(_KNOT_SIGMA_ARCSEC, SEEING_FWHM_ARCSEC / 2.355))
+    size = appearance.disk_radius_arcsec * _KNOT_SIZE * rng.uniform(0.6, 1.4, _N_KNOTS)
+    sigma = np.hypot(size, SEEING_FWHM_ARCSEC / 2.355)
     x, y = along * cosine - across * sine, along * sine + across * cosine
     knots: Image = grid.gaussians(x, y, sigma, (light / light.sum())[:, None])[0]
     return knots

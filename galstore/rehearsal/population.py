@@ -1,7 +1,7 @@
 """The simulated galaxies themselves: mass, metallicity and star formation, and how each galaxy is to look.
 
 Everything here is simulated. The distributions follow the sample of Wu & Boada (2019, section 2.1). The relation
-between metallicity and appearance is ours, made so that the light of a galaxy's disk tells its metallicity, and the light of
+between metallicity and appearance is ours. It lets the light of a galaxy's disk tell its metallicity, and the light of
 the whole galaxy much less, because a bulge of any colour and any weight is mixed into it.
 """
 
@@ -66,7 +66,7 @@ def mass_metallicity_relation(log_mass: Floats) -> Floats:
     Examples
     --------
     >>> mass_metallicity_relation(np.array([9.0, 10.0, 11.0])).round(2)
-    array([8.59, 8.92, 9.08])
+    array([8.55, 8.93, 9.13])
     """
     tremonti = -1.492 + 1.847 * log_mass - 0.08026 * log_mass**2
     return 8.944 + 1.2 * (tremonti - 8.944) - 0.022
@@ -124,8 +124,8 @@ def _draw_looks(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats
     activity = physics.log_sfr - 0.16 - 0.79 * (physics.log_mass - 10.02)
 
     # the survey's spectroscopic limit is r = 17.77, and most galaxies crowd at it
-    mag_r = np.clip(17.78 - 0.68 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
-    absolute_r = -20.3 - 2.0 * mass + 0.20 * noise[1]
+    mag_r = np.clip(17.85 - 0.76 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
+    absolute_r = -20.24 - 1.9 * mass + 0.20 * noise[1]
     distance_mpc = 10 ** ((mag_r - absolute_r - 25) / 5)
     redshift = np.clip((np.sqrt(1 + 3.1 * distance_mpc / _HUBBLE_DISTANCE_MPC) - 1) / 1.55, 0.004, 0.37)
     kpc_per_arcsec = distance_mpc / (1 + redshift) ** 2 * 1e3 / 206_265

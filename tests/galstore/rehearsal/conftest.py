@@ -27,9 +27,7 @@ Started = tuple[str, subprocess.Popen[str]]
 
 
 @contextmanager
-def emulator_process(
-    section: RehearsalSection, port: int = 0, queries_per_minute: int = 0
-) -> Iterator[Started]:
+def emulator_process(section: RehearsalSection, port: int = 0, queries_per_minute: int = 0) -> Iterator[Started]:
     command = [sys.executable, "-c", PROGRAM, section.model_dump_json(), str(port), str(queries_per_minute)]
     # one BLAS thread: several fight over the cores of a busy machine
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

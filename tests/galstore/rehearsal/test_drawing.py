@@ -99,7 +99,7 @@ def test_empty_sky_is_dim_and_repeats() -> None:
 
 
 def test_missing_galsim_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "meta_path", [])
-    monkeypatch.delitem(sys.modules, "galsim")
+    # None in sys.modules is how the import system is told that a module cannot be had
+    monkeypatch.setitem(sys.modules, "galsim", None)
     with pytest.raises(ContractError, match=r"pip install 'galstore\[rehearsal\]'"):
         require_galsim()

@@ -1,0 +1,48 @@
+"""Cubes for the data plane's tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import distributed
+import pytest
+
+from galstore.cube import ensure_cube
+from galstore.ingest import CutoutSource, fill_wave, pending_blocks
+from galstore.reader import Cube, open_cube
+from galstore.register import register_survey
+from galstore.services.http import Politeness
+from galstore.services.skyserver import SkyServer
+from schemas.cutouts import CutoutScale, ScaleRule
+from schemas.selection import SELECTIONS
+
+SCALE = CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296)
+POLITENESS = Politeness(requests_per_second=5000, concurrency=16, timeout_s=20, attempts=3)
+
+
+def source_of(service: SkyServer) -> CutoutSource:
+    return CutoutSource(service=service, scale=SCALE, politeness=POLITENESS)
+
+
+def registered_cube(path: str, service: SkyServer, *, limit: int = 0) -> str:
+    ensure_cube(path, survey="made-up", scale=SCALE)
+    register_survey(
+        path, service, SELECTIONS["labelled"], survey="made-up", columns=["ra", "dec", "oh_p50"], limit=limit
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def filled_cube(
+    tmp_path_factory: pytest.TempPathFactory, folder_service: SkyServer, dask_workers: distributed.Client
+) -> Cube:
+    """1,100 objects in two blocks, all stored; tests only read it."""
+    path = registered_cube(str(tmp_path_factory.mktemp("filled") / "cube"), folder_service)
+    fill_wave(path, pending_blocks(open_cube(path)), source_of(folder_service), dask_workers)
+    return open_cube(path)
+
+
+@pytest.fixture
+def cube_path(tmp_path: Path) -> str:
+    """Where a test may make a cube of its own."""
+    return str(tmp_path / "cube")

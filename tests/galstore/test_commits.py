@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import multiprocessing
+
+import pytest
+import zarr
+
+from galstore.commits import create_repository, open_repository, transaction
+from galstore.cube import ensure_cube
+from galstore.reader import open_cube
+from schemas.errors import StoreError
+from tests.galstore.conftest import SCALE
+
+N_WRITERS, N_COMMITS = 4, 5
+
+
+def add_groups(path: str, writer: int) -> None:
+    for number in range(N_COMMITS):
+        with transaction(path, "add", {"writer": writer}) as session:
+            zarr.open_group(session.store, mode="a").create_group(f"w{writer}-{number}")
+
+
+def test_commits_of_several_processes_are_all_kept(cube_path) -> None:
+    create_repository(cube_path)
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=add_groups, args=(cube_path, writer)) for writer in range(N_WRITERS)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    session = open_repository(cube_path).readonly_session("main")
+    assert len(list(zarr.open_group(session.store, mode="r").group_keys())) == N_WRITERS * N_COMMITS
+
+
+def test_a_body_that_fails_commits_nothing(cube_path) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    before = open_cube(cube_path).snapshot_id
+    with pytest.raises(RuntimeError, match="half way"), transaction(cube_path, "fail", {}) as session:
+        zarr.open_group(session.store, mode="a").create_group("half")
+        raise RuntimeError("half way")
+    assert open_cube(cube_path).snapshot_id == before
+    with transaction(cube_path, "nothing", {}):
+        pass
+    assert open_cube(cube_path).snapshot_id == before
+
+
+def test_commits_say_what_they_were(cube_path) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    tip = next(iter(open_repository(cube_path).ancestry(branch="main")))
+    assert (tip.message, tip.metadata) == ("create", {"operation": "create", "survey": "a"})
+
+
+def test_a_place_that_is_no_folder_is_refused() -> None:
+    with pytest.raises(StoreError, match="cubes live in local folders, got 'gs://bucket/cube'"):
+        open_repository("gs://bucket/cube")
