@@ -8,9 +8,24 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: setup demo test check fast-test bench clean
+.PHONY: setup demo test check clean
 
-setup: $(STAMP)
+demo: $(STAMP) ## the main job: ingest, train, score and report over the embedded, simulated survey
+	@$(BIN)/galstore run demo
+
+test: check ## every check and every test
+	@$(BIN)/pytest --quiet --durations=5
+
+check: $(STAMP) ## formatting, lint, types and the one-way imports
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+setup: $(STAMP) ## create .venv and install everything
+
+clean: ## remove what the demo made
+	rm -rf demo runs
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("galstore needs Python 3.11 or newer, got " + sys.version) if sys.version_info < (3, 11) else 0'

@@ -81,7 +81,7 @@ def train(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
 
     Example: galstore train sdss --set network.level=64 --set train.epochs=20
     """
-    _before_flow(recipe, overrides)
+    _before_flow(recipe, overrides, needs_cube=True)
     from flows.train import train as flow
 
     flow(recipe, overrides or [])
@@ -101,7 +101,7 @@ def score(
     Example: galstore score sdss --catalog tonight.csv
     """
     overrides = [*(overrides or []), *_new_catalog_overrides(catalog, cutouts)]
-    _before_flow(recipe, overrides)
+    _before_flow(recipe, overrides, needs_cube=True)
     from flows.score import score as flow
 
     flow(recipe, overrides)
@@ -113,7 +113,7 @@ def report(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None
 
     Example: galstore report demo
     """
-    _before_flow(recipe, overrides)
+    _before_flow(recipe, overrides, needs_cube=True)
     from flows.report import report as flow
 
     _tell(flow(recipe, overrides or []))
@@ -188,11 +188,20 @@ def _new_catalog_overrides(catalog: Path | None, cutouts: Path | None) -> list[s
     return overrides
 
 
-def _before_flow(recipe: str, overrides: list[str] | None) -> None:
-    """Refuse a bad recipe before Prefect is loaded, and keep Prefect quiet and offline unless the user set it up."""
+def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool = False) -> None:
+    """Refuse bad input before Prefect is loaded, and keep Prefect quiet and offline unless the user set it up."""
     from flows.runtime import load_recipe
 
-    load_recipe(recipe, overrides)
+    loaded = load_recipe(recipe, overrides)
+    if needs_cube:
+        from galstore.commits import open_repository
+
+        open_repository(loaded.store.path)
+    if loaded.score.catalog is not None and not (loaded.rehearsal and loaded.rehearsal.new_catalog):
+        from galstore.catalog import prepare_catalog
+        from galstore.services.catalogfile import read_catalog_file
+
+        prepare_catalog(read_catalog_file(loaded.score.catalog), origin=str(loaded.score.catalog))
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

@@ -1,4 +1,4 @@
-"""Augmentation: a galaxy turned, mirrored or moved by a few pixels has the same label."""
+"""Augmentation: a galaxy turned or mirrored has the same label."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def inverse_view(view: int) -> int:
     return view if not view & 4 else 4 | (view & 1) << 1 | (view & 2) >> 1
 
 
-def plan_views(n: int, rng: np.random.Generator, *, largest_shift_px: int = 0) -> Iterator[tuple[slice, int, int, int]]:
-    """Which images of a shuffled batch are seen in which view, and by how far they are moved.
+def plan_views(n: int, rng: np.random.Generator) -> Iterator[tuple[slice, int]]:
+    """Which images of a shuffled batch are seen in which view.
 
     Every image gets one of the eight views with equal chance. Since a batch is shuffled anyway, its images come sorted
     by view: eight slices to copy where a view drawn for each place would need a gather.
@@ -72,31 +72,14 @@ def plan_views(n: int, rng: np.random.Generator, *, largest_shift_px: int = 0) -
         Images in the batch.
     rng
         Drawn from; the same state gives the same plan.
-    largest_shift_px
-        Largest move along y and along x; one move for each view.
 
     Yields
     ------
-    rows, view, dy, dx
+    rows, view
         Slices that are not empty, in order, together 0 to n.
     """
-    counts = rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS)
-    moves = rng.integers(-largest_shift_px, largest_shift_px + 1, size=(N_VIEWS, 2))
     start = 0
-    for view, (count, (dy, dx)) in enumerate(zip(counts, moves, strict=True)):
+    for view, count in enumerate(rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS).tolist()):
         if count:
-            yield slice(start, start + int(count)), view, int(dy), int(dx)
-        start += int(count)
-
-
-def shift(batch: Tensor, dy: int, dx: int) -> Tensor:
-    """Every image moved by whole pixels; what leaves on one side comes in on the other, and is sky on both.
-
-    Parameters
-    ----------
-    batch
-        (n, c, y, x).
-    dy, dx
-        Pixels towards larger y and x.
-    """
-    return batch.roll((dy, dx), dims=(2, 3)) if dy or dx else batch
+            yield slice(start, start + count), view
+        start += count

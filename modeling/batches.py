@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.augment import dihedral, plan_views, shift
+from modeling.augment import dihedral, plan_views
 from modeling.normalisation import Normalisation
 
 
@@ -72,8 +72,6 @@ class TrainingBatches:
         and no left-over batch is too small for batch normalisation.
     seed
         Of the order and of the augmentation.
-    largest_shift_px
-        Largest random move of an image along each axis.
     """
 
     def __init__(
@@ -84,13 +82,12 @@ class TrainingBatches:
         normalisation: Normalisation,
         batch_size: int,
         seed: int,
-        largest_shift_px: int = 0,
     ) -> None:
         self._pixels = pixels
         self._labels = labels
         self._seed = seed
-        self._largest_shift_px = largest_shift_px
-        self._n_steps = math.ceil(len(pixels) / batch_size)
+        # at least two rows a batch: of one, batch normalisation knows no variance
+        self._n_steps = max(1, min(math.ceil(len(pixels) / batch_size), len(pixels) // 2))
         largest = math.ceil(len(pixels) / self._n_steps)
         _, side_y, side_x, n_bands = pixels.shape
         self._floats = FloatBuffer(normalisation, (largest, side_y, side_x, n_bands), labels.device)
@@ -120,8 +117,8 @@ class TrainingBatches:
             n, rows = len(chosen), torch.from_numpy(chosen)
             counts = torch.index_select(self._pixels, 0, rows.to(self._pixels.device), out=self._counts[:n])
             images, source = self._floats.images(n), counts.permute(0, 3, 1, 2)
-            for places, view, dy, dx in plan_views(n, rng, largest_shift_px=self._largest_shift_px):
-                images[places] = shift(dihedral(source[places], view), dy, dx)
+            for places, view in plan_views(n, rng):
+                images[places] = dihedral(source[places], view)
             yield self._floats.normalise(n), self._labels.index_select(0, rows.to(self._labels.device))
 
 
@@ -131,12 +128,13 @@ def place_pixels(pixels: NDArray[Any], device: torch.device) -> Tensor:
     Parameters
     ----------
     pixels
-        (object, y, x, band), uint8 or float32. Not copied on the CPU.
+        (object, y, x, band), uint8 or float32. On the CPU, copied only where they are read-only.
     device
         Where the network is. A GPU holds the pixels where they take at most half of its free memory (142,000 galaxies
         of 128 px: 7 GB); else they stay in the memory of the CPU and batch after batch crosses over.
     """
-    resident = torch.from_numpy(np.ascontiguousarray(pixels))
+    # torch warns of memory that it may not write to, as of a file opened to be read: such pixels are copied
+    resident = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
     if device.type == "cuda" and resident.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
         return resident.to(device)
     return resident

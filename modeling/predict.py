@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.augment import N_VIEWS, dihedral
-from modeling.batches import FloatBuffer
+from modeling.batches import FloatBuffer, place_pixels
 from modeling.model import Model
 from modeling.networks import GalaxyNetwork, choose_device
 from modeling.normalisation import Normalisation
@@ -117,7 +117,7 @@ def predict_views(
         (view, object) float32, on the CPU.
     """
     network.eval()
-    resident = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+    resident = pixels if isinstance(pixels, Tensor) else place_pixels(pixels, torch.device("cpu"))
     n, side_y, side_x, n_bands = resident.shape
     floats = FloatBuffer(normalisation, (min(batch_size, n), side_y, side_x, n_bands), device)
     predicted = torch.empty((views, n), dtype=torch.float32, device=device)

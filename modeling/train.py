@@ -28,9 +28,6 @@ WARM_UP = 0.3
 AVERAGED_SHARE = 0.1
 """The weights that are kept average over about this share of the run's steps."""
 
-SHIFT_SHARE = 0.03
-"""Largest random move of an image, as a share of its side: 2 px at 64 px."""
-
 BODY_RATE = 0.1
 """Learning rate of a body that starts from trained weights, relative to the head's, which starts from random ones."""
 
@@ -79,8 +76,8 @@ def train_network(
 ) -> TrainedNetwork:
     """Train a network, and keep the epoch that does best on the validation rows.
 
-    AdamW under a one-cycle schedule (Smith & Topin 2019) on the RMSE of standardised labels; images are turned,
-    mirrored and moved by a few pixels at random. What is validated and kept is a moving average of the weights.
+    AdamW under a one-cycle schedule (Smith & Topin 2019) on the RMSE of standardised labels; images are turned
+    and mirrored at random. What is validated and kept is a moving average of the weights.
 
     Parameters
     ----------
@@ -118,7 +115,6 @@ def train_network(
         normalisation=normalisation,
         batch_size=train.batch_size,
         seed=train.seed,
-        largest_shift_px=round(SHIFT_SHARE * network.level),
     )
     n_steps = train.epochs * len(batches)
     log: list[EpochRecord] = []

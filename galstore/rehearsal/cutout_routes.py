@@ -60,7 +60,7 @@ class CutoutRoutes:
             return json_error(400, str(error))
         object_id = self._survey.find(ra, dec)
         fault = None if object_id is None else self._fate(object_id)
-        if fault is Fault.OUT_OF_FOOTPRINT or not self._survey.covers(ra, dec):
+        if fault is Fault.OUT_OF_FOOTPRINT or (object_id is None and not self._survey.covers(ra, dec)):
             older = int(request.match_info["release"]) < FIRST_RELEASE_WITH_404
             return _jpeg(black_tile("outside the footprint", width, height), status=200 if older else 404)
         if fault is Fault.TOO_MANY_REQUESTS:

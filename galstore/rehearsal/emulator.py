@@ -115,6 +115,7 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
+        listener.listen(1024)  # from here on the port is ours, also against another emulator that starts now
     except OSError as error:
         listener.close()
         raise ContractError(

@@ -44,8 +44,8 @@ def oracle_predictions(sky: SimulatedSky, object_ids: ArrayLike) -> pd.DataFrame
     """The best predictions of the label that a simulated sky allows.
 
     Both columns come from quadratic least squares on independent simulated galaxies. Relations here are smooth and
-    scatter is Gaussian, so that gradient-boosted trees on the same galaxies do no better (0.0590 against 0.0582 dex
-    for the looks, 0.117 against 0.116 for the colours), and take a hundred times longer.
+    scatter is Gaussian, so that gradient-boosted trees on the same galaxies do no better (0.0627 against 0.0619 dex for
+    the looks, 0.118 against 0.117 for the colours) and take longer.
 
     Parameters
     ----------

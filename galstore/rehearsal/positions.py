@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -33,8 +35,11 @@ class PositionIndex:
 
     def nearest(self, ra_deg: float, dec_deg: float) -> int | None:
         """Row of the nearest object within `MATCH_ARCSEC`, or None."""
-        reach = 2 * np.sin(np.radians(MATCH_ARCSEC / 3600) / 2)
-        distance, row = self._tree.query(_unit_vectors(ra_deg, dec_deg))
+        reach = 2 * math.sin(math.radians(MATCH_ARCSEC / 3600) / 2)
+        ra, dec = math.radians(ra_deg), math.radians(dec_deg)
+        # numpy's arithmetic on single numbers would take longer than the search
+        place = (math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec))
+        distance, row = self._tree.query(place)
         return int(row) if distance <= reach else None
 
 

@@ -35,9 +35,14 @@ def test_commits_of_several_processes_are_all_kept(cube_path) -> None:
 def test_a_body_that_fails_commits_nothing(cube_path) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE)
     before = open_cube(cube_path).snapshot_id
-    with pytest.raises(RuntimeError, match="half way"), transaction(cube_path, "fail", {}) as session:
-        zarr.open_group(session.store, mode="a").create_group("half")
-        raise RuntimeError("half way")
+
+    def fail_half_way() -> None:
+        with transaction(cube_path, "fail", {}) as session:
+            zarr.open_group(session.store, mode="a").create_group("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail_half_way()
     assert open_cube(cube_path).snapshot_id == before
     with transaction(cube_path, "nothing", {}):
         pass

@@ -12,7 +12,7 @@ NORMALISATION = Normalisation.of(PIXELS)
 
 
 def batches(**changes):
-    settings = {"normalisation": NORMALISATION, "batch_size": 16, "seed": 5, "largest_shift_px": 1} | changes
+    settings = {"normalisation": NORMALISATION, "batch_size": 16, "seed": 5} | changes
     return TrainingBatches(PIXELS, LABELS, **settings)
 
 
@@ -42,7 +42,7 @@ def test_batches_are_a_pure_function_of_seed_and_epoch():
 
 def test_images_keep_their_labels_and_are_views_of_the_normalised_pixels():
     mean, std = (torch.tensor(values).float() for values in (NORMALISATION.mean_counts, NORMALISATION.std_counts))
-    for images, labels in batches(largest_shift_px=0).epoch(0):
+    for images, labels in batches().epoch(0):
         for image, label in zip(images, labels, strict=True):
             expected = ((PIXELS[int(label)].float() - mean) / std).permute(2, 0, 1)
             views = [torch.rot90(side, k, (1, 2)) for side in (expected, expected.flip(2)) for k in range(4)]
@@ -59,6 +59,11 @@ def test_fewer_rows_than_a_batch_make_one_batch():
     assert [len(labels) for _, labels in batches(batch_size=64).epoch(0)] == [50]
 
 
+def test_no_batch_is_left_with_a_single_row():
+    few = TrainingBatches(PIXELS[:3], LABELS[:3], normalisation=NORMALISATION, batch_size=2, seed=0)
+    assert [len(labels) for _, labels in few.epoch(0)] == [3]
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_the_buffer_normalises_as_the_plain_expression(dtype):
     counts = PIXELS.numpy()[:4].astype(dtype)
@@ -71,3 +76,11 @@ def test_the_buffer_normalises_as_the_plain_expression(dtype):
 def test_pixels_on_a_cpu_are_not_copied():
     pixels = PIXELS.numpy()
     assert np.shares_memory(place_pixels(pixels, torch.device("cpu")).numpy(), pixels)
+
+
+def test_read_only_pixels_are_copied():
+    pixels = PIXELS.numpy().copy()
+    pixels.flags.writeable = False
+    placed = place_pixels(pixels, torch.device("cpu"))
+    assert not np.shares_memory(placed.numpy(), pixels)
+    np.testing.assert_array_equal(placed.numpy(), pixels)

@@ -117,8 +117,12 @@ def page_of(tmp_path, **changes):
     return Page((tmp_path / "reports" / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_loads_nothing_and_describes_its_images(tmp_path):
-    page = page_of(tmp_path)
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return page_of(tmp_path_factory.mktemp("report"))
+
+
+def test_the_page_loads_nothing_and_describes_its_images(page):
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert len(images) == 6
     assert all(image["src"].startswith("data:image/png;base64,") for image in images)
@@ -141,25 +145,26 @@ def test_a_network_that_loses_is_called_worse():
     assert "50 % WORSE than the mean (0.2000)." in verdict(report(predictors=predictors))
 
 
-def test_the_verdict_comes_before_every_other_section(tmp_path):
-    words = page_of(tmp_path).words()
+def test_the_verdict_comes_before_every_other_section(page):
+    words = page.words()
     assert words.index("On 60 test galaxies") < words.index("Predictors")
 
 
-def test_a_simulated_sky_is_said_to_be_one_and_a_real_one_is_not(tmp_path):
-    assert "SIMULATED SKY." in page_of(tmp_path).words()
-    assert "SIMULATED SKY" not in page_of(tmp_path, simulated=False, survey="SDSS").words()
+def test_a_simulated_sky_is_said_to_be_one(page):
+    assert "SIMULATED SKY." in page.words()
 
 
-def test_an_absent_forest_leaves_its_reason(tmp_path):
+def test_a_real_sky_without_magnitudes_leaves_the_forest_out_and_says_why(tmp_path):
     reason = "not fitted: the training rows have no values of modelMag_g"
-    words = page_of(tmp_path, predictors={NETWORK: regression(0.08), MEAN: regression(0.2), FOREST: reason}).words()
+    predictors = {NETWORK: regression(0.08), MEAN: regression(0.2), FOREST: reason}
+    words = page_of(tmp_path, simulated=False, survey="SDSS", predictors=predictors).words()
+    assert "SIMULATED SKY" not in words
     assert reason in words
     assert "better than a random forest" not in words
 
 
-def test_counts_reasons_and_provenance_are_there(tmp_path):
-    words = page_of(tmp_path).words()
+def test_counts_reasons_and_provenance_are_there(page):
+    words = page.words()
     for expected in (
         "5,120 objects registered",
         "5,031 cutouts stored",
@@ -185,14 +190,11 @@ def test_only_the_cutouts_of_the_gallery_are_read(tmp_path):
     assert np.all(np.diff(asked) > 0)
 
 
-def test_rows_that_chose_the_epoch_are_said_to_flatter(tmp_path):
+def test_the_page_does_without_a_log_and_a_new_catalog_and_says_that_validation_rows_flatter(tmp_path):
     evaluation = replace(report().evaluation, rows="validation")
-    assert "also chose the epoch that was kept" in page_of(tmp_path, evaluation=evaluation).words()
-
-
-def test_the_page_does_without_a_log_and_a_new_catalog(tmp_path):
-    page = page_of(tmp_path, training_log=(), new_catalog=None)
+    page = page_of(tmp_path, training_log=(), new_catalog=None, evaluation=evaluation)
     assert "New catalog" not in page.words()
+    assert "also chose the epoch that was kept" in page.words()
     assert sum(tag == "img" for tag, _ in page.tags) == 4
 
 

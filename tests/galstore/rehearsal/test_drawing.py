@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from galstore.rehearsal.drawing import draw_empty_sky, draw_galaxy, require_galsim
+from galstore.rehearsal.drawing import PixelGrid, draw_empty_sky, draw_galaxy, galaxy_light, require_galsim
 from galstore.rehearsal.sky import SimulatedSky
 from schemas.errors import ContractError
 
@@ -69,9 +69,24 @@ def test_another_scale_shows_the_same_galaxy(sky: SimulatedSky) -> None:
         assert np.corrcoef(halved.ravel(), coarse.ravel())[0, 1] > 0.97
 
 
+def test_drawn_light_adds_up_to_the_magnitudes(sky: SimulatedSky) -> None:
+    truth = sky.truth().set_index("object_id")
+    for object_id in sky.object_ids[:20].tolist():
+        light = galaxy_light(sky.appearance(object_id), PixelGrid(0.6, 512, 512)).sum(axis=(1, 2), dtype=float)
+        magnitudes = 22.5 - 2.5 * np.log10(light)
+        # the frame misses one or two per cent in the wings of bulge and seeing
+        np.testing.assert_allclose(magnitudes, truth.loc[object_id, ["mag_i", "mag_r", "mag_g"]], atol=0.05)
+        assert magnitudes[2] - magnitudes[1] == pytest.approx(truth.loc[object_id, "g_r"], abs=0.01)
+
+
 def test_a_frame_may_be_wider_than_high(sky: SimulatedSky) -> None:
     jpeg = draw_galaxy(sky.appearance(int(sky.object_ids[0])), scale_arcsec=0.4, width_px=100, height_px=70)
     assert pixels(jpeg).shape == (70, 100, 3)
+
+
+@pytest.mark.parametrize("scale_arcsec", [0.015, 0.5, 1.9, 2.1, 100, 2400])
+def test_every_scale_that_the_service_allows_can_be_drawn(sky: SimulatedSky, scale_arcsec: float) -> None:
+    assert pixels(cutout(sky, int(sky.object_ids[0]), scale_arcsec=scale_arcsec)).shape == (128, 128, 3)
 
 
 def test_the_galaxy_sits_in_the_middle(cutouts: list[bytes]) -> None:

@@ -23,8 +23,6 @@ from schemas.errors import ContractError
 from schemas.recipes import FaultSection, RehearsalSection
 from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, SELECTIONS
 
-SDSS_DEMO = Path(__file__).parents[4] / "shared" / "data" / "sdss_demo"
-
 FOOTPRINT_ONLY = {"ra": 200, "dec": 33.3}
 OUTSIDE = {"ra": 10, "dec": -60}
 
@@ -266,17 +264,17 @@ def test_a_folder_is_served_byte_for_byte(start_emulator, tmp_path: Path) -> Non
     assert text == "#Table1\nobjID,ra,oh_p50\n1237648702973411443,10,8.5\n1237648702973411444,10.25,8.6\n"
 
 
-@pytest.mark.skipif(not SDSS_DEMO.is_dir(), reason="the 400 real cutouts are not beside this repository")
-def test_the_real_demo_cutouts_are_served(start_emulator) -> None:
-    section = RehearsalSection(catalog=SDSS_DEMO / "catalog.csv", cutouts=SDSS_DEMO / "cutouts")
-    catalog = pd.read_csv(SDSS_DEMO / "catalog.csv")
+def test_the_real_demo_cutouts_are_served(start_emulator, shared_data: Path) -> None:
+    demo = shared_data / "sdss_demo"
+    section = RehearsalSection(catalog=demo / "catalog.csv", cutouts=demo / "cutouts")
+    catalog = pd.read_csv(demo / "catalog.csv")
     with start_emulator(section) as (url, _):
         ((count,),) = [
             row.values() for row in search(url, "SELECT COUNT(*) AS n FROM Galaxy", "json").json()[0]["Rows"]
         ]
         assert count == len(catalog) == 400
         for row in catalog.head(40).itertuples():
-            assert getjpeg(url, ra=row.ra, dec=row.dec).content == (SDSS_DEMO / f"cutouts/{row.objID}.jpg").read_bytes()
+            assert getjpeg(url, ra=row.ra, dec=row.dec).content == (demo / f"cutouts/{row.objID}.jpg").read_bytes()
 
 
 # life and death of the server

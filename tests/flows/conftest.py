@@ -1,0 +1,52 @@
+"""One Prefect server and one small simulated run, shared by the tests of the flows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "rehearsal.n_galaxies=400",
+    "rehearsal.n_new=60",
+    "network.level=16",
+    "train.epochs=3",
+    "train.batch_size=32",
+]
+"""The demo, small enough for a test. Its network is too little trained to be good."""
+
+
+def overrides_in(folder: Path, *more: str) -> list[str]:
+    places = {
+        "store.path": folder / "cube",
+        "output.folder": folder,
+        "score.catalog": folder / "new_catalog.csv",
+        "rehearsal.new_catalog": folder / "new_catalog.csv",
+    }
+    return [*(f"{key}='{path}'" for key, path in places.items()), *SMALL, *more]
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A temporary Prefect server with a database of its own."""
+    os.environ |= {
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    }
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture(scope="session")
+def small_run(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+    """The demo over 400 simulated galaxies and 60 new ones: its folder, and what the flow returned."""
+    from flows.run import run
+
+    folder = tmp_path_factory.mktemp("run")
+    return folder, run("demo", overrides_in(folder))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flows.ingest import ingest
+from flows.report import report
+from flows.run import run
+from flows.score import score
+from flows.train import train
+from galstore.reader import open_cube
+from schemas.errors import TrainingError, WeightsError
+from tests.conftest import draw_blobs, encode
+from tests.flows.conftest import overrides_in
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_run_takes_a_survey_to_a_scored_catalog_and_a_report(small_run) -> None:
+    folder, result = small_run
+    counts = open_cube(str(folder / "cube")).counts()
+    assert counts.add_up
+    assert counts.pending == 0
+    assert counts.stored > 400
+    assert result["train"]["trained"]
+    new = pd.read_parquet(folder / "predictions" / "new_catalog.parquet")
+    assert len(new) == 60
+    assert set(new["status"]) <= {"scored", "out_of_footprint"}
+    scored = new["status"] == "scored"
+    assert scored.sum() > 50
+    assert new.loc[scored, "prediction"].between(8, 9.6).all()
+    assert np.isfinite(new.loc[scored, "view_spread"]).all()
+    assert set(new["model_id"]) == {result["train"]["model_id"]}
+    html = (folder / "report" / "report.html").read_text()
+    assert "simulated" in html.lower()
+    assert set(result["report"]["predictors"]) == {"network", "forest", "mean", "oracle", "colours"}
+
+
+def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:
+    folder, first = small_run
+    before = open_cube(str(folder / "cube")).snapshot_id
+    again = run("demo", overrides_in(folder))
+    assert again["ingest"]["n_new"] == again["ingest"]["n_requests"] == again["score"]["n_scored"] == 0
+    assert not again["train"]["trained"]
+    assert again["report"] == first["report"]
+    assert open_cube(str(folder / "cube")).snapshot_id == before
+
+
+def test_rejected_catalog_rows_are_kept_with_their_reasons(small_run) -> None:
+    folder, _ = small_run
+    rejected = pd.read_csv(folder / "rejected" / "simulated-sky.csv")
+    assert set(rejected.columns) == {"row", "object_id", "column", "reason"}
+    assert "repeats an object id" in set(rejected["reason"])
+
+
+def test_predictions_name_the_model_that_config_describes(small_run) -> None:
+    folder, result = small_run
+    config = json.loads((Path(result["train"]["folder"]) / "config.json").read_text())
+    assert config["model_id"] == result["score"]["model_id"]
+    assert config["scale_rule"] == "fixed"
+    assert config["level"] == 16
+    assert open_cube(str(folder / "cube"), snapshot_id=config["snapshot"]).counts().registered > 0
+
+
+def test_another_seed_is_another_model_and_needs_training_first(small_run) -> None:
+    folder, result = small_run
+    other = overrides_in(folder, "train.seed=1")
+    with pytest.raises(WeightsError, match=r"is not in .*models: run `galstore train` with this recipe"):
+        score("demo", other)
+    assert train("demo", other)["model_id"] != result["train"]["model_id"]
+    with pytest.raises(TrainingError, match=r"held-out galaxies have no prediction of model .*: run `galstore score`"):
+        report("demo", other)
+
+
+def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path) -> None:
+    folder, result = small_run
+    (tmp_path / "cutouts").mkdir()
+    for object_id, pixels in enumerate(draw_blobs(5)):
+        (tmp_path / "cutouts" / f"{object_id}.jpg").write_bytes(encode(pixels))
+    further = pd.DataFrame({"objID": range(5), "ra": np.linspace(1, 2, 5), "dec": 3.0})
+    further.to_csv(tmp_path / "further.csv", index=False)
+    played = f"rehearsal={{ catalog = '{tmp_path / 'further.csv'}', cutouts = '{tmp_path / 'cutouts'}' }}"
+    overrides = [*overrides_in(folder)[:2], "network.level=16", "train.epochs=3", "train.batch_size=32", played]
+    done = score("demo", [*overrides, f"score.catalog='{tmp_path / 'further.csv'}'"])
+    assert done["n_scored"] == 5
+    assert done["model_id"] == result["train"]["model_id"]
+    assert pd.read_parquet(done["predictions"])["status"].tolist() == ["scored"] * 5
+
+
+def test_limit_keeps_a_first_try_small(prefect_server, tmp_path) -> None:
+    result = ingest("demo", overrides_in(tmp_path, "survey.limit=30"))
+    assert result["registered"] + len(pd.read_csv(tmp_path / "rejected" / "simulated-sky.csv")) >= 30
+    assert result["registered"] <= 30
