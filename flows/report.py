@@ -101,7 +101,7 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
             versions=config.versions,
             recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         ),
-        new_catalog=pd.read_parquet(catalog_path) if catalog_path.exists() else None,
+        new_catalog=pd.read_parquet(catalog_path).rename(columns={"prediction": "mean"}) if catalog_path.exists() else None,
     )
     path = output_path(recipe, "report", "report.html")
     write_report(path, composed)

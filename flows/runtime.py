@@ -49,7 +49,8 @@ def load_recipe(recipe: str, overrides: Sequence[str] | None = None) -> Recipe:
         No such recipe, or a bad one.
     """
     path = Path(recipe)
-    if path.suffix == ".toml" or path.exists():
+    # a folder of the same name as a recipe, such as the demo's own output, does not hide the recipe
+    if recipe not in recipe_names() and (path.suffix == ".toml" or path.exists()):
         if not path.is_file():
             raise RecipeError(f"recipe {recipe} does not exist: give a TOML file or one of {', '.join(recipe_names())}")
         return parse_recipe(path.read_text(encoding="utf-8"), origin=recipe, overrides=overrides or ())
