@@ -37,7 +37,7 @@ def test_a_small_network_learns_metallicity_from_320_galaxies(cutouts, seed):
     order = np.random.default_rng(seed).permutation(len(labels))
     rows, unseen = order[:320], order[320:]
     network = NetworkSection(arch="resnet10w32", level=LEVEL)
-    train = TrainSection(epochs=40, batch_size=32, learning_rate=0.002, weight_decay=0.05, seed=seed, device="cpu")
+    train = TrainSection(epochs=40, batch_size=32, learning_rate=0.001, weight_decay=0.05, seed=seed, device="cpu")
     trained = train_network(
         pixels=pixels[rows],
         labels=labels[rows],
