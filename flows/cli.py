@@ -58,9 +58,21 @@ def run(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
     Example: galstore run demo --set train.epochs=5
     """
     _before_flow(recipe, overrides)
-    from flows.run import run as flow
+    from flows.artefacts import current_summary
+    from flows.plan import missing_work
+    from flows.runtime import console, load_recipe, survey_address
 
-    _tell(flow(recipe, overrides or [])["report"])
+    loaded = load_recipe(recipe, overrides)
+    with survey_address(recipe, overrides) as base_url:
+        missing = missing_work(loaded, base_url)
+        if missing:
+            console.print(f"to do: {'; '.join(missing)}")
+            from flows.run import run as flow
+
+            _tell(flow(recipe, overrides or [])["report"])
+            return
+    console.print("nothing to do: the survey has no new rows, and everything is fetched, trained, scored and reported")
+    _tell(current_summary(loaded))
 
 
 @app.command()

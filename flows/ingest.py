@@ -13,12 +13,12 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artefacts import rejected_path
 from flows.runtime import (
     PASSING_FAILURES,
     console,
     dask_client,
     load_recipe,
-    output_path,
     progress_bar,
     survey_address,
 )
@@ -66,7 +66,7 @@ def ingest(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
     return {"n_new": registration.n_new, "n_requests": filled.n_requests, **asdict(counts)}
 
 
-@task(cache_policy=NO_CACHE, **PASSING_FAILURES)
+@task(cache_policy=NO_CACHE)
 def register_survey_catalog(recipe: Recipe, service: SkyServer) -> Registration:
     """Query the survey's catalog and give every new object its row."""
     with console.status(f"catalog: asking {service.base_url}"):
@@ -102,7 +102,7 @@ def tell_registration(recipe: Recipe, catalog: str, registration: Registration) 
     if registration.ignored_columns:
         console.print(f"  columns without a contract, not kept: {', '.join(registration.ignored_columns)}")
     if registration.n_rejected:
-        path = output_path(recipe, "rejected", f"{catalog}.csv")
+        path = rejected_path(recipe, catalog)
         registration.rejected.to_csv(path, index=False)
         console.print(f"  rejected rows, each with its reason: {path}")
 

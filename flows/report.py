@@ -12,9 +12,16 @@ import tomli_w
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.runtime import console, load_recipe, output_path
-from flows.score import predictions_path, scoring_model_id
-from flows.train import model_folder, training_set_of
+from flows.artefacts import (
+    known_report,
+    model_folder,
+    predictions_path,
+    report_fingerprint,
+    report_paths,
+    scoring_model_id,
+    training_set_of,
+)
+from flows.runtime import console, load_recipe
 from galstore.inventory import take_inventory
 from galstore.predictions import read_predictions
 from galstore.reader import Cube, open_cube
@@ -24,11 +31,9 @@ from galstore.training_set import TrainingSet
 from schemas.catalog import COLUMN
 from schemas.cutouts import SIDE_PX
 from schemas.errors import TrainingError
-from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.baselines import Baseline
     from modeling.metrics import Regression
     from modeling.report import Evaluation
 
@@ -52,16 +57,14 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
     loaded = load_recipe(recipe, overrides)
     cube = open_cube(loaded.store.path)
     model_id = scoring_model_id(loaded, cube)
-    written = fingerprint(recipe=loaded, model=model_id, snapshot=cube.snapshot_id)
-    summary_path = output_path(loaded, "report", "report.json")
-    if summary_path.exists():
-        summary: dict[str, Any] = json.loads(summary_path.read_text(encoding="utf-8"))
-        if summary["fingerprint"] == written:
-            console.print("report: nothing has changed since it was written")
-            return summary
+    summary = known_report(loaded, cube, model_id)
+    if summary is not None:
+        console.print("report: nothing has changed since it was written")
+        return summary
     with console.status("report: baselines and figures"):
         composed = compose_report(loaded, cube, model_id)
-    summary = {"fingerprint": written, **composed}
+    summary = {"fingerprint": report_fingerprint(loaded, cube, model_id), **composed}
+    _, summary_path = report_paths(loaded)
     summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
 
@@ -101,9 +104,9 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
             versions=config.versions,
             recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         ),
-        new_catalog=pd.read_parquet(catalog_path).rename(columns={"prediction": "mean"}) if catalog_path.exists() else None,
+        new_catalog=pd.read_parquet(catalog_path) if catalog_path.exists() else None,
     )
-    path = output_path(recipe, "report", "report.html")
+    path, _ = report_paths(recipe)
     write_report(path, composed)
     return {
         "verdict": verdict(composed),
@@ -161,7 +164,7 @@ def judge_predictors(
         FOREST: predict_forest(magnitudes.iloc[fit], labels, magnitudes.iloc[held_out], seed=recipe.train.seed),
         MEAN: predict_mean(labels, held_out.size),
     }.items():
-        judged[key] = judge_baseline(evaluation, baseline)
+        judged[key] = baseline.against(evaluation.true)
     if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
         from galstore.rehearsal.oracle import oracle_predictions
         from galstore.rehearsal.sky import SimulatedSky
@@ -172,16 +175,6 @@ def judge_predictors(
         judged[ORACLE] = Regression.of(evaluation.true, known["oracle"])
         judged[COLOURS] = Regression.of(evaluation.true, known["total_colours"])
     return judged
-
-
-def judge_baseline(evaluation: Evaluation, baseline: Baseline) -> Regression | str:
-    """A baseline's metrics on the galaxies that it could predict, or why it has none."""
-    from modeling.metrics import Regression
-
-    if baseline.predicted is None:
-        return baseline.note
-    predicted = np.isfinite(baseline.predicted)
-    return Regression.of(evaluation.true[predicted], baseline.predicted[predicted])
 
 
 def rejected_rows(recipe: Recipe) -> dict[str, int]:

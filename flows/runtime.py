@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EMULATOR_START_S = 60
 
 PASSING_FAILURES: dict[str, Any] = {
-    "retries": 3,
-    "retry_delay_seconds": [5, 30, 120],
+    "retries": 2,
+    "retry_delay_seconds": [5, 30],
     "retry_condition_fn": lambda _task, _run, state: isinstance(state.result(raise_on_failure=False), ServiceError),
 }
 """Task options: try again when a service failed, not when the input is wrong."""

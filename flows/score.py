@@ -11,15 +11,14 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artefacts import held_out_rows, model_folder, predictions_path, scoring_model_id
 from flows.ingest import pull_cutouts, register_new_catalog
-from flows.runtime import ProgressBar, console, load_recipe, output_path, progress_bar, survey_address
-from flows.train import model_folder, trained_model_id, training_set_of
+from flows.runtime import ProgressBar, console, load_recipe, progress_bar, survey_address
 from galstore.blocks import blocks_with, waves_of
 from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog, write_predictions
 from galstore.reader import Cube, open_cube
 from galstore.services.skyserver import SkyServer
 from schemas.catalog import COLUMN
-from schemas.errors import WeightsError
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -115,29 +114,6 @@ def score_wave(
     )
 
 
-def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
-    """The model that scores: the one named in the recipe, or the one that the recipe trains.
-
-    Raises
-    ------
-    WeightsError
-        It does not exist (yet).
-    """
-    model_id = recipe.score.model or trained_model_id(recipe, training_set_of(recipe, cube))
-    if not model_folder(recipe, model_id).is_dir():
-        raise WeightsError(
-            f"model {model_id} is not in {recipe.output.folder / 'models'}: run `galstore train` with this recipe, or "
-            "name another model as score.model"
-        )
-    return model_id
-
-
-def held_out_rows(recipe: Recipe, cube: Cube) -> npt.NDArray[np.int64]:
-    """Rows by which the report judges the network."""
-    training_set = training_set_of(recipe, cube)
-    return training_set.rows[training_set.indices(training_set.evaluation_split)]
-
-
 def publish_predictions(recipe: Recipe, model_id: str, objects: pd.DataFrame) -> Path:
     """Write the new catalog's predictions as Parquet, unless the very same are there."""
     cube = open_cube(recipe.store.path)
@@ -150,9 +126,3 @@ def publish_predictions(recipe: Recipe, model_id: str, objects: pd.DataFrame) ->
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     console.print(f"predictions of {len(catalog)} objects ({told}): {path}")
     return path
-
-
-def predictions_path(recipe: Recipe) -> Path:
-    """Where the new catalog's predictions are written."""
-    catalog = recipe.score.catalog
-    return output_path(recipe, "predictions", f"{catalog.stem if catalog else 'none'}.parquet")

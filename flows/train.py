@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artefacts import model_folder, trained_model_id, training_set_of
 from flows.runtime import console, load_recipe, progress_bar
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
-from galstore.training_set import TrainingSet, build_training_set
-from schemas.fingerprints import fingerprint
+from galstore.training_set import TrainingSet
 from schemas.recipes import Recipe
 
 
@@ -91,23 +90,3 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
         f"model {model_id}: best epoch {trained.best_epoch}, validation RMSE {result.rmse:.4f}, NMAD {result.nmad:.4f} "
         f"(mean over {recipe.score.views} views)"
     )
-
-
-def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
-    """The training set that a recipe describes, as of this snapshot of the cube."""
-    split = recipe.split
-    return build_training_set(
-        cube, recipe.train.target, train=split.train, validation=split.validation, seed=split.seed
-    )
-
-
-def trained_model_id(recipe: Recipe, training_set: TrainingSet) -> str:
-    """Id of the model that a recipe trains on a training set, trained or not."""
-    return fingerprint(
-        network=recipe.network, train=recipe.train, cutouts=recipe.cutouts, training_set=training_set.content_hash
-    )
-
-
-def model_folder(recipe: Recipe, model_id: str) -> Path:
-    """Where a recipe's models are kept."""
-    return recipe.output.folder / "models" / model_id

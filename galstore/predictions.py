@@ -66,7 +66,8 @@ def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt
     """Those of some objects that have a stored cutout and no prediction of this model yet, ascending."""
     rows = np.unique(rows)
     missing = read_predictions(cube, model_id, rows)["mean"].isna().to_numpy()
-    return rows[missing & (cube.read_state("status")[rows] == Status.STORED)]
+    stored = cube.read_state("status")[rows] == Status.STORED
+    return np.asarray(rows[missing & stored], dtype=np.int64)
 
 
 def prediction_catalog(cube: Cube, model_id: str, objects: pd.DataFrame) -> pd.DataFrame:

@@ -49,7 +49,7 @@ def build_model(
     trained
         From `train_network`.
     model_id
-        From `modeling.model.model_id`.
+        From `schemas.fingerprints.fingerprint`.
     network, train
         Sections of the recipe that it was trained by.
     scale

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from dataclasses import dataclass
-from typing import Any
-
-from pydantic import BaseModel
 
 from modeling.networks import GalaxyNetwork
 from modeling.normalisation import LabelScale, Normalisation
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
-
-ID_LENGTH = 12
-"""Hexadecimal digits of a model id: 48 bits, so that a thousand models collide with a chance of 2e-9."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,33 +63,3 @@ class Model:
                 f"({ours.scale_arcsec:g} arcsec/px), these have {scale.rule.value!r} ({scale.arcsec_per_px:g} "
                 "arcsec/px): galaxies would appear at another size; train on this cube, or score the other one"
             )
-
-
-def model_id(**parts: Any) -> str:
-    """Short name that follows from what determines a model, and from nothing else.
-
-    Parameters
-    ----------
-    **parts
-        Recipe sections, the hash of the training set, the target: JSON values or pydantic models. The order in which
-        they are given does not matter.
-
-    Returns
-    -------
-    str
-        Twelve hexadecimal digits of a SHA-256.
-
-    Examples
-    --------
-    >>> model_id(target="oh_p50", seed=1) == model_id(seed=1, target="oh_p50")
-    True
-    >>> model_id(target="oh_p50", seed=1) == model_id(target="oh_p50", seed=2)
-    False
-    """
-    canonical = json.dumps(
-        {name: part.model_dump(mode="json") if isinstance(part, BaseModel) else part for name, part in parts.items()},
-        sort_keys=True,
-        separators=(",", ":"),
-        allow_nan=False,
-    )
-    return hashlib.sha256(canonical.encode()).hexdigest()[:ID_LENGTH]

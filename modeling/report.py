@@ -31,7 +31,7 @@ TITLES = {
     MEAN: "mean of the training labels",
     FOREST: "random forest on g, r, i magnitudes",
     ORACLE: "oracle: best that the simulated sky allows",
-    COLOURS: "linear fit of total colours",
+    COLOURS: "best that total colours alone allow",
 }
 
 NEW_CATALOG_ROWS = 12
@@ -106,7 +106,7 @@ class Report:
     """Of the training labels."""
     provenance: Provenance
     new_catalog: pd.DataFrame | None = None
-    """object_id, mean, view_spread (and ra, dec where known) of objects without labels; NaN = not scored."""
+    """object_id, prediction, view_spread (and ra, dec where known) of objects without labels; NaN = not scored."""
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -139,7 +139,7 @@ def write_report(path: Path, report: Report) -> None:
         predictors=_predictor_table(report),
         gallery=_gallery(report),
         images=_images(report),
-        scored=None if report.new_catalog is None else int(report.new_catalog["mean"].notna().sum()),
+        scored=None if report.new_catalog is None else int(report.new_catalog["prediction"].notna().sum()),
         new_rows=[] if report.new_catalog is None else _first_rows(report.new_catalog),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -275,8 +275,8 @@ def _images(report: Report) -> dict[str, _Picture]:
             f"epochs; epoch {report.best_epoch} was kept.",
             caption="RMSE and NMAD of the validation galaxies after each epoch.",
         )
-    if report.new_catalog is not None and report.new_catalog["mean"].notna().any():
-        new = report.new_catalog["mean"].to_numpy(dtype=np.float64)
+    if report.new_catalog is not None and report.new_catalog["prediction"].notna().any():
+        new = report.new_catalog["prediction"].to_numpy(dtype=np.float64)
         pictures["new_catalog"] = _picture(
             figures.draw_new_catalog(new, label=report.target, training_mean=report.training_mean),
             alt=f"Histogram of the predictions of {np.isfinite(new).sum()} new objects: median "
@@ -288,7 +288,7 @@ def _images(report: Report) -> dict[str, _Picture]:
 
 
 def _first_rows(new_catalog: pd.DataFrame) -> list[dict[str, str]]:
-    formats = {"ra": "{:.5f}", "dec": "{:.5f}", "mean": "{:.3f}", "view_spread": "{:.3f}"}
+    formats = {"ra": "{:.5f}", "dec": "{:.5f}", "prediction": "{:.3f}", "view_spread": "{:.3f}"}
     return [
         {
             name: "n/a" if pd.isna(value) else formats.get(name, "{}").format(value)

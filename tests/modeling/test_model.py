@@ -1,21 +1,7 @@
 import pytest
 
-from modeling.model import model_id
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
-from schemas.recipes import NetworkSection, TrainSection
-
-
-def test_a_model_id_follows_from_the_recipe():
-    one = model_id(network=NetworkSection(), train=TrainSection(), training_set="ab")
-    assert one == model_id(training_set="ab", train=TrainSection(), network=NetworkSection())
-    assert one != model_id(network=NetworkSection(), train=TrainSection(seed=1), training_set="ab")
-    assert one != model_id(network=NetworkSection(), train=TrainSection(), training_set="ac")
-
-
-def test_a_model_id_is_the_start_of_a_sha256_of_canonical_json():
-    # sha256sum of {"target":"oh_p50"}
-    assert model_id(target="oh_p50") == "a22d962f2b8c"
 
 
 def test_cutouts_of_another_scale_rule_are_refused(model):

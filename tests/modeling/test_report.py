@@ -106,7 +106,7 @@ def report(**changes):
             recipe='name = "demo & more"',
         ),
         "new_catalog": pd.DataFrame(
-            {"object_id": [1237648702973411443, 2], "mean": [8.9123, np.nan], "view_spread": [0.01, np.nan]}
+            {"object_id": [1237648702973411443, 2], "prediction": [8.9123, np.nan], "view_spread": [0.01, np.nan]}
         ),
     }
     return Report(**(settings | changes))

@@ -1,0 +1,96 @@
+"""Artefacts: what a recipe makes, by name and place. Each name follows from the content of its parents."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.runtime import output_path
+from galstore.reader import Cube
+from galstore.training_set import TrainingSet, build_training_set
+from schemas.errors import WeightsError
+from schemas.fingerprints import fingerprint
+from schemas.recipes import Recipe
+
+
+def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
+    """The training set that a recipe describes, as of this snapshot of the cube."""
+    split = recipe.split
+    return build_training_set(
+        cube, recipe.train.target, train=split.train, validation=split.validation, seed=split.seed
+    )
+
+
+def trained_model_id(recipe: Recipe, training_set: TrainingSet) -> str:
+    """Id of the model that a recipe trains on a training set, trained or not."""
+    return fingerprint(
+        network=recipe.network, train=recipe.train, cutouts=recipe.cutouts, training_set=training_set.content_hash
+    )
+
+
+def model_folder(recipe: Recipe, model_id: str) -> Path:
+    """Where a recipe's models are kept."""
+    return recipe.output.folder / "models" / model_id
+
+
+def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
+    """The model that scores: the one named in the recipe, or the one that the recipe trains.
+
+    Raises
+    ------
+    WeightsError
+        It does not exist (yet).
+    """
+    model_id = recipe.score.model or trained_model_id(recipe, training_set_of(recipe, cube))
+    if not model_folder(recipe, model_id).is_dir():
+        raise WeightsError(
+            f"model {model_id} is not in {recipe.output.folder / 'models'}: run `galstore train` with this recipe, or "
+            "name another model as score.model"
+        )
+    return model_id
+
+
+def held_out_rows(recipe: Recipe, cube: Cube) -> npt.NDArray[np.int64]:
+    """Rows by which the report judges the network."""
+    training_set = training_set_of(recipe, cube)
+    return training_set.rows[training_set.indices(training_set.evaluation_split)]
+
+
+def predictions_path(recipe: Recipe) -> Path:
+    """Where the new catalog's predictions are written."""
+    catalog = recipe.score.catalog
+    return output_path(recipe, "predictions", f"{catalog.stem if catalog else 'none'}.parquet")
+
+
+def rejected_path(recipe: Recipe, catalog: str) -> Path:
+    """Where the rows of a catalog that were rejected are listed, each with its column and reason."""
+    return output_path(recipe, "rejected", f"{catalog}.csv")
+
+
+def report_paths(recipe: Recipe) -> tuple[Path, Path]:
+    """Where the report and its summary are written: HTML for people, JSON for programs."""
+    return output_path(recipe, "report", "report.html"), output_path(recipe, "report", "report.json")
+
+
+def report_fingerprint(recipe: Recipe, cube: Cube, model_id: str) -> str:
+    """Names what a report was made from: the recipe, the model and the snapshot."""
+    return fingerprint(recipe=recipe, model=model_id, snapshot=cube.snapshot_id)
+
+
+def known_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any] | None:
+    """The summary of the report that is there, if it was made from the very same things."""
+    _, path = report_paths(recipe)
+    if not path.exists():
+        return None
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary if summary["fingerprint"] == report_fingerprint(recipe, cube, model_id) else None
+
+
+def current_summary(recipe: Recipe) -> dict[str, Any]:
+    """The summary of the last report."""
+    summary: dict[str, Any] = json.loads(report_paths(recipe)[1].read_text(encoding="utf-8"))
+    return summary

@@ -1,0 +1,83 @@
+"""Plan: what a run would still have to do, found out without doing it and without a Prefect server."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pandas as pd
+
+from flows.artefacts import (
+    held_out_rows,
+    known_report,
+    model_folder,
+    predictions_path,
+    rejected_path,
+    trained_model_id,
+    training_set_of,
+)
+from galstore.commits import repository_exists
+from galstore.inventory import Inventory, take_inventory
+from galstore.predictions import unscored_rows
+from galstore.reader import Cube, open_cube
+from galstore.services.skyserver import SkyServer, count_catalog
+from schemas.recipes import Recipe
+from schemas.selection import selection_named
+
+
+def missing_work(recipe: Recipe, base_url: str) -> tuple[str, ...]:
+    """What is left to do of ingest, train, score and report; nothing if a run would change nothing.
+
+    The survey is asked for its number of rows alone: labels that change under an unchanged number are found by
+    `galstore ingest`, which reads the whole catalog.
+
+    Parameters
+    ----------
+    recipe
+        The run.
+    base_url
+        Address of its survey.
+    """
+    if not repository_exists(recipe.store.path):
+        return ("there is no cube yet",)
+    cube = open_cube(recipe.store.path)
+    inventory = take_inventory(cube)
+    if inventory.counts.pending:
+        return (f"{inventory.counts.pending} cutouts are pending",)
+    missing = (*_new_rows_of_survey(recipe, inventory, base_url), *_new_rows_of_catalog(recipe, inventory))
+    return missing or _missing_products(recipe, cube)
+
+
+def _new_rows_of_survey(recipe: Recipe, inventory: Inventory, base_url: str) -> tuple[str, ...]:
+    service = SkyServer(base_url=base_url, data_release=recipe.survey.data_release)
+    counted = count_catalog(service, selection_named(recipe.survey.selection))
+    counted = min(counted, recipe.survey.limit) if recipe.survey.limit else counted
+    registered = sum(one["n_registered"] for one in inventory.catalogs if one["name"] == recipe.survey.name)
+    path = rejected_path(recipe, recipe.survey.name)
+    rejected = len(pd.read_csv(path)) if path.exists() else 0
+    if counted == registered + rejected:
+        return ()
+    return (f"the survey has {counted} rows, {registered} are registered and {rejected} were rejected",)
+
+
+def _new_rows_of_catalog(recipe: Recipe, inventory: Inventory) -> tuple[str, ...]:
+    if recipe.score.catalog is None:
+        return ()
+    digest = hashlib.sha256(recipe.score.catalog.read_bytes()).hexdigest() if recipe.score.catalog.exists() else None
+    if digest is not None and digest in {one.get("sha256") for one in inventory.catalogs}:
+        return ()
+    return (f"catalog {recipe.score.catalog} is new",)
+
+
+def _missing_products(recipe: Recipe, cube: Cube) -> tuple[str, ...]:
+    model_id = trained_model_id(recipe, training_set_of(recipe, cube))
+    scoring_id = recipe.score.model or model_id
+    missing = [
+        f"model {one} is not trained" for one in {model_id, scoring_id} if not model_folder(recipe, one).is_dir()
+    ]
+    if not missing and unscored_rows(cube, scoring_id, held_out_rows(recipe, cube)).size:
+        missing.append(f"model {scoring_id} has not scored the held-out galaxies")
+    if not missing and recipe.score.catalog is not None and not predictions_path(recipe).exists():
+        missing.append(f"predictions of {recipe.score.catalog} are not written")
+    if not missing and known_report(recipe, cube, scoring_id) is None:
+        missing.append("the report is not up to date")
+    return tuple(missing)
