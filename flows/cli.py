@@ -45,10 +45,10 @@ def main() -> None:
         sys.exit(1)
 
 
-def _escaped(error: GalstoreError) -> str:
+def _escaped(message: object) -> str:
     from rich.markup import escape
 
-    return escape(str(error))
+    return escape(str(message))
 
 
 @app.command()
@@ -228,6 +228,7 @@ def _tell(summary: dict[str, Any]) -> None:
 
     counts = summary["ingest"]
     out = _stdout()
+    out.print(f"\n[bold]{_escaped(summary['verdict'])}[/]\n")
     out.print(summary_table(summary))
     out.print(
         f"\nregistered {counts['registered']} = stored {counts['stored']} + quarantined {counts['quarantined']} + "

@@ -33,7 +33,7 @@ def inventory_table(inventory: Inventory) -> Table:
 
 def summary_table(summary: dict[str, Any]) -> Table:
     """What a run reached: counts, predictors, and where everything is."""
-    table = Table(title=summary["verdict"], title_justify="left", show_edge=False, title_style="bold")
+    table = Table(show_edge=False)
     for heading, justify in (("predictor", "left"), ("RMSE", "right"), ("NMAD", "right"), ("galaxies", "right")):
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for name, result in summary["predictors"].items():

@@ -71,9 +71,8 @@ def _new_rows_of_catalog(recipe: Recipe, inventory: Inventory) -> tuple[str, ...
 def _missing_products(recipe: Recipe, cube: Cube) -> tuple[str, ...]:
     model_id = trained_model_id(recipe, training_set_of(recipe, cube))
     scoring_id = recipe.score.model or model_id
-    missing = [
-        f"model {one} is not trained" for one in {model_id, scoring_id} if not model_folder(recipe, one).is_dir()
-    ]
+    needed = dict.fromkeys((model_id, scoring_id))
+    missing = [f"model {one} is not trained" for one in needed if not model_folder(recipe, one).is_dir()]
     if not missing and unscored_rows(cube, scoring_id, held_out_rows(recipe, cube)).size:
         missing.append(f"model {scoring_id} has not scored the held-out galaxies")
     if not missing and recipe.score.catalog is not None and not predictions_path(recipe).exists():
