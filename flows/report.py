@@ -81,8 +81,9 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     counts = asdict(cube.counts())
     evaluation = evaluate_held_out(cube, training_set, model_id)
     catalog_path = predictions_path(recipe)
+    symbol = COLUMN[recipe.train.target].symbol or recipe.train.target
     composed = Report(
-        title=f"{cube.attributes['survey']}: {COLUMN[recipe.train.target].description}",
+        title=f"{symbol} of {cube.attributes['survey']}",
         survey=str(cube.attributes["survey"]),
         simulated=bool(cube.attributes["simulated"]),
         ingest=IngestCounts(
@@ -91,7 +92,7 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
             rejected_by_reason=rejected_rows(recipe),
         ),
         splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
-        target=recipe.train.target,
+        target=symbol,
         evaluation=evaluation,
         predictors=judge_predictors(recipe, cube, training_set, evaluation),
         training_log=read_training_log(folder),

@@ -39,6 +39,8 @@ class Column:
     valid_max: float
     role: Role = "catalog"
     required: bool = False
+    symbol: str = ""
+    """How figures and sentences call it; empty = by its name."""
 
 
 def _magnitudes() -> Iterator[Column]:
@@ -98,6 +100,7 @@ def _metallicity_percentiles() -> Iterator[Column]:
             name=f"oh_{suffix}",
             dtype="float32",
             unit="",
+            symbol="12 + log(O/H)",
             ucd="phys.abund.Z",
             role="label",
             valid_min=6,
@@ -141,9 +144,11 @@ COLUMNS: tuple[Column, ...] = (
            description="BPT class: -1 unclassified, 1 star forming, 2 low S/N star forming, 3 composite, 4 AGN, "
            "5 low S/N LINER", valid_min=-1, valid_max=5),
     *_metallicity_percentiles(),
-    Column(name="lgm_tot_p50", dtype="float32", unit="log10(solMass)", ucd="phys.mass", role="label", valid_min=4,
+    Column(name="lgm_tot_p50", dtype="float32", unit="log10(solMass)", symbol="log M*/Msun",
+           ucd="phys.mass", role="label", valid_min=4,
            valid_max=14, description="log10 of the total stellar mass, median of the MPA-JHU posterior"),
-    Column(name="sfr_tot_p50", dtype="float32", unit="log10(solMass.yr**-1)", ucd="phys.SFR", role="label",
+    Column(name="sfr_tot_p50", dtype="float32", unit="log10(solMass.yr**-1)", symbol="log SFR",
+           ucd="phys.SFR", role="label",
            valid_min=-8, valid_max=5, description="log10 of the total star formation rate, median of the MPA-JHU "
            "posterior"),
 )  # fmt: skip
