@@ -101,8 +101,9 @@ def tell_registration(recipe: Recipe, catalog: str, registration: Registration) 
     )
     if registration.ignored_columns:
         console.print(f"  columns without a contract, not kept: {', '.join(registration.ignored_columns)}")
+    path = rejected_path(recipe, catalog)
+    path.unlink(missing_ok=True)  # a list of an earlier delivery
     if registration.n_rejected:
-        path = rejected_path(recipe, catalog)
         registration.rejected.to_csv(path, index=False)
         console.print(f"  rejected rows, each with its reason: {path}")
 
