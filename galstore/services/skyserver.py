@@ -63,8 +63,8 @@ def build_query(selection: Selection, columns: Sequence[str], *, top: int, after
     Examples
     --------
     >>> from schemas.selection import SELECTIONS
-    >>> build_query(SELECTIONS["labelled"], ["ra"], top=10, after=(5, 6))[:58]
-    'SELECT TOP 10 G.objID, S.specObjID, G.ra FROM SpecObj S JOI'
+    >>> build_query(SELECTIONS["labelled"], ["ra"], top=10, after=(5, 6))[:42]
+    'SELECT TOP 10 G.objID, S.specObjID, G.ra F'
     """
     unknown = [name for name in columns if name not in QUERY_COLUMNS]
     if unknown:
