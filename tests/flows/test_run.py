@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from flows.ingest import ingest
+from flows.plan import missing_work
 from flows.report import report
 from flows.run import run
+from flows.runtime import load_recipe, survey_address
 from flows.score import score
 from flows.train import train
 from galstore.reader import open_cube
@@ -48,6 +50,22 @@ def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:
     assert not again["train"]["trained"]
     assert again["report"] == first["report"]
     assert open_cube(str(folder / "cube")).snapshot_id == before
+
+
+def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) -> None:
+    folder, _ = small_run
+    overrides = overrides_in(folder)
+    report("demo", overrides)  # other tests may have moved the cube on
+
+    def missing(*more: str) -> tuple[str, ...]:
+        return missing_work(load_recipe("demo", [*overrides, *more]), base_url)
+
+    with survey_address("demo", overrides) as base_url:
+        assert missing() == ()
+        assert missing("train.seed=9")[0].endswith("is not trained")
+        assert missing(f"store.path='{tmp_path / 'none'}'") == ("there is no cube yet",)
+        assert missing("survey.limit=10")[0].startswith("the survey has 10 rows, ")
+        assert missing(f"score.catalog='{tmp_path / 'tonight.csv'}'") == (f"catalog {tmp_path / 'tonight.csv'} is new",)
 
 
 def test_rejected_catalog_rows_are_kept_with_their_reasons(small_run) -> None:
