@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from galstore.catalog import prepare_catalog
+from galstore.catalog import PreparedCatalog, prepare_catalog
 from galstore.commits import transaction
 from galstore.cube import lengthen
 from galstore.services.catalogfile import read_catalog_file
@@ -90,7 +90,8 @@ def register_survey(
     provenance = {"service": service.base_url, "data_release": service.data_release, "selection": selection.name}
     done = Registration()
     for page in query_catalog(service, selection, columns=wanted, limit=limit, page_rows=page_rows):
-        done += _register_frame(path, page, catalog=survey, origin=f"the catalog of {survey}", provenance=provenance)
+        prepared = prepare_catalog(page, origin=f"the catalog of {survey}")
+        done += _register_prepared(path, prepared, catalog=survey, provenance=provenance)
     n_counted = count_catalog(service, selection)
     n_expected = min(limit, n_counted) if limit else n_counted
     if done.n_delivered < n_expected:
@@ -115,17 +116,15 @@ def register_file(path: str, catalog: Path) -> tuple[Registration, pd.DataFrame]
     DataFrame
         object_id, ra, dec of the rows that are kept, in the order of the file.
     """
-    frame = read_catalog_file(catalog)
-    prepared = prepare_catalog(frame, origin=str(catalog))
+    prepared = prepare_catalog(read_catalog_file(catalog), origin=str(catalog))
     provenance = {"file": catalog.name, "sha256": hashlib.sha256(catalog.read_bytes()).hexdigest()}
-    done = _register_frame(path, frame, catalog=catalog.stem, origin=str(catalog), provenance=provenance)
+    done = _register_prepared(path, prepared, catalog=catalog.stem, provenance=provenance)
     return done, prepared.rows[["object_id", "ra", "dec"]]
 
 
-def _register_frame(
-    path: str, frame: pd.DataFrame, *, catalog: str, origin: str, provenance: Mapping[str, Any]
+def _register_prepared(
+    path: str, prepared: PreparedCatalog, *, catalog: str, provenance: Mapping[str, Any]
 ) -> Registration:
-    prepared = prepare_catalog(frame, origin=origin)
     n_new = append_objects(path, prepared.rows, catalog=catalog, provenance=provenance)
     return Registration(
         n_new=n_new,
