@@ -66,11 +66,6 @@ def predictions_path(recipe: Recipe) -> Path:
     return output_path(recipe, "predictions", f"{catalog.stem if catalog else 'none'}.parquet")
 
 
-def rejected_path(recipe: Recipe, catalog: str) -> Path:
-    """Where the rows of a catalog that were rejected are listed, each with its column and reason."""
-    return output_path(recipe, "rejected", f"{catalog}.csv")
-
-
 def report_paths(recipe: Recipe) -> tuple[Path, Path]:
     """Where the report and its summary are written: HTML for people, JSON for programs."""
     return output_path(recipe, "report", "report.html"), output_path(recipe, "report", "report.json")

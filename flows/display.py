@@ -20,11 +20,15 @@ def inventory_table(inventory: Inventory) -> Table:
     table.add_row("", f"= {sum_line}" if counts.add_up else f"[red]IS NOT {sum_line}[/]")
     for reason, n in inventory.quarantined_by_reason.items():
         table.add_row("", f"  {n:,} {reason}")
+    for name, n in inventory.rejected_by_catalog.items():
+        table.add_row(f"catalog {name}", f"{n:,} rows rejected (galstore quarantine)")
+    if inventory.n_vanished:
+        table.add_row("vanished", f"{inventory.n_vanished:,} objects that their catalog no longer has")
     for catalog in inventory.catalogs:
         table.add_row(f"catalog {catalog['name']}", f"{catalog['n_registered']:,} objects")
     table.add_row("levels", ", ".join(f"{side} px {level['dtype']}" for side, level in inventory.levels.items()))
     table.add_row("models with predictions", ", ".join(inventory.models) or "none")
-    table.add_row("on disk", f"{inventory.bytes_on_disk / 1e6:,.1f} MB, all snapshots")
+    table.add_row("on disk", f"{inventory.bytes_stored / 1e6:,.1f} MB, all snapshots")
     table.add_row("snapshot", inventory.snapshot_id)
     versions = ", ".join(f"{name} {number}" for name, number in inventory.versions.items())
     table.add_row("versions", f"schema {inventory.schema_version}, {versions}")

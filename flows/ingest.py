@@ -1,41 +1,42 @@
-"""Ingest: a survey's catalog is registered, then its cutouts are pulled into the cube, wave by wave."""
+"""Ingest: a survey's catalog is registered, then its cutouts are pulled into the cube."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import distributed
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import rejected_path
 from flows.runtime import (
     PASSING_FAILURES,
     console,
+    current_run_id,
     dask_client,
     load_recipe,
     progress_bar,
     survey_address,
 )
-from galstore.blocks import Block, waves_of
 from galstore.cube import ensure_cube
-from galstore.ingest import CutoutSource, Filled, fill_wave, pending_blocks, pending_in
-from galstore.reader import open_cube
+from galstore.fetch import CutoutSource
+from galstore.ingest import Filled, count_open, fill_cube, plan_jobs
+from galstore.reader import Cube, open_cube
 from galstore.register import Registration, register_file, register_survey
 from galstore.services.http import Politeness
 from galstore.services.skyserver import SkyServer
+from schemas.cutouts import Reason, Status
 from schemas.errors import RecipeError
 from schemas.recipes import Recipe
 from schemas.selection import selection_named
 
 
 @flow(name="ingest")
-def ingest(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+def ingest(
+    recipe: str = "demo", overrides: list[str] | None = None, retry_quarantined: list[str] | None = None
+) -> dict[str, Any]:
     """Register the survey's catalog and pull every cutout that is still pending.
 
     Parameters
@@ -44,6 +45,8 @@ def ingest(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
         Name of a recipe or path of a TOML file.
     overrides
         `section.key=value`.
+    retry_quarantined
+        Reasons of quarantine, in lower case, whose objects are asked for again; "all" for every reason.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def ingest(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
     with survey_address(recipe, overrides) as base_url:
         service = SkyServer(base_url=base_url, data_release=loaded.survey.data_release)
         registration = register_survey_catalog(loaded, service)
-        filled = pull_cutouts(loaded, service)
+        filled = pull_cutouts(loaded, service, retried=reasons_named(retry_quarantined or []))
     counts = open_cube(loaded.store.path).counts()
     console.print(
         f"cube {loaded.store.path}: {counts.registered} registered = {counts.stored} stored + "
@@ -78,6 +81,7 @@ def register_survey_catalog(recipe: Recipe, service: SkyServer) -> Registration:
             columns=recipe.survey.columns,
             limit=recipe.survey.limit,
             page_rows=recipe.survey.page_rows,
+            run_id=current_run_id(),
         )
     tell_registration(recipe, recipe.survey.name, registration)
     return registration
@@ -88,58 +92,96 @@ def register_new_catalog(recipe: Recipe) -> pd.DataFrame:
     """Register the catalog file that is to be scored; its objects (object_id, ra, dec) come back in file order."""
     if recipe.score.catalog is None:
         raise RecipeError("there is no catalog to score: set score.catalog to a CSV with object_id, ra, dec")
-    registration, objects = register_file(recipe.store.path, recipe.score.catalog)
+    registration, objects = register_file(recipe.store.path, recipe.score.catalog, run_id=current_run_id())
     tell_registration(recipe, recipe.score.catalog.stem, registration)
     return objects
 
 
 def tell_registration(recipe: Recipe, catalog: str, registration: Registration) -> None:
-    """Say what registering did, and keep the rejected rows where they can be looked at."""
+    """Say what registering did."""
     console.print(
         f"catalog {catalog}: {registration.n_delivered} rows = {registration.n_new} new + {registration.n_known} known "
         f"+ {registration.n_rejected} rejected"
     )
+    if registration.n_relabelled or registration.n_vanished:
+        console.print(
+            f"  {registration.n_relabelled} with changed labels (a new version of the label view), "
+            f"{registration.n_vanished} no longer in the catalog (kept and flagged)"
+        )
     if registration.ignored_columns:
         console.print(f"  columns without a contract, not kept: {', '.join(registration.ignored_columns)}")
-    path = rejected_path(recipe, catalog)
-    path.unlink(missing_ok=True)  # a list of an earlier delivery
     if registration.n_rejected:
-        registration.rejected.to_csv(path, index=False)
-        console.print(f"  rejected rows, each with its reason: {path}")
+        console.print(f"  rejected rows, each with its reason: galstore quarantine {recipe.store.path}")
 
 
-def pull_cutouts(recipe: Recipe, service: SkyServer, rows: npt.NDArray[np.int64] | None = None) -> Filled:
-    """Pull the cutouts of all pending objects, or of the blocks that hold some rows; one task and one commit a wave."""
-    cube = open_cube(recipe.store.path)
-    blocks = pending_blocks(cube, rows)
-    if not blocks:
-        console.print("cutouts: none pending, nothing fetched")
-        return Filled()
-    total = Filled()
-    with (
-        dask_client(recipe.dask, n_tasks=len(blocks)) as client,
-        progress_bar("cutouts", pending_in(cube, blocks)) as progress,
-    ):
-        source = cutout_source(recipe, service, n_workers=len(client.scheduler_info()["workers"]))
-        for wave in waves_of(blocks, recipe.dask.blocks_per_wave):
-            total += pull_wave(recipe.store.path, wave, source, progress.advance)
-            progress.note(f"{total.n_stored} stored, {total.n_quarantined} quarantined")
-    return total
+def reasons_named(names: list[str]) -> frozenset[Reason]:
+    """Reasons of quarantine by their names; "all" is every reason.
+
+    Raises
+    ------
+    RecipeError
+        No such reason.
+    """
+    known = {reason.name.lower(): reason for reason in Reason if reason is not Reason.NONE}
+    if "all" in names:
+        return frozenset(known.values())
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecipeError(f"there is no reason of quarantine {unknown[0]!r}: choose all, or of {', '.join(known)}")
+    return frozenset(known[name] for name in names)
 
 
 @task(cache_policy=NO_CACHE, **PASSING_FAILURES)
-def pull_wave(path: str, wave: Sequence[Block], source: CutoutSource, on_block: Callable[[int], None]) -> Filled:
-    """Fetch, decode, average, write and commit some blocks."""
-    return fill_wave(path, wave, source, distributed.get_client(), on_block=on_block)
+def pull_cutouts(
+    recipe: Recipe,
+    service: SkyServer,
+    rows: npt.NDArray[np.int64] | None = None,
+    retried: frozenset[Reason] = frozenset(),
+) -> Filled:
+    """Pull the cutouts of all pending objects, or of the blocks that hold some rows.
+
+    A try after a failure goes on where the last commit stands.
+    """
+    cube = open_cube(recipe.store.path)
+    jobs = plan_jobs(cube, rows, retried=retried)
+    if not jobs:
+        console.print("cutouts: none pending, nothing fetched")
+        return Filled()
+    with (
+        dask_client(recipe.dask, n_tasks=len(jobs)) as client,
+        progress_bar("cutouts", count_open(cube, jobs)) as progress,
+    ):
+        total = Filled()
+
+        def tell(filled: Filled) -> None:
+            nonlocal total
+            total += filled
+            progress.advance(filled.n_settled)
+            progress.note(f"{total.n_stored} stored, {total.n_quarantined} quarantined")
+
+        return fill_cube(
+            recipe.store.path,
+            jobs,
+            cutout_source(recipe, service, cube, n_workers=len(client.scheduler_info(n_workers=-1)["workers"])),
+            client,
+            blocks_per_commit=recipe.dask.blocks_per_wave,
+            run_id=current_run_id(),
+            on_commit=tell,
+        )
 
 
-def cutout_source(recipe: Recipe, service: SkyServer, *, n_workers: int) -> CutoutSource:
-    """Whom block tasks ask; each worker gets its share of the run's one rate limit."""
+def cutout_source(recipe: Recipe, service: SkyServer, cube: Cube, *, n_workers: int) -> CutoutSource:
+    """Whom block tasks ask; the rate is of the whole run, and each worker gets its share of the connections."""
     survey = recipe.survey
     politeness = Politeness(
-        requests_per_second=survey.requests_per_second / n_workers,
+        requests_per_second=survey.requests_per_second,
         concurrency=max(1, survey.concurrency // n_workers),
-        timeout_s=survey.timeout_s,
+        connect_timeout_s=survey.connect_timeout_s,
+        read_timeout_s=survey.read_timeout_s,
         attempts=survey.attempts,
+        retry_budget_s=survey.retry_budget_s,
+        breaker_failures=survey.breaker_failures,
     )
-    return CutoutSource(service=service, scale=recipe.cutouts.scale, politeness=politeness)
+    source = CutoutSource(service=service, scale=recipe.cutouts.scale, politeness=politeness)
+    stored = np.flatnonzero(cube.read_state("status") == Status.STORED)
+    return source.with_known_good(cube, int(stored[0])) if stored.size else source

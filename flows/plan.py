@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-import pandas as pd
-
 from flows.artefacts import (
     held_out_rows,
     known_report,
     model_folder,
     predictions_path,
-    rejected_path,
     trained_model_id,
     training_set_of,
 )
@@ -52,8 +49,7 @@ def _new_rows_of_survey(recipe: Recipe, inventory: Inventory, base_url: str) -> 
     counted = count_catalog(service, selection_named(recipe.survey.selection))
     counted = min(counted, recipe.survey.limit) if recipe.survey.limit else counted
     registered = sum(one["n_registered"] for one in inventory.catalogs if one["name"] == recipe.survey.name)
-    path = rejected_path(recipe, recipe.survey.name)
-    rejected = len(pd.read_csv(path)) if path.exists() else 0
+    rejected = inventory.rejected_by_catalog.get(recipe.survey.name, 0)
     if counted == registered + rejected:
         return ()
     return (f"the survey has {counted} rows, {registered} are registered and {rejected} were rejected",)

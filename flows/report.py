@@ -89,7 +89,7 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
         ingest=IngestCounts(
             **counts,
             quarantined_by_reason=take_inventory(cube).quarantined_by_reason,
-            rejected_by_reason=rejected_rows(recipe),
+            rejected_by_reason=Registration(rejected=cube.read_rejected()).rejected_by_reason,
         ),
         splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
         target=symbol,
@@ -176,9 +176,3 @@ def judge_predictors(
         judged[ORACLE] = Regression.of(evaluation.true, known["oracle"])
         judged[COLOURS] = Regression.of(evaluation.true, known["total_colours"])
     return judged
-
-
-def rejected_rows(recipe: Recipe) -> dict[str, int]:
-    """Catalog rows that never became objects, by column and kind of reason, over every catalog of this output."""
-    files = sorted((recipe.output.folder / "rejected").glob("*.csv"))
-    return sum((Registration(rejected=pd.read_csv(file)) for file in files), Registration()).rejected_by_reason

@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -134,6 +135,13 @@ def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.C
     )
     with cluster, distributed.Client(cluster) as client:
         yield client
+
+
+def current_run_id() -> str:
+    """Id of the Prefect flow run under way, kept with every commit; a random one where none is."""
+    from prefect.runtime import flow_run
+
+    return str(flow_run.root_flow_run_id or flow_run.id or uuid4())
 
 
 class ProgressBar:

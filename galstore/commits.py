@@ -1,35 +1,50 @@
-"""Commits: how a cube changes, one whole step at a time.
+"""Commits: how a cube changes, one whole step at a time, whoever else is writing.
 
-Icechunk alone loses acknowledged commits on a local folder when several processes commit at once (26 of 100 were lost
-with four writers), so every commit there holds one cross-process file lock, and a session that fell behind is refused
-instead of overwriting the tip.
+A change is a function of a session at the tip. It is applied and committed; if another writer came first, it is
+applied again to the new tip, so that it always sees what it changes. Icechunk alone loses acknowledged commits on a
+local folder when several processes commit at once (26 of 100 were lost with four writers), so there a cross-process
+file lock is held while a change is applied and committed. On S3 the service's compare-and-swap decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import icechunk
-from filelock import FileLock
+from filelock import FileLock, Timeout
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from schemas.errors import StoreError, StoreNotFoundError
+from schemas.errors import StoreBusyError, StoreError, StoreNotFoundError
 
 BRANCH = "main"
 LOCK_TIMEOUT_S = 600
 MANIFEST_SPLIT_CHUNKS = 1024
 """Chunks of one manifest along `object`: unsplit, a commit costs 3 ms at 1 k chunks but 83 ms at 65 k."""
 
+_Result = TypeVar("_Result")
+
+_log = logging.getLogger(__name__)
+
+
+class _OvertakenError(Exception):
+    """Another writer committed between opening and committing."""
+
 
 def create_repository(path: str) -> icechunk.Repository:
-    """A new, empty repository in a local folder."""
-    return icechunk.Repository.create(_local_storage(path), config=_config())
+    """A new, empty repository in a local folder or under `s3://bucket/prefix`."""
+    with _storage_errors(path):
+        return icechunk.Repository.create(_storage(path), config=_config())
 
 
 def open_repository(path: str) -> icechunk.Repository:
-    """The repository in this folder.
+    """The repository at this place.
 
     Raises
     ------
@@ -38,46 +53,161 @@ def open_repository(path: str) -> icechunk.Repository:
     """
     if not repository_exists(path):
         raise StoreNotFoundError(f"there is no cube at {path}: run `galstore ingest RECIPE` first, or mend store.path")
-    return icechunk.Repository.open(_local_storage(path))
+    with _storage_errors(path):
+        return icechunk.Repository.open(_storage(path))
 
 
 def repository_exists(path: str) -> bool:
-    """Whether a repository was created at this path."""
-    return Path(_local_path(path)).is_dir() and icechunk.Repository.exists(_local_storage(path))
+    """Whether a repository was created at this place."""
+    if not is_remote(path) and not Path(path).expanduser().is_dir():
+        return False
+    with _storage_errors(path):
+        return bool(icechunk.Repository.exists(_storage(path)))
+
+
+def is_remote(path: str) -> bool:
+    """Whether a cube's place is an object store, and not a folder of this machine."""
+    return "://" in path
+
+
+def stored_bytes(path: str) -> int:
+    """Bytes of a cube's files, all snapshots; on an object store those of its chunks."""
+    if is_remote(path):
+        return int(open_repository(path).total_chunks_storage())
+    return sum(file.stat().st_size for file in Path(path).expanduser().rglob("*") if file.is_file())
 
 
 @contextmanager
 def write_lock(path: str) -> Iterator[None]:
-    """Hold the one right to commit to the cube at this path, among all processes of this machine."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{Path(path)}.lock", timeout=LOCK_TIMEOUT_S):
+    """Hold the one right to commit to a local cube among all processes of this machine; nothing on S3."""
+    if is_remote(path):
         yield
+        return
+    folder = Path(path).expanduser()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(f"{folder}.lock", timeout=LOCK_TIMEOUT_S):
+            yield
+    except Timeout as error:
+        raise StoreBusyError(
+            f"another process has been committing to {path} for {LOCK_TIMEOUT_S} s: see whether it hangs, then run "
+            "the same command again"
+        ) from error
+
+
+def commit(
+    path: str, change: Callable[[icechunk.Session], _Result], *, message: str, metadata: Mapping[str, object]
+) -> _Result:
+    """Apply a change to the tip and commit it; a change that touches nothing makes no commit.
+
+    Parameters
+    ----------
+    path
+        Place of the cube.
+    change
+        Writes into a session at the tip. It is called again with a newer one if another writer came first, so it must
+        decide by what the session holds and leave nothing behind elsewhere.
+    message, metadata
+        Kept with the commit, with a `commit_id` by which a commit whose answer was lost is recognised.
+
+    Returns
+    -------
+    object
+        What the last call of `change` returned.
+
+    Raises
+    ------
+    StoreBusyError
+        Other writers came first for ten minutes.
+    """
+    commit_id = uuid4().hex
+    retrying = Retrying(
+        retry=retry_if_exception_type(_OvertakenError),
+        stop=stop_after_delay(LOCK_TIMEOUT_S),
+        wait=wait_random_exponential(multiplier=0.05, max=5),
+        reraise=True,
+    )
+    try:
+        result: _Result = retrying(_commit_once, path, change, message, {**metadata, "commit_id": commit_id})
+    except _OvertakenError as error:
+        raise StoreBusyError(
+            f"other writers have kept {path} busy for {LOCK_TIMEOUT_S} s: run the same command again, or fewer at once"
+        ) from error
+    return result
+
+
+def _commit_once(
+    path: str, change: Callable[[icechunk.Session], _Result], message: str, metadata: dict[str, object]
+) -> _Result:
+    with write_lock(path), _storage_errors(path):
+        session = open_repository(path).writable_session(BRANCH)
+        base = session.snapshot_id
+        _log.debug("step opened: %s", message)
+        result = change(session)
+        _log.debug("step changed: %s", message)
+        if not session.has_uncommitted_changes:
+            return result
+        try:
+            session.commit(message, metadata)
+        except (icechunk.ConflictError, icechunk.IcechunkError) as error:
+            # an answer that got lost on its way back looks like a conflict with ourselves
+            if not _has_landed(path, str(metadata["commit_id"]), since=base):
+                if isinstance(error, icechunk.ConflictError):
+                    raise _OvertakenError from error
+                raise
+        _log.debug("step committed: %s", message)
+        return result
+
+
+def _has_landed(path: str, commit_id: str, *, since: str) -> bool:
+    for ancestor in open_repository(path).ancestry(branch=BRANCH):
+        if ancestor.id == since:
+            return False
+        if ancestor.metadata.get("commit_id") == commit_id:
+            return True
+    return False
+
+
+def _storage(path: str) -> icechunk.Storage:
+    # icechunk warns at every opening that local folders are unsafe with several writers: the lock above is the answer
+    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
+    if not is_remote(path):
+        return icechunk.local_filesystem_storage(str(Path(path).expanduser()))
+    place = urlsplit(path)
+    if place.scheme != "s3" or not place.netloc or not place.path.strip("/"):
+        raise StoreError(f"cubes live in local folders or under s3://bucket/prefix, got {path!r}: mend store.path")
+    # credentials come from the environment or the standard AWS files, and are never written anywhere
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return icechunk.s3_storage(
+        bucket=place.netloc,
+        prefix=place.path.strip("/"),
+        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        endpoint_url=endpoint,
+        allow_http=bool(endpoint and endpoint.startswith("http://")),
+        force_path_style=endpoint is not None,
+        from_env=True,
+    )
 
 
 @contextmanager
-def transaction(path: str, message: str, metadata: Mapping[str, object]) -> Iterator[icechunk.Session]:
-    """A session whose changes become one commit if the body succeeds, and nothing if it fails.
-
-    The lock is held from before the session opens until the commit stands, so that no other writer can move the tip in
-    between. A body that changed nothing makes no commit.
-    """
-    with write_lock(path):
-        session = open_repository(path).writable_session(BRANCH)
-        yield session
-        if session.has_uncommitted_changes:
-            session.commit(message, dict(metadata))
-
-
-def _local_storage(path: str) -> icechunk.Storage:
-    # icechunk warns at every opening that local folders are unsafe with several writers: the lock above is the answer
-    icechunk.set_logs_filter("warn,icechunk::storage::object_store=error")
-    return icechunk.local_filesystem_storage(_local_path(path))
+def _storage_errors(path: str) -> Iterator[None]:
+    """What a disk or an object store refuses (no space, no bucket, no right) as an error of galstore's own."""
+    try:
+        yield
+    except icechunk.IcechunkError as error:
+        if not is_remote(path):
+            raise StoreError(
+                f"the cube at {path} cannot be read or written ({_first_line(error)}): see whether the disk is full or "
+                "its files were changed by hand"
+            ) from error
+        raise StoreError(
+            f"the object store of {path} refuses or does not answer ({_first_line(error)}): check the bucket, "
+            "AWS_ENDPOINT_URL, AWS_REGION, and the credentials in the environment or the AWS files"
+        ) from error
 
 
-def _local_path(path: str) -> str:
-    if "://" in path:
-        raise StoreError(f"cubes live in local folders, got {path!r}: give a folder as store.path")
-    return str(Path(path).expanduser())
+def _first_line(error: Exception) -> str:
+    return next((line.strip(" x│|") for line in str(error).splitlines() if line.strip(" x│|")), type(error).__name__)
 
 
 def _config() -> icechunk.RepositoryConfig:

@@ -1,16 +1,17 @@
-"""Ingest: fill registered rows with cutouts, block by block in parallel, one commit a wave.
+"""Ingest: fill registered rows with cutouts, block by block in parallel, some blocks a commit.
 
-A block task owns its 1,024 rows at every level: it fetches, decodes, averages and writes them inside a fork of the
-wave's session. The committer merges the forks, writes the state of their rows and commits. Until then readers see
-nothing of the wave, and a run that dies repeats only its uncommitted wave.
+A block task owns its 1,024 rows at every level: it fetches, decodes, averages and writes them into a fork of a session
+at the tip. The committer merges finished forks into a new session, writes the state of their rows and commits, while
+further blocks are under way. Until then readers see nothing of them, and a run that dies repeats no more than what was
+not committed. Where another writer changed a block meanwhile, or registered objects, the block's images are written
+again upon the new tip; they are not fetched again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,41 +22,50 @@ import numpy.typing as npt
 import zarr
 
 from galstore.blocks import Block, blocks_with
-from galstore.commits import transaction
+from galstore.commits import BRANCH, commit, open_repository
+from galstore.fetch import CutoutSource, Job, Settled, fetch_block
 from galstore.pyramid import build_pyramid
-from galstore.reader import Cube
-from galstore.services.http import CutoutRequest, Delivery, Politeness, fetch_cutouts
-from galstore.services.skyserver import SkyServer
+from galstore.quality import judge_body
+from galstore.reader import Cube, open_cube
+from galstore.services.answers import Delivery
+from galstore.services.desk import ServiceDesk
 from schemas.cube import DELIVERED_BYTES, LEVEL, STATE_COLUMNS
-from schemas.cutouts import CutoutScale, Reason, Status
-from schemas.errors import ServiceError
+from schemas.cutouts import Reason, Status
+from schemas.errors import ServiceDownError, ServiceError
 
+COMMIT_EVERY_S = 120.0
+"""A slow survey commits at least this often, so that a kill costs two minutes of downloads."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutoutSource:
-    """Everything that a block task needs to ask for cutouts."""
+TASKS_PER_THREAD = 2
+"""Blocks under way for each worker thread: the next one waits at the worker when one is done."""
 
-    service: SkyServer
-    scale: CutoutScale
-    politeness: Politeness
+_MAX_ATTEMPTS = np.iinfo(np.uint16).max
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilledBlock:
-    """What a block task hands back: its fork of the session, and the state of the rows that it settled.
+    """What a block task hands back: its fork, and upon what it was written.
 
-    `state` has one value a row for each of the task's state columns, in the order of `rows`.
+    Attributes
+    ----------
+    fork
+        Session with the images; None where there are none.
+    settled
+        Rows and deliveries, without pixels.
+    n_objects, status, attempts
+        Length of the cube, and state of the block's rows, as the fork found them.
     """
 
-    block: Block
-    fork: icechunk.ForkSession
-    rows: npt.NDArray[np.int64]
-    state: dict[str, npt.NDArray[Any]]
+    fork: icechunk.ForkSession | None
+    settled: Settled
+    n_objects: int
+    status: npt.NDArray[np.uint8]
+    attempts: npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
-    """What one wave, or several, brought: `n_settled = n_stored + n_quarantined`."""
+    """What a run, or some commits of it, brought: `n_settled = n_stored + n_quarantined`."""
 
     n_stored: int = 0
     quarantined: Mapping[str, int] = field(default_factory=dict)
@@ -77,118 +87,224 @@ class Filled:
         )
 
 
-def pending_blocks(cube: Cube, rows: npt.NDArray[np.int64] | None = None) -> tuple[Block, ...]:
-    """Blocks with cutouts still to fetch; among some rows only, if given."""
-    pending = cube.read_state("status") == Status.PENDING
+def plan_jobs(
+    cube: Cube, rows: npt.NDArray[np.int64] | None = None, *, retried: frozenset[Reason] = frozenset()
+) -> tuple[Job, ...]:
+    """Blocks with cutouts to fetch.
+
+    Parameters
+    ----------
+    rows
+        Only blocks that hold some of these; all by default.
+    retried
+        Reasons of quarantine that are tried again.
+    """
+    wanted = _open_rows(cube, retried)
     if rows is not None:
-        asked = np.zeros_like(pending)
+        asked = np.zeros_like(wanted)
         asked[rows] = True
-        pending &= asked
-    return blocks_with(pending)
+        wanted &= asked
+    return tuple(Job(block=block, retried=retried) for block in blocks_with(wanted))
 
 
-def pending_in(cube: Cube, blocks: Sequence[Block]) -> int:
-    """How many cutouts are still to fetch in some blocks."""
-    status = cube.read_state("status")
-    return sum(int(np.count_nonzero(status[block.rows] == Status.PENDING)) for block in blocks)
+def count_open(cube: Cube, jobs: Sequence[Job]) -> int:
+    """How many cutouts some jobs will ask for."""
+    if not jobs:
+        return 0
+    wanted = _open_rows(cube, jobs[0].retried)
+    return sum(int(np.count_nonzero(wanted[job.block.rows])) for job in jobs)
 
 
-def fill_wave(
+def _open_rows(cube: Cube, retried: frozenset[Reason]) -> npt.NDArray[np.bool_]:
+    anywhere = Job(block=Block(0, 1), retried=retried)
+    return anywhere.open_rows(cube.read_state("status"), cube.read_state("reason"))
+
+
+def fill_cube(
     path: str,
-    blocks: Sequence[Block],
+    jobs: Sequence[Job],
     source: CutoutSource,
     client: distributed.Client,
     *,
-    on_block: Callable[[int], None] = lambda _: None,
+    blocks_per_commit: int = 16,
+    run_id: str = "",
+    on_commit: Callable[[Filled], None] = lambda _: None,
 ) -> Filled:
-    """Fill the pending rows of some blocks and commit them together.
+    """Fill the open rows of some blocks.
+
+    Memory is bounded by the blocks under way and not yet committed: about 2 MB each here, 150 MB in a worker.
 
     Parameters
     ----------
     path
-        Folder of the cube.
-    blocks
-        The wave.
+        Place of the cube.
+    jobs
+        As of `plan_jobs`. Rows that another run settles meanwhile are left to it.
     source
         Whom to ask, and how.
     client
         Dask; every block is one task.
-    on_block
-        Called with the number of objects that each finished block settled.
+    blocks_per_commit
+        Finished blocks that are committed together.
+    run_id
+        Kept with every commit.
+    on_commit
+        Called with what each commit brought, once it stands.
 
     Raises
     ------
+    ServiceDownError
+        The service failed for one object after the other. What was settled before is committed; the rest stays as it
+        was.
     ServiceError
-        The service gave no image for a whole block; nothing of the wave is committed, its rows stay pending.
+        Dask's scheduler is gone. What was committed before stands.
     """
-    metadata = {"operation": "fill", "blocks": [block.index for block in blocks]}
-    with transaction(path, f"fill {len(blocks)} blocks", metadata) as session:
-        fork = session.fork()
-        # a task repeats safely: it writes its own rows of its own fork and nothing else
-        futures = client.map(fill_block, list(blocks), fork=fork, source=source, pure=False, retries=2)
-        filled: list[FilledBlock] = []
-        for _, result in distributed.as_completed(futures, with_results=True):
-            filled.append(result)
-            on_block(result.rows.size)
-        session.merge(*(one.fork for one in filled))
-        root = zarr.open_group(session.store, mode="a")
-        rows = np.concatenate([one.rows for one in filled])
-        state = {name: np.concatenate([one.state[name] for one in filled]) for name in filled[0].state}
-        for name, values in state.items():
-            root[f"state/{name}"].oindex[rows] = values  # type: ignore[union-attr]
-    reasons = Counter(int(code) for code in state["reason"] if code != Reason.NONE)
-    return Filled(
-        n_stored=int(np.count_nonzero(state["status"] == Status.STORED)),
-        quarantined={Reason(code).name.lower(): n for code, n in sorted(reasons.items())},
-        n_requests=int(state["attempts"].sum()),
+    client.register_plugin(ServiceDesk())
+    total, down = Filled(), ""
+    for finished in _finished_blocks(path, jobs, source, client, blocks_per_commit):
+        overtaken = finished
+        while overtaken:
+            filled, stale = commit_blocks(path, overtaken, run_id=run_id)
+            total += filled
+            if filled.n_settled:
+                on_commit(filled)
+            overtaken = [write_block(path, one.settled) for one in stale]
+        down = next((one.settled.down for one in finished if one.settled.down), down)
+        if down:
+            raise ServiceDownError(down)
+    return total
+
+
+def _finished_blocks(
+    path: str, jobs: Sequence[Job], source: CutoutSource, client: distributed.Client, blocks_per_commit: int
+) -> Iterator[list[FilledBlock]]:
+    """Finished blocks in groups; while the caller commits one, further blocks are under way."""
+    n_threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+    queue = iter(jobs)
+    under_way = distributed.as_completed()
+    futures: set[distributed.Future] = set()
+
+    def start_next() -> None:
+        job = next(queue, None)
+        if job is not None:
+            # a task repeats safely: it writes its own rows of its own fork and nothing else
+            future = client.submit(fill_block, job, path=path, source=source, pure=False, retries=2)
+            futures.add(future)
+            under_way.add(future)
+
+    finished: list[FilledBlock] = []
+    last_s = time.monotonic()
+    try:
+        for _ in range(max(1, n_threads) * TASKS_PER_THREAD):
+            start_next()
+        for future in under_way:
+            futures.discard(future)
+            finished.append(future.result())
+            if finished[-1].settled.down:
+                break
+            start_next()
+            if len(finished) >= blocks_per_commit or time.monotonic() - last_s > COMMIT_EVERY_S:
+                yield finished
+                finished, last_s = [], time.monotonic()
+    except (distributed.client.FutureCancelledError, distributed.CommClosedError) as error:
+        raise ServiceError(
+            "Dask's scheduler is gone: what was committed is safe; run the same command again to go on from there"
+        ) from error
+    finally:
+        client.cancel(list(futures))
+    if finished:
+        yield finished
+
+
+def fill_block(job: Job, *, path: str, source: CutoutSource) -> FilledBlock:
+    """Fetch, decode, average and write the open rows of one block, in a worker process."""
+    return write_block(path, fetch_block(open_cube(path), job, source))
+
+
+def write_block(path: str, settled: Settled) -> FilledBlock:
+    """Write a block's images into a fork of a session at the tip; rows that are settled by now are left out."""
+    session = open_repository(path).writable_session(BRANCH)
+    fork = session.fork()
+    root = zarr.open_group(fork.store, mode="a")
+    block, offset = settled.job.block, settled.rows - settled.job.block.start
+    status, reason, attempts = (_column(root, name)[block.rows] for name in ("status", "reason", "attempts"))
+    settled = settled.at(settled.job.open_rows(status, reason)[offset])
+    has_images = _write_images(root, settled)
+    return FilledBlock(
+        fork=fork if has_images else None,
+        settled=settled.without_pixels(),
+        n_objects=_column(root, "status").shape[0],
+        status=status,
+        attempts=attempts,
     )
 
 
-def fill_block(block: Block, *, fork: icechunk.ForkSession, source: CutoutSource) -> FilledBlock:
-    """Fetch, decode, average and write the pending rows of one block, in a worker process."""
-    root = zarr.open_group(fork.store, mode="a")
+def commit_blocks(path: str, blocks: Sequence[FilledBlock], *, run_id: str = "") -> tuple[Filled, list[FilledBlock]]:
+    """Commit written blocks; returns what they brought, and those that another writer overtook.
 
-    def column(name: str) -> npt.NDArray[Any]:
-        return np.asarray(root[name][block.rows])  # type: ignore[index]
+    A fork may be merged into a later session only where nobody touched its block and no array grew in between:
+    Icechunk 1 would otherwise drop chunks beyond the fork's own end.
+    """
 
-    pending = np.flatnonzero(column("state/status") == Status.PENDING)
-    rows = pending + block.start
-    ra_deg, dec_deg = column("catalog/ra")[pending], column("catalog/dec")[pending]
-    scales_arcsec = np.array([source.scale.of(float(size)) for size in column("catalog/petroR90_r")[pending]])
-    requests = [
-        CutoutRequest(
-            row=index,
-            url=source.service.cutout_url,
-            params=source.service.cutout_params(ra_deg=ra, dec_deg=dec, scale_arcsec=scale),
-        )
-        for index, (ra, dec, scale) in enumerate(zip(ra_deg, dec_deg, scales_arcsec, strict=True))
-    ]
-    deliveries = asyncio.run(_collect(requests, source.politeness))
-    if all(delivery.reason is Reason.SERVICE_ERROR for delivery in deliveries):
-        raise ServiceError(
-            f"the survey at {source.service.base_url} gave no image for any of {len(deliveries)} objects (last status "
-            f"{deliveries[-1].http_status}): nothing was quarantined; run the same command again when it is back"
-        )
-    _write_images(root, rows, deliveries)
-    return FilledBlock(block=block, fork=fork, rows=rows, state=_state_of(deliveries, scales_arcsec))
+    def merge(session: icechunk.Session) -> tuple[Filled, list[FilledBlock]]:
+        root = zarr.open_group(session.store, mode="a")
+        is_fresh = [_is_fresh(root, one) for one in blocks]
+        fresh = [one for one, good in zip(blocks, is_fresh, strict=True) if good]
+        forks = [one.fork for one in fresh if one.fork is not None]
+        if forks:
+            session.merge(*forks)
+        settled = [one for one in fresh if one.settled.rows.size]
+        if settled:
+            rows = np.concatenate([one.settled.rows for one in settled])
+            states = [_state_of(one) for one in settled]
+            for name in states[0]:
+                _column(root, name).oindex[rows] = np.concatenate([state[name] for state in states])
+        deliveries = [delivery for one in settled for delivery in one.settled.deliveries]
+        stale = [one for one, good in zip(blocks, is_fresh, strict=True) if not good and one.settled.rows.size]
+        return _tally(deliveries), stale
 
-
-async def _collect(requests: Sequence[CutoutRequest], politeness: Politeness) -> list[Delivery]:
-    return sorted([delivery async for delivery in fetch_cutouts(requests, politeness)], key=lambda one: one.row)
+    indices = sorted(one.settled.job.block.index for one in blocks)
+    metadata = {"operation": "fill", "run": run_id, "blocks": indices}
+    return commit(path, merge, message=f"fill {len(blocks)} blocks", metadata=metadata)
 
 
-def _write_images(root: zarr.Group, rows: npt.NDArray[np.int64], deliveries: Sequence[Delivery]) -> None:
-    stored = [delivery for delivery in deliveries if delivery.pixels is not None]
+def _is_fresh(root: zarr.Group, one: FilledBlock) -> bool:
+    rows = one.settled.job.block.rows
+    status, attempts = _column(root, "status"), _column(root, "attempts")
+    return bool(
+        status.shape[0] == one.n_objects
+        and np.array_equal(status[rows], one.status)
+        and np.array_equal(attempts[rows], one.attempts)
+    )
+
+
+def _column(root: zarr.Group, name: str) -> Any:
+    return root[f"state/{name}"]
+
+
+def _tally(deliveries: Sequence[Delivery]) -> Filled:
+    reasons = Counter(delivery.reason for delivery in deliveries)
+    n_stored = reasons.pop(Reason.NONE, 0)
+    return Filled(
+        n_stored=n_stored,
+        quarantined={reason.name.lower(): n for reason, n in sorted(reasons.items())},
+        n_requests=sum(delivery.attempts for delivery in deliveries),
+    )
+
+
+def _write_images(root: zarr.Group, settled: Settled) -> bool:
+    stored = [one for one in settled.deliveries if one.reason is Reason.NONE]
     if not stored:
-        return
-    stored_rows = rows[[delivery.row for delivery in stored]]
+        return False
+    rows = np.array([one.row for one in stored], dtype=np.int64)
     bodies = np.zeros((len(stored), DELIVERED_BYTES), dtype=np.uint8)
     for padded, delivery in zip(bodies, stored, strict=True):
         padded[: len(delivery.body)] = np.frombuffer(delivery.body, dtype=np.uint8)
-    _overlay(root["delivered/body"], stored_rows, bodies)
-    pyramid = build_pyramid(np.stack([delivery.pixels for delivery in stored if delivery.pixels is not None]))
-    for side, pixels in pyramid.items():
-        _overlay(root[LEVEL[side].path], stored_rows, pixels)
+    _overlay(root["delivered/body"], rows, bodies)
+    pixels = [one.pixels if one.pixels is not None else judge_body(one.body).pixels for one in stored]
+    for side, level in build_pyramid(np.stack([one for one in pixels if one is not None])).items():
+        _overlay(root[LEVEL[side].path], rows, level)
+    return True
 
 
 def _overlay(array: Any, rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> None:
@@ -202,16 +318,20 @@ def _overlay(array: Any, rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) 
     array[first:last] = held
 
 
-def _state_of(deliveries: Sequence[Delivery], scales_arcsec: npt.NDArray[np.float64]) -> dict[str, npt.NDArray[Any]]:
-    digests = [hashlib.sha256(one.body).digest() if one.reason is Reason.NONE else bytes(32) for one in deliveries]
+def _state_of(one: FilledBlock) -> dict[str, npt.NDArray[Any]]:
+    deliveries = one.settled.deliveries
+    before = one.attempts[one.settled.rows - one.settled.job.block.start].astype(np.int64)
+    attempts = before + [delivery.attempts for delivery in deliveries]
     values = {
         "status": [Status.STORED if one.reason is Reason.NONE else Status.QUARANTINED for one in deliveries],
         "reason": [one.reason for one in deliveries],
-        "attempts": [one.attempts for one in deliveries],
+        "attempts": np.minimum(attempts, _MAX_ATTEMPTS),
         "http_status": [one.http_status for one in deliveries],
-        "pixel_scale": scales_arcsec,
-        "body_length": [len(one.body) if one.reason is Reason.NONE else 0 for one in deliveries],
-        "body_sha256": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32),
+        "pixel_scale": one.settled.scales_arcsec,
+        "body_length": [len(one.body) for one in deliveries],
+        "body_sha256": np.frombuffer(b"".join(one.digest or bytes(32) for one in deliveries), dtype=np.uint8).reshape(
+            -1, 32
+        ),
     }
     dtypes = {column.name: column.dtype for column in STATE_COLUMNS}
     return {name: np.asarray(column, dtype=dtypes[name]) for name, column in values.items()}

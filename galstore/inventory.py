@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from galstore.commits import stored_bytes
 from galstore.reader import Counts, Cube
-from schemas.cube import LEVEL, SCHEMA_VERSION
+from schemas.cube import LEVEL, SCHEMA_VERSION, Listing
 from schemas.cutouts import Reason, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The contents of one snapshot; `bytes_on_disk` counts every snapshot that the folder holds."""
+    """The contents of one snapshot; `bytes_stored` counts every snapshot that the folder holds."""
 
     path: str
     survey: str
@@ -24,11 +24,13 @@ class Inventory:
     scale_arcsec_per_px: float
     counts: Counts
     quarantined_by_reason: dict[str, int]
+    rejected_by_catalog: dict[str, int]
+    n_vanished: int
     catalogs: tuple[dict[str, Any], ...]
     levels: dict[int, dict[str, Any]]
     models: tuple[str, ...]
     snapshot_id: str
-    bytes_on_disk: int
+    bytes_stored: int
     schema_version: int
     versions: dict[str, str]
 
@@ -46,6 +48,7 @@ def take_inventory(cube: Cube) -> Inventory:
     catalogs = [
         {**entry, "n_registered": int(n)} for entry, n in zip(cube.attributes["catalogs"], of_catalog, strict=False)
     ]
+    rejected = cube.read_rejected()
     return Inventory(
         path=cube.path,
         survey=str(cube.attributes["survey"]),
@@ -53,6 +56,8 @@ def take_inventory(cube: Cube) -> Inventory:
         scale_arcsec_per_px=cube.scale.arcsec_per_px,
         counts=cube.counts(),
         quarantined_by_reason={Reason(code).name.lower(): int(n) for code, n in zip(codes, tally, strict=True)},
+        rejected_by_catalog={str(name): int(n) for name, n in rejected["catalog"].value_counts().items()},
+        n_vanished=int(np.count_nonzero(cube.read_state("listing") == Listing.VANISHED)),
         catalogs=tuple(catalogs),
         levels={
             side: {"shape": list(cube.array(level.path).shape), "dtype": level.dtype, "chunk_rows": level.chunk_rows}
@@ -60,7 +65,7 @@ def take_inventory(cube: Cube) -> Inventory:
         },
         models=cube.group_names("predictions"),
         snapshot_id=cube.snapshot_id,
-        bytes_on_disk=sum(file.stat().st_size for file in Path(cube.path).rglob("*") if file.is_file()),
+        bytes_stored=stored_bytes(cube.path),
         schema_version=SCHEMA_VERSION,
         versions={name: version(name) for name in ("galstore", "zarr", "icechunk", "numcodecs")},
     )

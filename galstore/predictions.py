@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import zarr
 
-from galstore.commits import transaction
+from galstore.commits import commit
 from galstore.cube import ensure_prediction_arrays
 from galstore.reader import Cube
 from schemas.catalog import COLUMN
@@ -45,13 +46,16 @@ def write_predictions(
     attributes
         Kept with the group when it is created: target, units, network, snapshot that was read.
     """
-    metadata = {"operation": "predict", "model": model_id, "n_objects": int(rows.size)}
-    with transaction(path, f"predict with {model_id}", metadata) as session:
+
+    def write(session: icechunk.Session) -> None:
         root = zarr.open_group(session.store, mode="a")
         ensure_prediction_arrays(root, model_id, attributes)
         for column in PREDICTION_COLUMNS:
             target: Any = root[f"predictions/{model_id}/{column.name}"]
             target.oindex[rows] = np.asarray(values[column.name], dtype=np.float32)
+
+    metadata = {"operation": "predict", "model": model_id, "n_objects": int(rows.size)}
+    commit(path, write, message=f"predict with {model_id}", metadata=metadata)
 
 
 def read_predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:

@@ -15,9 +15,13 @@ import zarr
 
 from galstore.blocks import blocks_with
 from galstore.commits import BRANCH, open_repository
-from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, SCHEMA_VERSION, STATE_COLUMNS
+from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
+from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
+
+TEXT_COLUMNS = tuple(column.name for column in REJECTED_COLUMNS if column.width > 1)
+"""Columns of the rejected rows that hold UTF-8, padded with zeros."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +106,22 @@ class Cube:
         if name not in known:
             raise StoreError(f"label {name!r} is not in view {view!r}: choose one of {', '.join(sorted(known))}")
         return np.asarray(self.array(f"labels/{view}/{name}")[:], dtype=np.float64)
+
+    def read_label_versions(self, view: str = LABEL_VIEW) -> list[dict[str, Any]]:
+        """Versions of a label view, oldest first; each but the first names the snapshot that it `supersedes`."""
+        return list(self._root[f"labels/{view}"].attrs["versions"])  # type: ignore[arg-type]
+
+    def read_rejected(self) -> pd.DataFrame:
+        """Rows of the catalogs that were not registered: `catalog` (name) and `REJECTED_TABLE_COLUMNS`."""
+        raw = {column.name: np.asarray(self.array(f"rejected/{column.name}")[:]) for column in REJECTED_COLUMNS}
+        names = [str(entry["name"]) for entry in self.attributes["catalogs"]]
+        table = {
+            "catalog": [names[index] for index in raw["catalog"]],
+            "row": raw["row"],
+            "reason": [RejectReason(code).name.lower() for code in raw["reason"]],
+            **{name: [text.tobytes().rstrip(b"\0").decode() for text in raw[name]] for name in TEXT_COLUMNS},
+        }
+        return pd.DataFrame(table)[["catalog", *REJECTED_TABLE_COLUMNS]]
 
     def counts(self) -> Counts:
         tally = np.bincount(self.read_state("status"), minlength=len(Status))

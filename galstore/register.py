@@ -1,37 +1,55 @@
-"""Registering: a catalog's new objects get their rows, once; cutouts come later."""
+"""Registering: a catalog's new objects get their rows, once; cutouts come later.
+
+Every delivery of a catalog is compared with what the cube holds: new objects are appended, changed labels become a new
+version of the label view, rows that cannot be kept are listed with their reason, and objects that a whole delivery no
+longer has are flagged as vanished. Each page is one commit, and a last one closes the delivery; a delivery that brings
+nothing new commits nothing.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import icechunk
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import zarr
 
 from galstore.catalog import PreparedCatalog, prepare_catalog
-from galstore.commits import transaction
+from galstore.commits import commit
 from galstore.cube import lengthen
+from galstore.labels import keep_label_versions, update_labels
 from galstore.services.catalogfile import read_catalog_file
 from galstore.services.skyserver import SkyServer, count_catalog, query_catalog
 from schemas.catalog import CATALOG_COLUMNS, LABEL_COLUMNS
-from schemas.cube import LABEL_VIEW
+from schemas.cube import LABEL_VIEW, REJECTED_COLUMNS, Listing
 from schemas.errors import CatalogError, ServiceError
+from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
 from schemas.selection import QUERY_COLUMNS, Selection
+
+
+def _no_rows() -> pd.DataFrame:
+    return pd.DataFrame(columns=list(REJECTED_TABLE_COLUMNS))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What registering a catalog, or pages of it, did: `n_delivered = n_new + n_known + n_rejected`."""
+    """What registering a catalog, or pages of it, did: `n_delivered = n_new + n_known + n_rejected`.
+
+    `n_relabelled` of the known ones got other labels; `n_vanished` objects are in the cube and no longer in the
+    catalog.
+    """
 
     n_new: int = 0
     n_known: int = 0
-    rejected: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=["row", "object_id", "column", "reason"])
-    )
+    n_relabelled: int = 0
+    n_vanished: int = 0
+    rejected: pd.DataFrame = field(default_factory=_no_rows)
     ignored_columns: tuple[str, ...] = ()
 
     @property
@@ -44,8 +62,8 @@ class Registration:
 
     @property
     def rejected_by_reason(self) -> dict[str, int]:
-        """Rejected rows by column and kind of reason."""
-        kinds = self.rejected["column"] + " " + self.rejected["reason"].str.split(":").str[0]
+        """Rejected rows by column and reason."""
+        kinds = self.rejected["column"] + " " + self.rejected["reason"]
         return {str(kind): int(n) for kind, n in kinds.value_counts().items()}
 
     def __add__(self, other: Registration) -> Registration:
@@ -53,9 +71,33 @@ class Registration:
         return Registration(
             n_new=self.n_new + other.n_new,
             n_known=self.n_known + other.n_known,
+            n_relabelled=self.n_relabelled + other.n_relabelled,
+            n_vanished=self.n_vanished + other.n_vanished,
             rejected=rejected.reset_index(drop=True),
             ignored_columns=tuple(dict.fromkeys((*self.ignored_columns, *other.ignored_columns))),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One delivery of a catalog.
+
+    Attributes
+    ----------
+    catalog
+        Name of the catalog, kept once in the cube's `catalogs` and by index for each object.
+    provenance
+        Where it came from (service, selection, file, hash), kept with its name.
+    whole
+        It has every row of the catalog, so that objects which it lacks have vanished.
+    run_id
+        Label changes of one run make one version of the label view.
+    """
+
+    catalog: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    whole: bool = False
+    run_id: str = ""
 
 
 def register_survey(
@@ -67,8 +109,9 @@ def register_survey(
     columns: Sequence[str] | None = None,
     limit: int = 0,
     page_rows: int = 50_000,
+    run_id: str = "",
 ) -> Registration:
-    """Query a survey's catalog page by page and register what is new, one commit a page.
+    """Query a survey's catalog page by page and register it.
 
     Parameters
     ----------
@@ -88,25 +131,18 @@ def register_survey(
     """
     wanted = tuple(columns) if columns is not None else tuple(QUERY_COLUMNS)
     provenance = {"service": service.base_url, "data_release": service.data_release, "selection": selection.name}
-    done = Registration()
-    for page in query_catalog(service, selection, columns=wanted, limit=limit, page_rows=page_rows):
-        prepared = prepare_catalog(page, origin=f"the catalog of {survey}")
-        done += _register_prepared(path, prepared, catalog=survey, provenance=provenance)
+    delivery = Delivery(catalog=survey, provenance=provenance, whole=not limit, run_id=run_id)
     n_counted = count_catalog(service, selection)
     n_expected = min(limit, n_counted) if limit else n_counted
-    if done.n_delivered < n_expected:
-        raise ServiceError(
-            f"the survey at {service.base_url} counts {n_expected} rows but delivered {done.n_delivered}: it cuts long "
-            "answers silently; lower survey.page_rows and run again"
-        )
     if n_expected == 0:
         raise CatalogError(
             f"the catalog of {survey} has no rows under selection '{selection.name}': check survey.selection"
         )
-    return done
+    pages = query_catalog(service, selection, columns=wanted, limit=limit, page_rows=page_rows)
+    return _register_pages(path, delivery, pages, origin=f"the catalog of {survey}", n_expected=n_expected)
 
 
-def register_file(path: str, catalog: Path) -> tuple[Registration, pd.DataFrame]:
+def register_file(path: str, catalog: Path, *, run_id: str = "") -> tuple[Registration, pd.DataFrame]:
     """Register a user's catalog file.
 
     Returns
@@ -116,67 +152,179 @@ def register_file(path: str, catalog: Path) -> tuple[Registration, pd.DataFrame]
     DataFrame
         object_id, ra, dec of the rows that are kept, in the order of the file.
     """
-    prepared = prepare_catalog(read_catalog_file(catalog), origin=str(catalog))
     provenance = {"file": catalog.name, "sha256": hashlib.sha256(catalog.read_bytes()).hexdigest()}
-    done = _register_prepared(path, prepared, catalog=catalog.stem, provenance=provenance)
-    return done, prepared.rows[["object_id", "ra", "dec"]]
+    delivery = Delivery(catalog=catalog.stem, provenance=provenance, whole=True, run_id=run_id)
+    frame = read_catalog_file(catalog)
+    done = _register_pages(path, delivery, [frame], origin=str(catalog))
+    kept = prepare_catalog(frame, origin=str(catalog)).rows
+    return done, kept[["object_id", "ra", "dec"]]
 
 
-def _register_prepared(
-    path: str, prepared: PreparedCatalog, *, catalog: str, provenance: Mapping[str, Any]
+def _register_pages(
+    path: str, delivery: Delivery, pages: Iterable[pd.DataFrame], *, origin: str, n_expected: int | None = None
 ) -> Registration:
-    n_new = append_objects(path, prepared.rows, catalog=catalog, provenance=provenance)
-    return Registration(
-        n_new=n_new,
-        n_known=len(prepared.rows) - n_new,
-        rejected=prepared.rejected,
-        ignored_columns=prepared.ignored_columns,
-    )
+    done, first_row = Registration(), 0
+    listed = _Listed()
+    for page in pages:
+        prepared = prepare_catalog(page, origin=origin, first_row=first_row)
+        first_row += len(page)
+        done += register_page(path, delivery, prepared, listed)
+    if n_expected is not None and done.n_delivered < n_expected:
+        raise ServiceError(
+            f"{origin} counts {n_expected} rows but delivered {done.n_delivered}: the service cuts long answers "
+            "silently; lower survey.page_rows and run again"
+        )
+    n_vanished = close_delivery(path, delivery, done.rejected, listed)
+    keep_label_versions(path)
+    return done + Registration(n_vanished=n_vanished)
 
 
-def append_objects(path: str, rows: pd.DataFrame, *, catalog: str, provenance: Mapping[str, Any]) -> int:
-    """Append the objects that the cube does not hold yet, in one commit; the others keep their rows as they are.
+class _Listed:
+    """Which rows of the cube a delivery had so far: one byte an object."""
+
+    def __init__(self) -> None:
+        self.rows = np.zeros(0, dtype=bool)
+
+    def seen(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Which of some rows an earlier page had; -1 is none."""
+        inside = (rows >= 0) & (rows < self.rows.size)
+        return np.asarray(inside & self.rows[np.where(inside, rows, 0)] if self.rows.size else inside & False)
+
+    def add(self, rows: npt.NDArray[np.int64]) -> None:
+        if rows.size and rows.max() >= self.rows.size:
+            self.rows = np.concatenate([self.rows, np.zeros(int(rows.max()) + 1 - self.rows.size, dtype=bool)])
+        self.rows[rows] = True
+
+
+def register_page(
+    path: str, delivery: Delivery, prepared: PreparedCatalog, listed: _Listed | None = None
+) -> Registration:
+    """Register one page of a delivery, in one commit: new objects are appended, changed labels updated.
+
+    Everything else that the cube knows of an object stays as it was delivered first.
 
     Parameters
     ----------
     path
-        Folder of the cube.
-    rows
-        Rows of a prepared catalog: `object_id` unique, types as `schemas.catalog` has them.
-    catalog
-        Name of the catalog, kept once in the cube's `catalogs` and by index for each object.
-    provenance
-        Where the catalog came from (service, selection, file, hash), kept with its name.
-
-    Returns
-    -------
-    int
-        How many were new.
+        Place of the cube.
+    delivery
+        Which delivery the page belongs to.
+    prepared
+        The page.
+    listed
+        The rows that earlier pages had; this page's are added. A row that comes again is rejected.
     """
-    with transaction(path, f"register {catalog}", {"operation": "register", "catalog": catalog}) as session:
+    listed = listed or _Listed()
+
+    def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], Registration]:
         root = zarr.open_group(session.store, mode="a")
-        known = np.asarray(_array(root, "catalog/object_id")[:])
-        new = rows[~rows["object_id"].isin(known)]
-        if new.empty:
+        known = pd.Index(np.asarray(_array(root, "catalog/object_id")[:]))
+        rows = np.asarray(known.get_indexer(pd.Index(prepared.rows["object_id"])), dtype=np.int64)
+        again = listed.seen(rows)
+        is_new = rows < 0
+        n_new = int(is_new.sum())
+        if n_new:
+            _append(root, prepared.rows[is_new], delivery, first=known.size)
+            rows[is_new] = known.size + np.arange(n_new)
+        old = ~is_new & ~again
+        _relist(root, rows[old])
+        n_relabelled = update_labels(session, root, rows[old], prepared.rows[old], run_id=delivery.run_id)
+        repeated = _as_repeated(prepared, again)
+        return rows, Registration(
+            n_new=n_new,
+            n_known=int(old.sum()),
+            n_relabelled=n_relabelled,
+            rejected=pd.concat([part for part in (prepared.rejected, repeated) if len(part)] or [_no_rows()]),
+            ignored_columns=prepared.ignored_columns,
+        )
+
+    metadata = {"operation": "register", "catalog": delivery.catalog, "run": delivery.run_id}
+    rows, registration = commit(path, write, message=f"register {delivery.catalog}", metadata=metadata)
+    listed.add(rows)
+    return registration
+
+
+def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, listed: _Listed) -> int:
+    """Keep the list of rejected rows, and flag what a whole delivery no longer has; returns how many are flagged."""
+
+    def write(session: icechunk.Session) -> int:
+        root = zarr.open_group(session.store, mode="a")
+        index = _catalog_index(root, delivery)
+        _replace_rejected(root, index, rejected)
+        if not delivery.whole:
             return 0
-        first, last = known.size, known.size + len(new)
-        lengthen(root, last)
-        _array(root, "state/catalog")[first:last] = _catalog_index(root, catalog, provenance)
-        for group, names in (("catalog", ("object_id", *CATALOG_COLUMNS)), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
-            for name in names:
-                if name in new:
-                    _array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()
-    return len(new)
+        ours = np.asarray(_array(root, "state/catalog")[:]) == index
+        in_delivery = np.zeros(ours.size, dtype=bool)
+        in_delivery[: listed.rows.size] = listed.rows
+        column = _array(root, "state/listing")
+        vanished = np.flatnonzero(ours & ~in_delivery)
+        newly = vanished[np.asarray(column.oindex[vanished]) != Listing.VANISHED]
+        if newly.size:
+            column.oindex[newly] = Listing.VANISHED
+        return int(vanished.size)
+
+    metadata = {"operation": "close delivery", "catalog": delivery.catalog, "run": delivery.run_id}
+    return commit(path, write, message=f"close delivery of {delivery.catalog}", metadata=metadata)
+
+
+def _append(root: zarr.Group, new: pd.DataFrame, delivery: Delivery, *, first: int) -> None:
+    last = first + len(new)
+    lengthen(root, last)
+    _array(root, "state/catalog")[first:last] = _catalog_index(root, delivery)
+    for group, names in (("catalog", ("object_id", *CATALOG_COLUMNS)), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
+        for name in names:
+            if name in new:
+                _array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()
+
+
+def _relist(root: zarr.Group, rows: npt.NDArray[np.int64]) -> None:
+    column = _array(root, "state/listing")
+    back = rows[np.asarray(column.oindex[rows]) == Listing.VANISHED] if rows.size else rows
+    if back.size:
+        column.oindex[np.sort(back)] = Listing.LISTED
+
+
+def _as_repeated(prepared: PreparedCatalog, again: npt.NDArray[np.bool_]) -> pd.DataFrame:
+    ids = prepared.rows.loc[again, "object_id"].astype(str)
+    reason = RejectReason.REPEATED_ID.name.lower()
+    return pd.DataFrame({"row": -1, "object_id": ids, "column": "object_id", "reason": reason, "value": ids})
+
+
+def _replace_rejected(root: zarr.Group, catalog: int, rejected: pd.DataFrame) -> None:
+    held = {column.name: np.asarray(_array(root, f"rejected/{column.name}")[:]) for column in REJECTED_COLUMNS}
+    ours = held["catalog"] == catalog
+    new: dict[str, npt.NDArray[Any]] = {
+        "catalog": np.full(len(rejected), catalog),
+        "row": rejected["row"].to_numpy(dtype=np.int64),
+        "reason": np.array([RejectReason[name.upper()] for name in rejected["reason"]], dtype=np.uint8),
+        **{name: _packed(rejected[name], held[name].shape[1]) for name in ("object_id", "column", "value")},
+    }
+    if all(np.array_equal(held[name][ours], new[name]) for name in new):
+        return
+    for name, values in new.items():
+        array = _array(root, f"rejected/{name}")
+        merged = np.concatenate([held[name][~ours], values.astype(array.dtype)])
+        array.resize(merged.shape)
+        array[:] = merged
+
+
+def _packed(texts: pd.Series[Any], width: int) -> npt.NDArray[np.uint8]:
+    packed = np.zeros((len(texts), width), dtype=np.uint8)
+    for padded, text in zip(packed, texts, strict=True):
+        # cut between characters, not inside one
+        raw = str(text).encode()[:width].decode(errors="ignore").encode()
+        padded[: len(raw)] = np.frombuffer(raw, dtype=np.uint8)
+    return packed
 
 
 def _array(root: zarr.Group, name: str) -> Any:
     return root[name]
 
 
-def _catalog_index(root: zarr.Group, catalog: str, provenance: Mapping[str, Any]) -> int:
+def _catalog_index(root: zarr.Group, delivery: Delivery) -> int:
     catalogs: Any = root.attrs["catalogs"]
     names = [entry["name"] for entry in catalogs]
-    if catalog not in names:
-        root.attrs["catalogs"] = [*catalogs, {"name": catalog, **provenance}]
+    if delivery.catalog not in names:
+        root.attrs["catalogs"] = [*catalogs, {"name": delivery.catalog, **delivery.provenance}]
         return len(names)
-    return names.index(catalog)
+    return names.index(delivery.catalog)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from schemas.cutouts import SIDE_PX, Reason, Status
+from schemas.rejections import RejectReason
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 BLOCK_ROWS = 1024
 """Rows of one block, the unit of work: a killed task repeats half a minute of downloads, not ten."""
@@ -60,9 +61,16 @@ LEVEL = {
 """Every level by its side. Chunks divide blocks, so that two tasks never touch one chunk."""
 
 
+class Listing(IntEnum):
+    """Whether an object's catalog still has it. What has vanished keeps its row, its image and its flag."""
+
+    LISTED = 0
+    VANISHED = 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateColumn:
-    """One array of `/state`: what is known about each object's cutout."""
+    """One array of `/state` (what is known about each object) or `/rejected` (about each row that got no object)."""
 
     name: str
     dtype: str
@@ -80,6 +88,7 @@ STATE_COLUMNS = (
     StateColumn(name="attempts", dtype="uint16", fill=0, description="Requests that the cutout took"),
     StateColumn(name="http_status", dtype="uint16", fill=0, description="Last HTTP status; 0 = no answer came"),
     StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
+    StateColumn(name="listing", dtype="uint8", fill=Listing.LISTED, flags=Listing, description="In its catalog?"),
     StateColumn(
         name="pixel_scale", dtype="float32", fill=float("nan"), unit="arcsec.pixel**-1",
         description="Scale at which the 128 px image was asked for; NaN = the service's own",
@@ -88,6 +97,16 @@ STATE_COLUMNS = (
     StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the delivered body"),
 )  # fmt: skip
 """Written by the committer alone, with the commit that brings the pixels."""
+
+REJECTED_COLUMNS = (
+    StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
+    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the delivered catalog, from 0"),
+    StateColumn(name="object_id", dtype="uint8", fill=0, width=32, description="Object id as delivered, UTF-8"),
+    StateColumn(name="column", dtype="uint8", fill=0, width=32, description="Column at fault, UTF-8"),
+    StateColumn(name="reason", dtype="uint8", fill=0, flags=RejectReason, description="Why the row cannot be kept"),
+    StateColumn(name="value", dtype="uint8", fill=0, width=64, description="The value at fault as delivered, UTF-8"),
+)
+"""Rows of catalogs that were not registered, as of the last whole delivery of each catalog."""
 
 LABEL_VIEW = "galspec"
 """Name of the label view that a survey's catalog brings: MPA-JHU metallicity, mass and star formation rate."""

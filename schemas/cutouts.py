@@ -27,13 +27,13 @@ class Status(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a cutout was quarantined (`/state/reason`); 0 where it was not."""
+    """Why a cutout was quarantined (`/state/reason`); 0 where it was not. Numbers are for life: cubes keep them."""
 
     NONE = 0
     OUT_OF_FOOTPRINT = 1
     """404, or 200 with the service's black tile."""
     NOT_A_JPEG = 2
-    """An HTML page, a text, or other bytes where a JPEG should be."""
+    """Bytes that are neither a JPEG nor a page nor a text."""
     TRUNCATED = 3
     """A JPEG that stops before its end."""
     WRONG_SIZE = 4
@@ -43,9 +43,58 @@ class Reason(IntEnum):
     TOO_LARGE = 6
     """More bytes than the cube keeps for one cutout."""
     CLIENT_ERROR = 7
-    """A 4xx other than 404 and 429: the request itself is refused."""
+    """A 4xx other than 404, 408 and 429: the request itself is refused."""
     SERVICE_ERROR = 8
-    """429, 5xx, time-outs and broken connections that outlasted every retry."""
+    """A 5xx or 408 that outlasted every retry."""
+    TOO_MANY_REQUESTS = 9
+    """A 429 that outlasted every retry."""
+    CONNECT_TIMEOUT = 10
+    """No connection within the limit."""
+    READ_TIMEOUT = 11
+    """A connection, but no whole answer within the limit."""
+    CONNECTION_LOST = 12
+    """Refused, reset, or closed before the whole answer was there."""
+    HTML_PAGE = 13
+    """200 with an HTML page."""
+    ERROR_MESSAGE = 14
+    """200 with a text or JSON in place of an image, such as `error_message` or "no such layer"."""
+    TRAILING_BYTES = 15
+    """A whole JPEG with further bytes behind its end."""
+    REPEATED_BODY = 16
+    """The very bytes of an object elsewhere on the sky: a cache that is stuck."""
+    DECOMPRESSION_BOMB = 17
+    """A JPEG whose header claims more pixels than the service ever sends."""
+
+
+PASSING_REASONS = frozenset(
+    {
+        Reason.NOT_A_JPEG,
+        Reason.TRUNCATED,
+        Reason.SERVICE_ERROR,
+        Reason.TOO_MANY_REQUESTS,
+        Reason.CONNECT_TIMEOUT,
+        Reason.READ_TIMEOUT,
+        Reason.CONNECTION_LOST,
+        Reason.HTML_PAGE,
+        Reason.ERROR_MESSAGE,
+        Reason.TRAILING_BYTES,
+        Reason.REPEATED_BODY,
+    }
+)
+"""Faults that may be gone at the next attempt; the others are the object's own, and asking again is rude."""
+
+DOWN_REASONS = frozenset(
+    {
+        Reason.SERVICE_ERROR,
+        Reason.TOO_MANY_REQUESTS,
+        Reason.CONNECT_TIMEOUT,
+        Reason.READ_TIMEOUT,
+        Reason.CONNECTION_LOST,
+        Reason.HTML_PAGE,
+        Reason.ERROR_MESSAGE,
+    }
+)
+"""Faults of the service rather than of one object: many of them in a row open the circuit breaker."""
 
 
 class ScaleRule(StrEnum):

@@ -14,6 +14,14 @@ class ServiceError(GalstoreError, ConnectionError):
     """A survey service did not answer as it should; trying again may help."""
 
 
+class ServiceDownError(ServiceError):
+    """A service fails for one object after the other; the run stops instead of quarantining the survey."""
+
+
+class StoreBusyError(ServiceError, TimeoutError):
+    """Other writers kept the cube busy for longer than this one waits; trying again may help."""
+
+
 class ContractError(GalstoreError, ValueError):
     """The input breaks a contract; the message says what was got, what was expected and what to do."""
 

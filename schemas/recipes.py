@@ -46,20 +46,60 @@ class SurveySection(Section):
     columns: tuple[str, ...] | None = Field(None, description="Columns asked for; all of the paper's query by default")
     limit: Annotated[int, Field(ge=0)] = Field(0, description="At most so many objects; 0 = all")
     page_rows: Annotated[int, Field(ge=1, le=500_000)] = 50_000
-    requests_per_second: Annotated[float, Field(gt=0)] = 25.0
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    requests_per_second: Annotated[float, Field(gt=0)] = Field(25.0, description="Of all workers together")
+    concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
+        8, description="Requests under way, of all workers together"
+    )
+    connect_timeout_s: Annotated[float, Field(gt=0)] = 10.0
+    read_timeout_s: Annotated[float, Field(gt=0)] = 30.0
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
+    retry_budget_s: Annotated[float, Field(gt=0)] = Field(300.0, description="No retry of an object starts later")
+    breaker_failures: Annotated[int, Field(ge=1)] = Field(20, description="Objects that fail in a row end the run")
 
 
 class FaultSection(Section):
     """Share of cutout answers that the emulator spoils, each kind between 0 and 1."""
 
-    too_many_requests: Annotated[float, Field(ge=0, le=1)] = 0.0
-    server_error: Annotated[float, Field(ge=0, le=1)] = 0.0
-    outage_page: Annotated[float, Field(ge=0, le=1)] = 0.0
-    truncated: Annotated[float, Field(ge=0, le=1)] = 0.0
-    out_of_footprint: Annotated[float, Field(ge=0, le=1)] = 0.0
+    too_many_requests: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="429 with Retry-After, in seconds or as a date"
+    )
+    server_error: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="500 whose body is a JPEG")
+    outage_page: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="503 with an HTML page")
+    truncated: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="200 with half of the JPEG")
+    out_of_footprint: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="404 with a black JPEG; lasting")
+    black_tile: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with that black JPEG, as older releases answer; lasting"
+    )
+    flat_tile: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="200 with a tile of one colour; lasting")
+    html_page: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="200 with an HTML page")
+    error_message: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with a text: error_message as CSV or JSON"
+    )
+    wrong_size: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with an image of half the width and height"
+    )
+    not_a_jpeg: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="200 with a PNG")
+    bomb: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with a small JPEG that claims 30,000 x 30,000 pixels"
+    )
+    read_timeout: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="No answer until the client hangs up")
+    connect_timeout: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="307 to an address where no connection comes about"
+    )
+    connection_reset: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="The connection is reset instead of an answer"
+    )
+    trailing_bytes: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with the JPEG and bytes behind its end"
+    )
+    stuck_cache: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="200 with the image that another object got last"
+    )
+    client_error: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="400 with JSON; lasting")
+    lasting: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0, description="Share of the spoiled objects, of the kinds that may pass, whose fault never does"
+    )
+    retry_after_s: Annotated[int, Field(ge=0)] = Field(1, description="What Retry-After asks for, seconds")
 
 
 class RehearsalSection(Section):

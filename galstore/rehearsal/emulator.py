@@ -94,8 +94,9 @@ def build_app(
     async def tell_log(_: web.Request) -> web.Response:
         return web.json_response(log.as_json())
 
-    async def release_queries(_: web.Application) -> None:
+    async def release(_: web.Application) -> None:
         queries.close()
+        cutouts.close()
 
     app = web.Application()
     app.add_routes(
@@ -106,7 +107,7 @@ def build_app(
             web.get("/rehearsal/log", tell_log),
         ]
     )
-    app.on_cleanup.append(release_queries)
+    app.on_cleanup.append(release)
     return app
 
 

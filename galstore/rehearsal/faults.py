@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -16,10 +17,14 @@ SECOND_TIME_SHARE = 0.25
 
 
 class Fault(StrEnum):
-    """How an answer is spoiled; the names are the keys of `FaultSection`."""
+    """How an answer is spoiled; the names are the keys of `FaultSection`.
+
+    New kinds go to the end: a plan gives each kind a range of the unit interval in this order, and the objects that
+    meet a kind must not change with kinds that nobody asked for.
+    """
 
     TOO_MANY_REQUESTS = "too_many_requests"
-    """429 with Retry-After."""
+    """429 with Retry-After: in seconds for objects with an even id, as a date for the others."""
     SERVER_ERROR = "server_error"
     """500 whose body is a JPEG."""
     OUTAGE_PAGE = "outage_page"
@@ -28,6 +33,49 @@ class Fault(StrEnum):
     """200 with the first half of the JPEG."""
     OUT_OF_FOOTPRINT = "out_of_footprint"
     """404 with a black JPEG, at every attempt: the object lies outside the imaging."""
+    BLACK_TILE = "black_tile"
+    """200 with that black JPEG, at every attempt: what older releases answer outside the imaging."""
+    FLAT_TILE = "flat_tile"
+    """200 with a JPEG of one colour, at every attempt: what the Legacy Surveys viewer answers without coverage."""
+    HTML_PAGE = "html_page"
+    """200 with an HTML page."""
+    ERROR_MESSAGE = "error_message"
+    """200 with SkyServer's error_message: as CSV for objects with an even id, as JSON for the others."""
+    WRONG_SIZE = "wrong_size"
+    """200 with the JPEG's upper left quarter."""
+    NOT_A_JPEG = "not_a_jpeg"
+    """200 with a PNG that is announced as a JPEG."""
+    BOMB = "bomb"
+    """200 with a small JPEG whose header claims 30,000 x 30,000 pixels."""
+    READ_TIMEOUT = "read_timeout"
+    """No answer, for as long as the client waits for one."""
+    CONNECT_TIMEOUT = "connect_timeout"
+    """307 to a port of the emulator's that takes no connections and refuses none."""
+    CONNECTION_RESET = "connection_reset"
+    """A reset connection (RST) in place of an answer."""
+    TRAILING_BYTES = "trailing_bytes"
+    """200 with the JPEG and further bytes behind its end."""
+    STUCK_CACHE = "stuck_cache"
+    """200 with the image that was last delivered well for another object, if there is one yet."""
+    CLIENT_ERROR = "client_error"
+    """400 with JSON, at every attempt."""
+
+
+ALWAYS_LASTING = frozenset({Fault.OUT_OF_FOOTPRINT, Fault.BLACK_TILE, Fault.FLAT_TILE, Fault.CLIENT_ERROR})
+"""Faults that are the object's own; the others last for the share `FaultSection.lasting` of the objects they meet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What is in store for an object: its first `n_spoiled` answers are spoiled, or all of them where it `lasts`."""
+
+    fault: Fault | None = None
+    n_spoiled: int = 0
+    lasts: bool = False
+
+    def at(self, attempt: int) -> Fault | None:
+        """The fault of the `attempt`-th answer (from 1); None where it is good."""
+        return self.fault if self.lasts or attempt <= self.n_spoiled else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,18 +109,49 @@ class FaultPlan:
         if total > 1 + 1e-9:
             raise ContractError(f"the shares of faults add up to {total:g}, at most 1 is possible: lower some of them")
 
-    def fault(self, object_id: int, *, attempt: int) -> Fault | None:
-        """What happens to the `attempt`-th request (from 1) for an object; None where it is answered well."""
+    def fate(self, object_id: int) -> Fate:
+        """What is in store for an object."""
         if not any(getattr(self.section, fault) for fault in Fault):
-            return None
-        fate, endurance = np.random.default_rng((self.seed, object_id)).random(2)
+            return Fate()
+        draw, endurance, permanence = np.random.default_rng((self.seed, object_id)).random(3)
         bound = 0.0
         for fault in Fault:
             bound += getattr(self.section, fault)
-            if fate < bound:
-                spoiled = 2 if endurance < SECOND_TIME_SHARE else 1
-                return fault if fault is Fault.OUT_OF_FOOTPRINT or attempt <= spoiled else None
-        return None
+            if draw < bound:
+                return Fate(
+                    fault=fault,
+                    n_spoiled=2 if endurance < SECOND_TIME_SHARE else 1,
+                    lasts=bool(fault in ALWAYS_LASTING or permanence < self.section.lasting),
+                )
+        return Fate()
+
+    def fault(self, object_id: int, *, attempt: int) -> Fault | None:
+        """What happens to the `attempt`-th request (from 1) for an object; None where it is answered well."""
+        return self.fate(object_id).at(attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spoiled:
+    """One spoiled answer: whose, at which attempt, how, and whether all of its answers are.
+
+    `body_of` is the object whose image was sent by a stuck cache, else None.
+    """
+
+    object_id: int
+    attempt: int
+    fault: Fault
+    lasts: bool
+    body_of: int | None = None
+
+    def as_json(self) -> dict[str, object]:
+        other = {} if self.body_of is None else {"body_of": str(self.body_of)}
+        return {
+            "object_id": str(self.object_id),
+            "attempt": self.attempt,
+            "fault": str(self.fault),
+            "lasts": self.lasts,
+            **other,
+        }
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,8 +160,23 @@ class FaultLog:
 
     attempts: Counter[int] = field(default_factory=Counter)
     """Requests so far by object id."""
-    spoiled: list[tuple[int, int, Fault]] = field(default_factory=list)
-    """Object id, attempt and fault of every spoiled answer, in order."""
+    spoiled: list[Spoiled] = field(default_factory=list)
+    """Every spoiled answer, in order."""
+    arrivals: Counter[int] = field(default_factory=Counter)
+    """Cutout requests, whatever they asked for, by whole second of a monotonic clock."""
+    busiest_second: int = 0
+    """Most cutout requests that arrived within any one second."""
+    _last_second: deque[float] = field(default_factory=deque)
+
+    def note_arrival(self, now_s: float | None = None) -> None:
+        """Note that a cutout request arrived; `now_s` is the monotonic clock."""
+        now_s = time.monotonic() if now_s is None else now_s
+        self.arrivals[int(now_s)] += 1
+        window = self._last_second
+        window.append(now_s)
+        while window[0] <= now_s - 1:
+            window.popleft()
+        self.busiest_second = max(self.busiest_second, len(window))
 
     def count_attempt(self, object_id: int) -> int:
         """Note one more request for an object; returns the number of the attempt, from 1."""
@@ -90,13 +184,17 @@ class FaultLog:
         return self.attempts[object_id]
 
     def as_json(self) -> dict[str, object]:
-        """Counts and events; ids as strings, since JavaScript's numbers cannot hold them."""
+        """Counts and events; ids as strings, since JavaScript's numbers cannot hold them.
+
+        `arrivals` are counts by second from the first request on, `attempts` requests by object.
+        """
+        seconds = range(min(self.arrivals, default=0), max(self.arrivals, default=-1) + 1)
         return {
             "requests": self.attempts.total(),
             "objects": len(self.attempts),
-            "faults": Counter(str(fault) for _, _, fault in self.spoiled),
-            "spoiled": [
-                {"object_id": str(object_id), "attempt": attempt, "fault": str(fault)}
-                for object_id, attempt, fault in self.spoiled
-            ],
+            "attempts": {str(object_id): n for object_id, n in self.attempts.items()},
+            "arrivals": [self.arrivals[second] for second in seconds],
+            "busiest_second": self.busiest_second,
+            "faults": Counter(str(one.fault) for one in self.spoiled),
+            "spoiled": [one.as_json() for one in self.spoiled],
         }

@@ -2,173 +2,228 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 
 import aiohttp
-import numpy as np
-import numpy.typing as npt
-from aiolimiter import AsyncLimiter
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from yarl import URL
 
-from galstore.quality import judge_body
-from schemas.cutouts import Reason
-from schemas.errors import ServiceError
+from galstore.services.answers import CutoutRequest, Delivery
+from galstore.services.conversation import Conversation, Politeness
+from galstore.services.pacing import LocalPacer, Pacer
+from galstore.services.witness import LocalWitness, Witness, key_of
+from schemas.cutouts import DOWN_REASONS, Reason
+from schemas.errors import ServiceDownError
+
+__all__ = ["USER_AGENT", "Collected", "CutoutRequest", "Delivery", "Politeness", "collect_cutouts", "fetch_cutouts"]
 
 USER_AGENT = f"galstore/{version('galstore')} (survey ingest; python aiohttp)"
 
-PASSING_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
-LONGEST_WAIT_S = 60.0
 
+async def fetch_cutouts(
+    requests: Iterable[CutoutRequest],
+    politeness: Politeness,
+    pacer: Pacer | None = None,
+    *,
+    known_good: CutoutRequest | None = None,
+) -> AsyncIterator[Delivery]:
+    """Fetch cutouts concurrently; deliveries come in the order in which they settle, one for each request.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Politeness:
-    """How hard one process may press the service."""
+    Faults of the service (`DOWN_REASONS`) are held back until another object's answer shows that the service works.
+    Where `breaker_failures` of them pile up, an object that was answered well is asked for once more: those that fail
+    are the slowest to settle and so come in a row at the end of every call. Only if that fails too the breaker opens.
 
-    requests_per_second: float
-    concurrency: int
-    timeout_s: float
-    attempts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutoutRequest:
-    """One object's cutout: its row in the cube and what to ask for."""
-
-    row: int
-    url: str
-    params: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What became of one request.
-
-    `pixels` are counts, shape (128, 128, band), and `body` the delivered bytes, where `reason` is NONE.
-    `http_status` is the last one seen, 0 where no answer came.
-    """
-
-    row: int
-    reason: Reason
-    http_status: int
-    attempts: int
-    body: bytes = b""
-    pixels: npt.NDArray[np.uint8] | None = None
-
-
-class _PassingError(ServiceError):
-    """An answer that may be better next time."""
-
-    def __init__(self, delivery: Delivery, *, wait_s: float | None = None) -> None:
-        super().__init__(f"{delivery.reason.name} (status {delivery.http_status})")
-        self.delivery = delivery
-        self.wait_s = wait_s
-
-
-async def fetch_cutouts(requests: Iterable[CutoutRequest], politeness: Politeness) -> AsyncIterator[Delivery]:
-    """Fetch cutouts concurrently; deliveries come in the order in which they finish, one for each request.
+    An answer 429 or 503 with Retry-After holds up every request of this call until then, at most 60 s: it is said to
+    the client, not about the object.
 
     Parameters
     ----------
     requests
         What to ask for.
     politeness
-        Limits; `requests_per_second` counts retries too.
+        Limits.
+    pacer
+        Hands out the turns, to retries too; by default the rate is this call's own.
+    known_good
+        A request that the service answered well before. It tells failures from an outage where none of `requests` is
+        answered well.
+
+    Yields
+    ------
+    Delivery
+        An image, or the reason why there is none.
+
+    Raises
+    ------
+    ServiceDownError
+        The service is down: `breaker_failures` objects failed in a row, or all of `requests` did. What was not yielded
+        is not settled.
     """
-    # bursts of a tenth of a second at most: aiolimiter lets a whole period's allowance through at once
-    allowance = max(1.0, politeness.requests_per_second / 10)
-    limiter = AsyncLimiter(allowance, time_period=allowance / politeness.requests_per_second)
-    gate = asyncio.Semaphore(politeness.concurrency)
-    timeout = aiohttp.ClientTimeout(total=politeness.timeout_s)
-    connector = aiohttp.TCPConnector(limit=politeness.concurrency)
-    async with aiohttp.ClientSession(
-        timeout=timeout, connector=connector, headers={"User-Agent": USER_AGENT}
-    ) as session:
-
-        async def fetch(request: CutoutRequest) -> Delivery:
-            async with gate:
-                return await _fetch_until_settled(session, limiter, request, politeness.attempts)
-
-        tasks = [asyncio.create_task(fetch(request)) for request in requests]
-        try:
-            for finished in asyncio.as_completed(tasks):
-                yield await finished
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _fetch_until_settled(
-    session: aiohttp.ClientSession, limiter: AsyncLimiter, request: CutoutRequest, attempts: int
-) -> Delivery:
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(_PassingError), stop=stop_after_attempt(attempts), wait=_wait, reraise=True
+    # the slots limit the connections; waiting for one here would be taken for a connection that times out
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(
+        connect=politeness.connect_timeout_s,
+        sock_read=politeness.read_timeout_s,
+        total=politeness.connect_timeout_s + politeness.read_timeout_s,
     )
-    tried = 0
-    try:
-        async for attempt in retrying:
-            with attempt:
-                tried = attempt.retry_state.attempt_number
-                async with limiter:
-                    delivery = await _fetch_once(session, request)
-    except _PassingError as failure:
-        delivery = failure.delivery
-    return replace(delivery, attempts=tried)
+    # nobody packs a JPEG, and what is not unpacked cannot burst
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=timeout, headers=headers, auto_decompress=False
+    ) as http:
+        conversation = Conversation(http, politeness, pacer or LocalPacer(politeness.requests_per_second))
+        held: list[Delivery] = []
+        worked = False
+        async with aclosing(conversation.settle_all(requests)) as settled:
+            async for request, delivery in settled:
+                failed = delivery.reason in DOWN_REASONS
+                if failed:
+                    held.append(delivery)
+                    if len(held) < politeness.breaker_failures:
+                        continue
+                    if known_good is None or not await conversation.works_for(known_good):
+                        raise _down(request, held)
+                    worked = True
+                else:
+                    known_good, worked = request, True
+                for one in held:
+                    yield one
+                held.clear()
+                if not failed:
+                    yield delivery
+        if held and not worked and (known_good is None or not await conversation.works_for(known_good)):
+            raise _down(request, held)
+        for one in held:
+            yield one
 
 
-async def _fetch_once(session: aiohttp.ClientSession, request: CutoutRequest) -> Delivery:
-    def settled(reason: Reason, status: int) -> Delivery:
-        return Delivery(row=request.row, reason=reason, http_status=status, attempts=0)
-
-    try:
-        async with session.get(request.url, params=request.params) as response:
-            status = response.status
-            if status in PASSING_STATUSES:
-                wait_s = retry_after_s(response.headers.get("Retry-After"))
-                raise _PassingError(settled(Reason.SERVICE_ERROR, status), wait_s=wait_s)
-            body = await response.read()
-    except (TimeoutError, aiohttp.ClientError) as error:
-        raise _PassingError(settled(Reason.SERVICE_ERROR, 0)) from error
-    if status == 404:
-        return settled(Reason.OUT_OF_FOOTPRINT, status)
-    if status >= 400:
-        return settled(Reason.CLIENT_ERROR, status)
-    judgement = judge_body(body)
-    delivery = replace(settled(judgement.reason, status), body=body, pixels=judgement.pixels)
-    if judgement.reason in (Reason.TRUNCATED, Reason.NOT_A_JPEG):
-        raise _PassingError(delivery)
-    return delivery
+def _down(request: CutoutRequest, failed: Sequence[Delivery]) -> ServiceDownError:
+    last = failed[-1]
+    status = f"status {last.http_status}" if last.http_status else "no answer"
+    return ServiceDownError(
+        f"the survey at {URL(request.url).origin()} is down: {len(failed)} objects in a row failed, the last with "
+        f"{last.reason.name} ({status}) after {last.attempts} attempts; none of them was quarantined: run the same "
+        "command again when it is back"
+    )
 
 
-def retry_after_s(header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, §10.2.3): a number of seconds or a date; None if neither.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collected:
+    """What became of some requests: deliveries ordered by row; and, if the breaker opened, the error that says so.
 
-    Examples
-    --------
-    >>> retry_after_s("3")
-    3.0
-    >>> retry_after_s("Mon, 23 Nov 2026 08:00:05 GMT", now=lambda: datetime(2026, 11, 23, 8, tzinfo=UTC))
-    5.0
+    Requests without a delivery are not settled: there are some only where `down` is not None.
     """
-    if header is None:
-        return None
-    if header.strip().isdigit():
-        return float(header)
-    try:
-        return max(0.0, (parsedate_to_datetime(header) - now()).total_seconds())
-    except (TypeError, ValueError):
-        return None
+
+    deliveries: tuple[Delivery, ...]
+    down: ServiceDownError | None = None
 
 
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=LONGEST_WAIT_S)
+async def collect_cutouts(
+    requests: Sequence[CutoutRequest],
+    politeness: Politeness,
+    pacer: Pacer | None = None,
+    witness: Witness | None = None,
+    *,
+    known_good: CutoutRequest | None = None,
+) -> Collected:
+    """Fetch cutouts to the end, and ask again for images that another request got too: a cache may be stuck.
+
+    Two places on the sky never give the same bytes. Whoever shares an image is asked for again past all caches, at
+    most `attempts` times in all. An image that is still shared then is REPEATED_BODY for all who share it, since
+    nobody can tell whose it is; unless all others answered with changing images and one always with this.
+
+    Parameters
+    ----------
+    requests, politeness, pacer, known_good
+        As of `fetch_cutouts`. Requests with the same parameters may well have the same image.
+    witness
+        Knows the images of the run's other calls; by default there are none.
+
+    Returns
+    -------
+    Collected
+        One delivery a request, unless the service went down. `attempts` adds up all rounds.
+    """
+    witness = witness or LocalWitness()
+    pacer = pacer or LocalPacer(politeness.requests_per_second)
+    album = _Album(requests)
+    asked, down = list(requests), None
+    while asked:
+        try:
+            async for delivery in fetch_cutouts(asked, politeness, pacer, known_good=known_good):
+                album.add(delivery)
+                if delivery.reason not in DOWN_REASONS:
+                    known_good = album.requests[delivery.row]
+        except ServiceDownError as error:
+            down = error
+        shared = await album.find_shared([request.row for request in asked], witness)
+        asked = [album.take_back(row) for row in shared if down or album.n_rounds(row) < politeness.attempts]
+        if down:
+            break
+    return Collected(deliveries=album.judged(), down=down)
 
 
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.wait_s if isinstance(error, _PassingError) else None
-    return min(LONGEST_WAIT_S, max(asked or 0.0, _BACKOFF(state)))
+class _Album:
+    """The deliveries of one call, of which some are asked for again."""
+
+    def __init__(self, requests: Sequence[CutoutRequest]) -> None:
+        self.requests = {request.row: request for request in requests}
+        self._keys = {request.row: key_of(request.params) for request in requests}
+        self._deliveries: dict[int, Delivery] = {}
+        self._n_attempts: Counter[int] = Counter()
+        self._digests: defaultdict[int, list[bytes]] = defaultdict(list)
+        self._elsewhere: set[int] = set()
+
+    def add(self, delivery: Delivery) -> None:
+        row = delivery.row
+        self._n_attempts[row] += delivery.attempts
+        self._deliveries[row] = replace(delivery, attempts=self._n_attempts[row])
+        if delivery.reason is Reason.NONE:
+            self._digests[row].append(delivery.digest)
+
+    def n_rounds(self, row: int) -> int:
+        """How many images a row was given so far."""
+        return len(self._digests[row])
+
+    def take_back(self, row: int) -> CutoutRequest:
+        """Forget a row's delivery; returns the request that asks for it again, past all caches."""
+        del self._deliveries[row]
+        request = self.requests[row]
+        # the service ignores parameters that it does not know, a cache takes them for another page
+        params = {**request.params, "_": str(time.time_ns())}
+        return replace(request, params=params, headers={**request.headers, "Cache-Control": "no-cache"})
+
+    async def find_shared(self, rows: Iterable[int], witness: Witness) -> list[int]:
+        """Rows whose image another request has too, after `rows` were asked for."""
+        images = [row for row in rows if row in self._deliveries and self._deliveries[row].digest]
+        seen = await witness.seen_elsewhere([(self._keys[row], self._deliveries[row].digest) for row in images])
+        self._elsewhere.difference_update(rows)
+        self._elsewhere.update(row for row, elsewhere in zip(images, seen, strict=True) if elsewhere)
+        return sorted(self._elsewhere.union(*self._groups()))
+
+    def judged(self) -> tuple[Delivery, ...]:
+        """The deliveries by row; those whose image is still shared are REPEATED_BODY."""
+        repeated = self._elsewhere.union(*(group - self._owner(group) for group in self._groups()))
+        for row in repeated & self._deliveries.keys():
+            self._deliveries[row] = replace(
+                self._deliveries[row], reason=Reason.REPEATED_BODY, body=b"", digest=b"", pixels=None
+            )
+        return tuple(self._deliveries[row] for row in sorted(self._deliveries))
+
+    def _groups(self) -> list[set[int]]:
+        """Rows that share an image although they asked for different things."""
+        rows_of: defaultdict[bytes, set[int]] = defaultdict(set)
+        for row, delivery in self._deliveries.items():
+            if delivery.digest:
+                rows_of[delivery.digest].add(row)
+        return [rows for rows in rows_of.values() if len({self._keys[row] for row in rows}) > 1]
+
+    def _owner(self, group: set[int]) -> set[int]:
+        """Rows that always got this image, several times, where everyone else in the group got different ones."""
+        steady = {row for row in group if len(set(self._digests[row])) == 1}
+        proven = all(len(self._digests[row]) > 1 for row in steady) and len({self._keys[row] for row in steady}) == 1
+        return steady if proven else set()

@@ -8,7 +8,8 @@ import distributed
 import pytest
 
 from galstore.cube import ensure_cube
-from galstore.ingest import CutoutSource, fill_wave, pending_blocks
+from galstore.fetch import CutoutSource
+from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import Cube, open_cube
 from galstore.register import register_survey
 from galstore.services.http import Politeness
@@ -17,7 +18,15 @@ from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.selection import SELECTIONS
 
 SCALE = CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296)
-POLITENESS = Politeness(requests_per_second=5000, concurrency=16, timeout_s=20, attempts=3)
+POLITENESS = Politeness(
+    requests_per_second=5000,
+    concurrency=16,
+    connect_timeout_s=5,
+    read_timeout_s=20,
+    attempts=3,
+    retry_budget_s=60,
+    breaker_failures=20,
+)
 
 
 def source_of(service: SkyServer) -> CutoutSource:
@@ -38,7 +47,7 @@ def filled_cube(
 ) -> Cube:
     """1,100 objects in two blocks, all stored; tests only read it."""
     path = registered_cube(str(tmp_path_factory.mktemp("filled") / "cube"), folder_service)
-    fill_wave(path, pending_blocks(open_cube(path)), source_of(folder_service), dask_workers)
+    fill_cube(path, plan_jobs(open_cube(path)), source_of(folder_service), dask_workers)
     return open_cube(path)
 
 

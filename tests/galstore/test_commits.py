@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import multiprocessing
+from functools import partial
 
+import icechunk
 import pytest
 import zarr
 
-from galstore.commits import create_repository, open_repository, transaction
+from galstore.commits import commit, create_repository, open_repository
 from galstore.cube import ensure_cube
 from galstore.reader import open_cube
 from schemas.errors import StoreError
@@ -14,10 +16,13 @@ from tests.galstore.conftest import SCALE
 N_WRITERS, N_COMMITS = 4, 5
 
 
+def add_group(name: str, session: icechunk.Session) -> None:
+    zarr.open_group(session.store, mode="a").create_group(name)
+
+
 def add_groups(path: str, writer: int) -> None:
     for number in range(N_COMMITS):
-        with transaction(path, "add", {"writer": writer}) as session:
-            zarr.open_group(session.store, mode="a").create_group(f"w{writer}-{number}")
+        commit(path, partial(add_group, f"w{writer}-{number}"), message="add", metadata={"writer": writer})
 
 
 def test_commits_of_several_processes_are_all_kept(cube_path) -> None:
@@ -36,16 +41,14 @@ def test_a_body_that_fails_commits_nothing(cube_path) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE)
     before = open_cube(cube_path).snapshot_id
 
-    def fail_half_way() -> None:
-        with transaction(cube_path, "fail", {}) as session:
-            zarr.open_group(session.store, mode="a").create_group("half")
-            raise RuntimeError("half way")
+    def fail_half_way(session: icechunk.Session) -> None:
+        add_group("half", session)
+        raise RuntimeError("half way")
 
     with pytest.raises(RuntimeError, match="half way"):
-        fail_half_way()
+        commit(cube_path, fail_half_way, message="fail", metadata={})
     assert open_cube(cube_path).snapshot_id == before
-    with transaction(cube_path, "nothing", {}):
-        pass
+    assert commit(cube_path, lambda _: 7, message="nothing", metadata={}) == 7
     assert open_cube(cube_path).snapshot_id == before
 
 
@@ -56,5 +59,7 @@ def test_commits_say_what_they_were(cube_path) -> None:
 
 
 def test_a_place_that_is_no_folder_is_refused() -> None:
-    with pytest.raises(StoreError, match="cubes live in local folders, got 'gs://bucket/cube'"):
+    with pytest.raises(
+        StoreError, match="cubes live in local folders or under s3://bucket/prefix, got 'gs://bucket/cube'"
+    ):
         open_repository("gs://bucket/cube")

@@ -1,0 +1,151 @@
+"""Answers: one request to a cutout service, and what its answer is, for good or for now."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import numpy as np
+import numpy.typing as npt
+
+from galstore.quality import judge_body
+from schemas.cube import DELIVERED_BYTES
+from schemas.cutouts import PASSING_REASONS, Reason
+from schemas.errors import ServiceError
+
+MOST_READ_BYTES = DELIVERED_BYTES + 65_536
+"""Of a longer body no more is read: enough to know a page or a text by, and no more memory than that."""
+
+MAX_REDIRECTS = 3
+
+_OK, _NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 200, 404, 408, 429, 503
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoutRequest:
+    """One object's cutout: its row, which no other request of the same call has, and what to ask for."""
+
+    row: int
+    url: str
+    params: Mapping[str, str]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """What became of one request.
+
+    `pixels` are counts, shape (128, 128, band), `body` the delivered bytes and `digest` their SHA-256, where `reason`
+    is NONE; else None and empty. `http_status` is that of the last attempt, 0 where no answer came.
+    """
+
+    row: int
+    reason: Reason
+    http_status: int
+    attempts: int
+    body: bytes = b""
+    digest: bytes = b""
+    pixels: npt.NDArray[np.uint8] | None = None
+
+
+class PassingError(ServiceError):
+    """An answer that may be better next time.
+
+    `wait_s` is what Retry-After asks for, in seconds; None where it asks for nothing. `for_all` says that it asks every
+    request to wait, not this one alone.
+    """
+
+    def __init__(self, delivery: Delivery, *, wait_s: float | None = None) -> None:
+        super().__init__(f"{delivery.reason.name} (status {delivery.http_status})")
+        self.delivery = delivery
+        self.wait_s = wait_s
+        self.for_all = wait_s is not None and delivery.http_status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+
+
+async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Delivery:
+    """Send one request and judge its answer.
+
+    Raises
+    ------
+    PassingError
+        The answer is none, and the next one may be better.
+    """
+    status, wait_s = 0, None
+    body = b""
+    try:
+        async with http.get(
+            request.url, params=request.params, headers=request.headers, max_redirects=MAX_REDIRECTS
+        ) as response:
+            status = response.status
+            wait_s = retry_after_s(response.headers.get("Retry-After"))
+            # an error's body is read too, so that its connection can serve the next request
+            body = await _read_beginning(response)
+    except aiohttp.ConnectionTimeoutError:
+        reason = Reason.CONNECT_TIMEOUT
+    except TimeoutError:
+        reason = Reason.READ_TIMEOUT
+    except aiohttp.ClientResponseError as error:
+        # a redirect in a circle, or an answer that is no HTTP
+        reason, status = Reason.SERVICE_ERROR, error.status
+    except aiohttp.ClientError:
+        reason = Reason.CONNECTION_LOST
+    else:
+        reason = _judge_status(status)
+    delivery = Delivery(row=request.row, reason=reason, http_status=status, attempts=1)
+    if reason is Reason.NONE:
+        judgement = judge_body(body)
+        if judgement.reason is Reason.NONE:
+            return replace(delivery, body=body, digest=hashlib.sha256(body).digest(), pixels=judgement.pixels)
+        delivery = replace(delivery, reason=judgement.reason)
+    if delivery.reason in PASSING_REASONS:
+        raise PassingError(delivery, wait_s=wait_s)
+    return delivery
+
+
+def _judge_status(status: int) -> Reason:
+    """What a status says by itself: NONE where the body has to be looked at."""
+    if status < 400:
+        return Reason.NONE
+    if status == _NOT_FOUND:
+        return Reason.OUT_OF_FOOTPRINT
+    if status == _TOO_MANY_REQUESTS:
+        return Reason.TOO_MANY_REQUESTS
+    return Reason.SERVICE_ERROR if status >= 500 or status == _REQUEST_TIMEOUT else Reason.CLIENT_ERROR
+
+
+async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length
+    if length is not None and length <= MOST_READ_BYTES:
+        return await response.read()
+    pieces, n_left = [], MOST_READ_BYTES
+    while n_left and (piece := await response.content.read(n_left)):
+        pieces.append(piece)
+        n_left -= len(piece)
+    return b"".join(pieces)
+
+
+def retry_after_s(header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
+    """Seconds that a Retry-After header asks for (RFC 9110, §10.2.3): a number of seconds or a date; None if neither.
+
+    Examples
+    --------
+    >>> retry_after_s("3")
+    3.0
+    >>> retry_after_s("Mon, 23 Nov 2026 08:00:05 GMT", now=lambda: datetime(2026, 11, 23, 8, tzinfo=UTC))
+    5.0
+    """
+    if header is None:
+        return None
+    text = header.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        date = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return None
+    # "-0000" and a missing zone make a date without one; HTTP dates are always GMT
+    return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now().timestamp())
