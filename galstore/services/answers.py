@@ -47,9 +47,9 @@ class Delivery:
     reason: Reason
     http_status: int
     attempts: int
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     digest: bytes = b""
-    pixels: npt.NDArray[np.uint8] | None = None
+    pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
 
 
 class PassingError(ServiceError):
@@ -64,6 +64,23 @@ class PassingError(ServiceError):
         self.delivery = delivery
         self.wait_s = wait_s
         self.for_all = wait_s is not None and delivery.http_status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+
+
+class AnswerLostError(aiohttp.ClientError):
+    """A connection that was refused, reset or closed."""
+
+
+async def ask_without_repeats(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Middleware of a client session: a lost connection is an error at once.
+
+    aiohttp would otherwise send a GET once more by itself, beside the rate and the count of attempts.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise AnswerLostError(str(error)) from error
 
 
 async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Delivery:
@@ -90,7 +107,7 @@ async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Deliv
         reason = Reason.READ_TIMEOUT
     except aiohttp.ClientResponseError as error:
         # a redirect in a circle, or an answer that is no HTTP
-        reason, status = Reason.SERVICE_ERROR, error.status
+        reason, status = Reason.SERVICE_ERROR, error.history[-1].status if error.history else 0
     except aiohttp.ClientError:
         reason = Reason.CONNECTION_LOST
     else:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from types import TracebackType
+from typing import Self
 
 import aiohttp
 from yarl import URL
 
-from galstore.services.answers import CutoutRequest, Delivery
+from galstore.services.answers import CutoutRequest, Delivery, ask_without_repeats
 from galstore.services.conversation import Conversation, Politeness
 from galstore.services.pacing import LocalPacer, Pacer
-from galstore.services.witness import LocalWitness, Witness, key_of
+from galstore.services.witness import GIVEN_BACK, LocalWitness, Witness, key_of
 from schemas.cutouts import DOWN_REASONS, Reason
 from schemas.errors import ServiceDownError
 
@@ -73,7 +76,11 @@ async def fetch_cutouts(
     # nobody packs a JPEG, and what is not unpacked cannot burst
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     async with aiohttp.ClientSession(
-        connector=connector, timeout=timeout, headers=headers, auto_decompress=False
+        connector=connector,
+        timeout=timeout,
+        headers=headers,
+        auto_decompress=False,
+        middlewares=(ask_without_repeats,),
     ) as http:
         conversation = Conversation(http, politeness, pacer or LocalPacer(politeness.requests_per_second))
         held: list[Delivery] = []
@@ -153,18 +160,59 @@ async def collect_cutouts(
     album = _Album(requests)
     asked, down = list(requests), None
     while asked:
-        try:
-            async for delivery in fetch_cutouts(asked, politeness, pacer, known_good=known_good):
-                album.add(delivery)
-                if delivery.reason not in DOWN_REASONS:
-                    known_good = album.requests[delivery.row]
-        except ServiceDownError as error:
-            down = error
+        async with _Messenger(witness) as messenger:
+            try:
+                async for delivery in fetch_cutouts(asked, politeness, pacer, known_good=known_good):
+                    messenger.tell(*album.add(delivery))
+                    if delivery.reason not in DOWN_REASONS:
+                        known_good = album.requests[delivery.row]
+            except ServiceDownError as error:
+                down = error
         shared = await album.find_shared([request.row for request in asked], witness)
-        asked = [album.take_back(row) for row in shared if down or album.n_rounds(row) < politeness.attempts]
+        again = [row for row in shared if down or album.n_rounds(row) < politeness.attempts]
+        asked = await album.take_back(again, witness)
         if down:
             break
     return Collected(deliveries=album.judged(), down=down)
+
+
+class _Messenger:
+    """Tells the witness of images while further ones are under way, as many at a time as came meanwhile.
+
+    What a cache repeats is seconds old or less. A witness that heard of a block only at its end would often learn of
+    the repetition first, and of the image's owner when the other block is stored.
+    """
+
+    def __init__(self, witness: Witness) -> None:
+        self._witness = witness
+        self._waiting: list[tuple[str, bytes]] = []
+        self._sending: asyncio.Task[None] | None = None
+
+    def tell(self, key: str, digest: bytes) -> None:
+        """Tell of one image; an empty digest is none."""
+        if digest:
+            self._waiting.append((key, digest))
+            if self._sending is None or self._sending.done():
+                self._sending = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            told, self._waiting = self._waiting, []
+            await self._witness.seen_elsewhere(told)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._sending is None:
+            return
+        if error is not None:
+            self._sending.cancel()
+            await asyncio.gather(self._sending, return_exceptions=True)
+        else:
+            await self._sending
 
 
 class _Album:
@@ -178,21 +226,28 @@ class _Album:
         self._digests: defaultdict[int, list[bytes]] = defaultdict(list)
         self._elsewhere: set[int] = set()
 
-    def add(self, delivery: Delivery) -> None:
+    def add(self, delivery: Delivery) -> tuple[str, bytes]:
+        """Keep a delivery; returns the request's key and the digest."""
         row = delivery.row
         self._n_attempts[row] += delivery.attempts
         self._deliveries[row] = replace(delivery, attempts=self._n_attempts[row])
         if delivery.reason is Reason.NONE:
             self._digests[row].append(delivery.digest)
+        return self._keys[row], delivery.digest
 
     def n_rounds(self, row: int) -> int:
         """How many images a row was given so far."""
         return len(self._digests[row])
 
-    def take_back(self, row: int) -> CutoutRequest:
-        """Forget a row's delivery; returns the request that asks for it again, past all caches."""
-        del self._deliveries[row]
-        request = self.requests[row]
+    async def take_back(self, rows: Sequence[int], witness: Witness) -> list[CutoutRequest]:
+        """Forget the deliveries of some rows; returns the requests that ask for them again, past all caches."""
+        if rows:
+            await witness.seen_elsewhere([(self._keys[row], GIVEN_BACK) for row in rows])
+        for row in rows:
+            del self._deliveries[row]
+        return [self._past_caches(self.requests[row]) for row in rows]
+
+    def _past_caches(self, request: CutoutRequest) -> CutoutRequest:
         # the service ignores parameters that it does not know, a cache takes them for another page
         params = {**request.params, "_": str(time.time_ns())}
         return replace(request, params=params, headers={**request.headers, "Cache-Control": "no-cache"})

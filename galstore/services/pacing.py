@@ -14,6 +14,9 @@ from typing import Protocol
 LEASE_S = 0.05
 """Turns are handed out for this long ahead: at 5,000 requests/s the scheduler is asked 20 times a second."""
 
+SHORTEST_SLEEP_S = 0.002
+"""Shorter waits are not slept: the event loop's clock ticks in milliseconds, 5,000 sleeps would last 5 s."""
+
 HEADROOM = 0.98
 """Share of the rate that is used. Requests that a busy worker sends late would else crowd with those sent on time."""
 
@@ -85,7 +88,7 @@ class LeasingPacer:
             self._left -= 1
             self._next_s += 1 / self._per_second
             delay_s = at_s - time.monotonic()
-            if delay_s > 0:
+            if delay_s > SHORTEST_SLEEP_S:
                 await asyncio.sleep(delay_s)
 
     async def _lease(self, n: int, requests_per_second: float) -> float:
