@@ -8,13 +8,16 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test test-long check clean
 
 demo: $(STAMP) ## the main job: ingest, train, score and report over the embedded, simulated survey
 	@$(BIN)/galstore run demo
 
 test: check ## every check and every test
 	@$(BIN)/pytest --quiet --durations=5
+
+test-long: $(STAMP) ## the long versions of crash, fuzz and fault tests (about an hour)
+	@$(BIN)/pytest --long --timeout=3600 tests/crash tests/fuzz tests/properties tests/integration
 
 check: $(STAMP) ## formatting, lint, types and the one-way imports
 	@$(BIN)/ruff format --check --quiet .

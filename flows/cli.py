@@ -6,14 +6,13 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from flows.store_commands import register_commands
+from flows.terminal import escaped, stdout
 from schemas.errors import GalstoreError
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,19 +35,15 @@ Overrides = Annotated[
 
 def main() -> None:
     """Run the command line; an error of galstore's own is one line, and the exit code 1."""
+    # Typer has no options with an optional value
+    sys.argv = [f"{word}=all" if word == "--retry-quarantined" else word for word in sys.argv]
     try:
         app()
     except GalstoreError as error:
         from rich.console import Console
 
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(error)}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]error:[/] {escaped(error)}")
         sys.exit(1)
-
-
-def _escaped(message: object) -> str:
-    from rich.markup import escape
-
-    return escape(str(message))
 
 
 @app.command()
@@ -76,15 +71,42 @@ def run(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
 
 
 @app.command()
-def ingest(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
-    """Register the survey's catalog and pull its cutouts into the cube.
+def ingest(
+    recipe: RecipeArgument = "demo",
+    limit: Annotated[int | None, typer.Option(help="At most so many objects: sets survey.limit")] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Only a part of the survey, as 'G.dec > 30': sets survey.where")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="Only spectra observed since: sets survey.since")
+    ] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(help="CSV, ECSV, FITS, VOTable or Parquet of objects, not the survey's own: sets survey.catalog"),
+    ] = None,
+    retry_quarantined: Annotated[
+        list[str] | None,
+        typer.Option("--retry-quarantined", metavar="[=REASON]", help="Ask again for what was quarantined; repeatable"),
+    ] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Register the survey's catalog and pull its cutouts into the cube; only what is new or pending is asked for.
 
-    Example: galstore ingest sdss --set survey.limit=2000 --set store.path=sdss/cube
+    Example: galstore ingest sdss --limit 2000 --set store.path=sdss/cube --retry-quarantined=truncated
     """
+    from galstore.quarantine import reasons_named
+
+    reasons_named(retry_quarantined or [])
+    given = {"limit": limit, "where": _quoted(where), "since": since, "catalog": _quoted(catalog)}
+    overrides = [*(overrides or []), *(f"survey.{key}={value}" for key, value in given.items() if value is not None)]
     _before_flow(recipe, overrides)
     from flows.ingest import ingest as flow
 
-    flow(recipe, overrides or [])
+    flow(recipe, overrides, retry_quarantined or [])
+
+
+def _quoted(value: object) -> str | None:
+    return None if value is None else json.dumps(str(value))
 
 
 @app.command()
@@ -102,7 +124,10 @@ def train(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
 @app.command()
 def score(
     recipe: RecipeArgument = "demo",
-    catalog: Annotated[Path | None, typer.Option(help="CSV with object_id, ra, dec: sets score.catalog")] = None,
+    catalog: Annotated[
+        Path | None,
+        typer.Option(help="CSV, ECSV, FITS, VOTable or Parquet with object_id, ra, dec: sets score.catalog"),
+    ] = None,
     cutouts: Annotated[
         Path | None, typer.Option(help="Folder of JPEGs named by object id, instead of the recipe's survey")
     ] = None,
@@ -129,29 +154,6 @@ def report(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None
     from flows.report import report as flow
 
     _tell(flow(recipe, overrides or []))
-
-
-@app.command()
-def info(
-    store: Annotated[str, typer.Argument(metavar="STORE", help="Folder of a cube")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-) -> None:
-    """Print what a cube holds: counts, levels, catalogs, sizes, versions; exit code 1 if the counts do not add up.
-
-    Example: galstore info demo/cube --json
-    """
-    from galstore.inventory import take_inventory
-    from galstore.reader import open_cube
-
-    inventory = take_inventory(open_cube(store))
-    if as_json:
-        typer.echo(json.dumps(inventory.to_dict(), indent=2))
-    else:
-        from flows.display import inventory_table
-
-        _stdout().print(inventory_table(inventory))
-    if not inventory.counts.add_up:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -210,10 +212,9 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
 
         open_repository(loaded.store.path)
     if loaded.score.catalog is not None and not (loaded.rehearsal and loaded.rehearsal.new_catalog):
-        from galstore.catalog import prepare_catalog
-        from galstore.services.catalogfile import read_catalog_file
-
-        prepare_catalog(read_catalog_file(loaded.score.catalog), origin=str(loaded.score.catalog))
+        _check_catalog(loaded.score.catalog)
+    if loaded.survey.catalog is not None:
+        _check_catalog(loaded.survey.catalog)
     for name, value in {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -223,12 +224,21 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
         os.environ.setdefault(name, value)
 
 
+def _check_catalog(catalog: Path) -> None:
+    """Refuse a catalog file of whose first page nothing can be kept."""
+    from galstore.catalog import prepare_catalog, require_kept_rows
+    from galstore.services.catalogfile import read_catalog_head
+
+    prepared = prepare_catalog(read_catalog_head(catalog), origin=str(catalog))
+    require_kept_rows(len(prepared.rows), prepared.rejected, origin=str(catalog))
+
+
 def _tell(summary: dict[str, Any]) -> None:
     from flows.display import summary_table
 
     counts = summary["ingest"]
-    out = _stdout()
-    out.print(f"\n[bold]{_escaped(summary['verdict'])}[/]\n")
+    out = stdout()
+    out.print(f"\n[bold]{escaped(summary['verdict'])}[/]\n")
     out.print(summary_table(summary))
     out.print(
         f"\nregistered {counts['registered']} = stored {counts['stored']} + quarantined {counts['quarantined']} + "
@@ -239,11 +249,7 @@ def _tell(summary: dict[str, Any]) -> None:
             out.print(f"{name:12s}{path}", soft_wrap=True)
 
 
-def _stdout() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
+register_commands(app)
 
 if __name__ == "__main__":
     main()

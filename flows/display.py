@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from galstore.inventory import Inventory
+from flows.terminal import escaped
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from galstore.inventory import Inventory
 
 
 def inventory_table(inventory: Inventory) -> Table:
@@ -46,3 +52,26 @@ def summary_table(summary: dict[str, Any]) -> Table:
         else:
             table.add_row(name, f"{result['rmse']:.4f}", f"{result['nmad']:.4f}", f"{result['n']:,}")
     return table
+
+
+def quarantine_tables(objects: pd.DataFrame, rejected: pd.DataFrame, *, limit: int) -> Iterator[Table | str]:
+    """Sums and beginnings of the lists of quarantined objects and rejected rows; `limit` 0 lists all of them."""
+    for title, frame in (("quarantined objects", objects), ("rejected catalog rows", rejected)):
+        kinds = ["column", "reason"] if "column" in frame else ["reason"]
+        yield f"{len(frame):,} {title}"
+        if frame.empty:
+            continue
+        sums = Table(show_edge=False)
+        for heading in (*kinds, "number"):
+            sums.add_column(heading, justify="right" if heading == "number" else "left")
+        for counted in frame[kinds].value_counts().reset_index(name="n").itertuples(index=False):
+            *kind, n = counted
+            sums.add_row(*map(escaped, kind), f"{n:,}")
+        yield sums
+        shown = frame.head(limit) if limit else frame
+        listed = Table(*map(str, frame.columns), show_edge=False)
+        for row in shown.itertuples(index=False):
+            listed.add_row(*map(escaped, row))
+        if len(shown) < len(frame):
+            listed.caption = f"{len(frame) - len(shown):,} more: --limit 0, --json or --csv FILE"
+        yield listed

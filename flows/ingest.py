@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,13 @@ from flows.runtime import (
 from galstore.cube import ensure_cube
 from galstore.fetch import CutoutSource
 from galstore.ingest import Filled, count_open, fill_cube, plan_jobs
+from galstore.quarantine import reasons_named
 from galstore.reader import Cube, open_cube
 from galstore.register import Registration, register_file, register_survey
 from galstore.services.http import Politeness
 from galstore.services.skyserver import SkyServer
 from schemas.cutouts import Reason, Status
-from schemas.errors import RecipeError
 from schemas.recipes import Recipe
-from schemas.selection import selection_named
 
 
 @flow(name="ingest")
@@ -59,7 +59,7 @@ def ingest(
     )
     with survey_address(recipe, overrides) as base_url:
         service = SkyServer(base_url=base_url, data_release=loaded.survey.data_release)
-        registration = register_survey_catalog(loaded, service)
+        registration = register_catalog(loaded, service)
         filled = pull_cutouts(loaded, service, retried=reasons_named(retry_quarantined or []))
     counts = open_cube(loaded.store.path).counts()
     console.print(
@@ -70,31 +70,36 @@ def ingest(
 
 
 @task(cache_policy=NO_CACHE)
-def register_survey_catalog(recipe: Recipe, service: SkyServer) -> Registration:
-    """Query the survey's catalog and give every new object its row."""
+def register_catalog(recipe: Recipe, service: SkyServer) -> Registration:
+    """Give every new object its row: those that the survey's own catalog lists, or those of a file."""
+    survey = recipe.survey
+    if survey.catalog is not None:
+        return register_catalog_file(recipe, survey.catalog)[0]
     with console.status(f"catalog: asking {service.base_url}"):
         registration = register_survey(
             recipe.store.path,
             service,
-            selection_named(recipe.survey.selection),
-            survey=recipe.survey.name,
-            columns=recipe.survey.columns,
-            limit=recipe.survey.limit,
-            page_rows=recipe.survey.page_rows,
+            survey.narrowed_selection,
+            survey=survey.name,
+            columns=survey.columns,
+            limit=survey.limit,
+            page_rows=survey.page_rows,
+            whole=survey.is_whole,
             run_id=current_run_id(),
         )
-    tell_registration(recipe, recipe.survey.name, registration)
+    tell_registration(recipe, survey.name, registration)
     return registration
 
 
 @task(cache_policy=NO_CACHE)
-def register_new_catalog(recipe: Recipe) -> pd.DataFrame:
-    """Register the catalog file that is to be scored; its objects (object_id, ra, dec) come back in file order."""
-    if recipe.score.catalog is None:
-        raise RecipeError("there is no catalog to score: set score.catalog to a CSV with object_id, ra, dec")
-    registration, objects = register_file(recipe.store.path, recipe.score.catalog, run_id=current_run_id())
-    tell_registration(recipe, recipe.score.catalog.stem, registration)
-    return objects
+def register_catalog_file(recipe: Recipe, catalog: Path) -> tuple[Registration, pd.DataFrame]:
+    """Register a user's catalog; its objects (object_id, ra, dec) come back in file order."""
+    with console.status(f"catalog: reading {catalog}"):
+        registration, objects = register_file(
+            recipe.store.path, catalog, page_rows=recipe.survey.page_rows, run_id=current_run_id()
+        )
+    tell_registration(recipe, catalog.stem, registration)
+    return registration, objects
 
 
 def tell_registration(recipe: Recipe, catalog: str, registration: Registration) -> None:
@@ -112,23 +117,6 @@ def tell_registration(recipe: Recipe, catalog: str, registration: Registration) 
         console.print(f"  columns without a contract, not kept: {', '.join(registration.ignored_columns)}")
     if registration.n_rejected:
         console.print(f"  rejected rows, each with its reason: galstore quarantine {recipe.store.path}")
-
-
-def reasons_named(names: list[str]) -> frozenset[Reason]:
-    """Reasons of quarantine by their names; "all" is every reason.
-
-    Raises
-    ------
-    RecipeError
-        No such reason.
-    """
-    known = {reason.name.lower(): reason for reason in Reason if reason is not Reason.NONE}
-    if "all" in names:
-        return frozenset(known.values())
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise RecipeError(f"there is no reason of quarantine {unknown[0]!r}: choose all, or of {', '.join(known)}")
-    return frozenset(known[name] for name in names)
 
 
 @task(cache_policy=NO_CACHE, **PASSING_FAILURES)

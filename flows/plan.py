@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from pathlib import Path
 
 from flows.artefacts import (
     held_out_rows,
@@ -16,9 +16,9 @@ from galstore.commits import repository_exists
 from galstore.inventory import Inventory, take_inventory
 from galstore.predictions import unscored_rows
 from galstore.reader import Cube, open_cube
+from galstore.register import file_digest
 from galstore.services.skyserver import SkyServer, count_catalog
 from schemas.recipes import Recipe
-from schemas.selection import selection_named
 
 
 def missing_work(recipe: Recipe, base_url: str) -> tuple[str, ...]:
@@ -40,28 +40,35 @@ def missing_work(recipe: Recipe, base_url: str) -> tuple[str, ...]:
     inventory = take_inventory(cube)
     if inventory.counts.pending:
         return (f"{inventory.counts.pending} cutouts are pending",)
-    missing = (*_new_rows_of_survey(recipe, inventory, base_url), *_new_rows_of_catalog(recipe, inventory))
+    missing = (
+        *_new_rows_of_survey(recipe, inventory, base_url),
+        *_new_rows_of_catalog(recipe.score.catalog, inventory),
+    )
     return missing or _missing_products(recipe, cube)
 
 
 def _new_rows_of_survey(recipe: Recipe, inventory: Inventory, base_url: str) -> tuple[str, ...]:
-    service = SkyServer(base_url=base_url, data_release=recipe.survey.data_release)
-    counted = count_catalog(service, selection_named(recipe.survey.selection))
-    counted = min(counted, recipe.survey.limit) if recipe.survey.limit else counted
-    registered = sum(one["n_registered"] for one in inventory.catalogs if one["name"] == recipe.survey.name)
-    rejected = inventory.rejected_by_catalog.get(recipe.survey.name, 0)
-    if counted == registered + rejected:
+    survey = recipe.survey
+    if survey.catalog is not None:
+        return _new_rows_of_catalog(survey.catalog, inventory)
+    if survey.where.strip() or survey.since:
+        # how many of the known rows belong to a part of the survey is known to the survey alone
+        return (f"a part of the survey is asked for: {survey.narrowed_selection.conditions[-1]}",)
+    service = SkyServer(base_url=base_url, data_release=survey.data_release)
+    counted = count_catalog(service, survey.narrowed_selection)
+    (ours,) = [one for one in inventory.catalogs if one["name"] == survey.name] or [{}]
+    listed = ours.get("n_registered", 0) - ours.get("n_vanished", 0)
+    rejected = inventory.rejected_by_catalog.get(survey.name, 0)
+    if counted == listed + rejected or (survey.limit and min(counted, survey.limit) <= listed + rejected):
         return ()
-    return (f"the survey has {counted} rows, {registered} are registered and {rejected} were rejected",)
+    return (f"the survey has {counted} rows, {listed} are registered and {rejected} were rejected",)
 
 
-def _new_rows_of_catalog(recipe: Recipe, inventory: Inventory) -> tuple[str, ...]:
-    if recipe.score.catalog is None:
+def _new_rows_of_catalog(catalog: Path | None, inventory: Inventory) -> tuple[str, ...]:
+    if catalog is None:
         return ()
-    digest = hashlib.sha256(recipe.score.catalog.read_bytes()).hexdigest() if recipe.score.catalog.exists() else None
-    if digest is not None and digest in {one.get("sha256") for one in inventory.catalogs}:
-        return ()
-    return (f"catalog {recipe.score.catalog} is new",)
+    known = {one.get("sha256") for one in inventory.catalogs}
+    return () if catalog.exists() and file_digest(catalog) in known else (f"catalog {catalog} is new",)
 
 
 def _missing_products(recipe: Recipe, cube: Cube) -> tuple[str, ...]:

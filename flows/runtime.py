@@ -95,8 +95,10 @@ def survey_address(recipe: str, overrides: Sequence[str] | None = None) -> Itera
         try:
             address = _first_line(emulator)
             token = _open_address.set(address)
-            yield address
-            _open_address.reset(token)
+            try:
+                yield address
+            finally:
+                _open_address.reset(token)
         finally:
             emulator.terminate()
 

@@ -12,7 +12,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artefacts import held_out_rows, model_folder, predictions_path, scoring_model_id
-from flows.ingest import pull_cutouts, register_new_catalog
+from flows.ingest import pull_cutouts, register_catalog_file
 from flows.runtime import ProgressBar, console, load_recipe, progress_bar, survey_address
 from galstore.blocks import blocks_with, waves_of
 from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog, write_predictions
@@ -47,7 +47,7 @@ def score(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
     rows = held_out_rows(loaded, cube)
     objects = None
     if loaded.score.catalog is not None:
-        objects = pull_new_catalog(loaded, recipe, overrides)
+        objects = pull_new_catalog(loaded, loaded.score.catalog, recipe, overrides)
         cube = open_cube(loaded.store.path)
         rows = np.union1d(rows, cube.rows_of(objects["object_id"].to_numpy()))
     n_scored = score_rows(loaded, cube, model_id, rows)
@@ -55,10 +55,10 @@ def score(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
     return {"model_id": model_id, "n_scored": n_scored, "predictions": None if path is None else str(path)}
 
 
-def pull_new_catalog(recipe: Recipe, name: str, overrides: list[str] | None) -> pd.DataFrame:
+def pull_new_catalog(recipe: Recipe, catalog: Path, name: str, overrides: list[str] | None) -> pd.DataFrame:
     """Register the catalog that is to be scored and pull its cutouts; its objects come back in file order."""
     with survey_address(name, overrides) as base_url:
-        objects = register_new_catalog(recipe)
+        _, objects = register_catalog_file(recipe, catalog)
         rows = open_cube(recipe.store.path).rows_of(objects["object_id"].to_numpy())
         pull_cutouts(recipe, SkyServer(base_url=base_url, data_release=recipe.survey.data_release), rows)
     return objects

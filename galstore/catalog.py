@@ -75,7 +75,7 @@ def prepare_catalog(frame: pd.DataFrame, *, origin: str, first_row: int = 0) -> 
     Raises
     ------
     CatalogError
-        No rows, no id, no ra or dec, or not one row that can be kept.
+        No rows, no id, no ra or dec.
     """
     if frame.empty:
         raise CatalogError(f"{origin} has no rows: check the selection, or the file")
@@ -92,8 +92,6 @@ def prepare_catalog(frame: pd.DataFrame, *, origin: str, first_row: int = 0) -> 
     repeated = np.zeros(len(table), dtype=bool)
     repeated[faults.none] = table.loc[faults.none, "object_id"].duplicated(keep="first")
     faults.add(repeated, "object_id", RejectReason.REPEATED_ID)
-    if not faults.none.any():
-        raise CatalogError(f"{origin}: {faults.summary(frame)}")
     return PreparedCatalog(
         rows=table[faults.none].reset_index(drop=True),
         rejected=faults.table(frame, first_row),
@@ -132,15 +130,30 @@ class _Faults:
             columns=list(REJECTED_TABLE_COLUMNS),
         )
 
-    def summary(self, frame: pd.DataFrame) -> str:
-        """Why not one row can be kept."""
-        reason = RejectReason(int(np.bincount(self._reason).argmax()))
-        row = int(np.flatnonzero(self._reason == reason)[0])
-        column = self._column[row]
-        return (
-            f"not one of {len(frame)} rows can be kept; most fail by {reason.name.lower()}, such as "
-            f"{_told(frame[column].iloc[row])!r} in column {column!r}: {REMEDY[reason]}"
-        )
+
+def require_kept_rows(n_kept: int, rejected: pd.DataFrame, *, origin: str) -> None:
+    """Refuse a catalog of which nothing can be kept.
+
+    Parameters
+    ----------
+    n_kept, rejected
+        How many rows are kept, and the table of the others.
+    origin
+        What the error message calls the catalog.
+
+    Raises
+    ------
+    CatalogError
+        All rows were rejected; it tells the most frequent reason, a value, and what to do.
+    """
+    if n_kept or rejected.empty:
+        return
+    reason = str(rejected["reason"].mode().iloc[0])
+    first = rejected[rejected["reason"] == reason].iloc[0]
+    raise CatalogError(
+        f"{origin}: not one of {len(rejected)} rows can be kept; most fail by {reason}, such as {first['value']!r} in "
+        f"column {first['column']!r}: {REMEDY[RejectReason[reason.upper()]]}"
+    )
 
 
 def _told(value: object) -> str:

@@ -203,7 +203,7 @@ def _create_column(
         dtype=dtype,
         fill_value=fill,
         compressors=(COLUMN_CODEC, CHECKSUM),
-        dimension_names=(along, "byte") if wide else (along,),
+        dimension_names=(along, f"{name}_byte") if wide else (along,),
         attributes={key: value for key, value in attributes.items() if value != ""},
     )
 

@@ -44,9 +44,12 @@ def take_inventory(cube: Cube) -> Inventory:
     """Count and measure one snapshot of a cube."""
     reasons = cube.read_state("reason")[cube.read_state("status") == Status.QUARANTINED]
     codes, tally = np.unique(reasons, return_counts=True)
-    of_catalog = np.bincount(cube.read_state("catalog"), minlength=len(cube.attributes["catalogs"]))
+    of_catalog, vanished = cube.read_state("catalog"), cube.read_state("listing") == Listing.VANISHED
+    n_catalogs = len(cube.attributes["catalogs"])
+    tallies = (np.bincount(of_catalog, minlength=n_catalogs), np.bincount(of_catalog[vanished], minlength=n_catalogs))
     catalogs = [
-        {**entry, "n_registered": int(n)} for entry, n in zip(cube.attributes["catalogs"], of_catalog, strict=False)
+        {**entry, "n_registered": int(n), "n_vanished": int(n_gone)}
+        for entry, n, n_gone in zip(cube.attributes["catalogs"], *tallies, strict=False)
     ]
     rejected = cube.read_rejected()
     return Inventory(
@@ -57,7 +60,7 @@ def take_inventory(cube: Cube) -> Inventory:
         counts=cube.counts(),
         quarantined_by_reason={Reason(code).name.lower(): int(n) for code, n in zip(codes, tally, strict=True)},
         rejected_by_catalog={str(name): int(n) for name, n in rejected["catalog"].value_counts().items()},
-        n_vanished=int(np.count_nonzero(cube.read_state("listing") == Listing.VANISHED)),
+        n_vanished=int(np.count_nonzero(vanished)),
         catalogs=tuple(catalogs),
         levels={
             side: {"shape": list(cube.array(level.path).shape), "dtype": level.dtype, "chunk_rows": level.chunk_rows}

@@ -1,7 +1,7 @@
 """Labels: values that change while pixels do not. A delivery that changes some makes a new version of their view.
 
-A version that was superseded stays readable as the snapshot that its tag names, `labels/<view>@<version>`; expiring old
-snapshots spares tags.
+A version that was superseded stays readable as the snapshot that its tag (`label_tag`) names; expiring old snapshots
+spares tags.
 """
 
 from __future__ import annotations
@@ -61,16 +61,32 @@ def update_labels(
     return n_changed
 
 
+def label_tag(view: str, version: int) -> str:
+    """Name of the tag on the last snapshot that holds a superseded version of a label view.
+
+    Examples
+    --------
+    >>> label_tag("galspec", 1)
+    'labels-galspec@1'
+    """
+    return f"labels-{view}@{version}"
+
+
 def keep_label_versions(path: str) -> None:
     """Tag the snapshots of superseded versions, unless they are."""
     versions: Any = open_cube(path).read_label_versions(LABEL_VIEW)
-    repository = open_repository(path)
-    tags = repository.list_tags()
-    for entry in versions[1:]:
-        tag = f"labels/{LABEL_VIEW}@{entry['version'] - 1}"
-        if tag not in tags:
-            with write_lock(path):
-                repository.create_tag(tag, snapshot_id=entry["supersedes"])
+    superseded = {label_tag(LABEL_VIEW, entry["version"] - 1): entry["supersedes"] for entry in versions[1:]}
+    if not superseded.keys() - open_repository(path).list_tags():
+        return
+    with write_lock(path):
+        repository = open_repository(path)
+        for tag in superseded.keys() - repository.list_tags():
+            try:
+                repository.create_tag(tag, snapshot_id=superseded[tag])
+            except icechunk.IcechunkError:
+                # on an object store another run may have been first, with the same snapshot
+                if tag not in repository.list_tags():
+                    raise
 
 
 def _count_version(session: icechunk.Session, view: Any, n_changed: int, run_id: str) -> None:

@@ -9,7 +9,7 @@ nothing new commits nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from galstore.catalog import PreparedCatalog, prepare_catalog
+from galstore.catalog import PreparedCatalog, prepare_catalog, require_kept_rows
 from galstore.commits import commit
 from galstore.cube import lengthen
 from galstore.labels import keep_label_versions, update_labels
-from galstore.services.catalogfile import read_catalog_file
+from galstore.services.catalogfile import read_catalog_pages
 from galstore.services.skyserver import SkyServer, count_catalog, query_catalog
 from schemas.catalog import CATALOG_COLUMNS, LABEL_COLUMNS
 from schemas.cube import LABEL_VIEW, REJECTED_COLUMNS, Listing
@@ -109,6 +109,7 @@ def register_survey(
     columns: Sequence[str] | None = None,
     limit: int = 0,
     page_rows: int = 50_000,
+    whole: bool = True,
     run_id: str = "",
 ) -> Registration:
     """Query a survey's catalog page by page and register it.
@@ -121,6 +122,9 @@ def register_survey(
         Name under which the objects are kept.
     columns, limit, page_rows
         As `query_catalog` takes them; every column of the paper's query by default.
+    whole
+        The selection is all that the catalog has of the survey, so that objects which it lacks have vanished; with a
+        limit it never is.
 
     Raises
     ------
@@ -131,7 +135,7 @@ def register_survey(
     """
     wanted = tuple(columns) if columns is not None else tuple(QUERY_COLUMNS)
     provenance = {"service": service.base_url, "data_release": service.data_release, "selection": selection.name}
-    delivery = Delivery(catalog=survey, provenance=provenance, whole=not limit, run_id=run_id)
+    delivery = Delivery(catalog=survey, provenance=provenance, whole=whole and not limit, run_id=run_id)
     n_counted = count_catalog(service, selection)
     n_expected = min(limit, n_counted) if limit else n_counted
     if n_expected == 0:
@@ -142,8 +146,19 @@ def register_survey(
     return _register_pages(path, delivery, pages, origin=f"the catalog of {survey}", n_expected=n_expected)
 
 
-def register_file(path: str, catalog: Path, *, run_id: str = "") -> tuple[Registration, pd.DataFrame]:
-    """Register a user's catalog file.
+def register_file(
+    path: str, catalog: Path, *, name: str = "", page_rows: int = 50_000, run_id: str = ""
+) -> tuple[Registration, pd.DataFrame]:
+    """Register a user's catalog file, page by page.
+
+    Parameters
+    ----------
+    path
+        Place of the cube.
+    catalog
+        The file, of any format that `read_catalog_pages` reads.
+    name
+        Under which the objects are kept; by default the file's name without its ending.
 
     Returns
     -------
@@ -152,22 +167,52 @@ def register_file(path: str, catalog: Path, *, run_id: str = "") -> tuple[Regist
     DataFrame
         object_id, ra, dec of the rows that are kept, in the order of the file.
     """
-    provenance = {"file": catalog.name, "sha256": hashlib.sha256(catalog.read_bytes()).hexdigest()}
-    delivery = Delivery(catalog=catalog.stem, provenance=provenance, whole=True, run_id=run_id)
-    frame = read_catalog_file(catalog)
-    done = _register_pages(path, delivery, [frame], origin=str(catalog))
-    kept = prepare_catalog(frame, origin=str(catalog)).rows
-    return done, kept[["object_id", "ra", "dec"]]
+    provenance = {"file": catalog.name, "sha256": file_digest(catalog)}
+    delivery = Delivery(catalog=name or catalog.stem, provenance=provenance, whole=True, run_id=run_id)
+    kept: list[pd.DataFrame] = []
+    done = _register_pages(
+        path,
+        delivery,
+        read_catalog_pages(catalog, page_rows=page_rows),
+        origin=str(catalog),
+        on_rows=lambda rows: kept.append(rows[["object_id", "ra", "dec"]]),
+    )
+    # an id that comes again on a later page was rejected there
+    return done, pd.concat(kept).drop_duplicates("object_id", ignore_index=True)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises
+    ------
+    CatalogError
+        The file cannot be read.
+    """
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise CatalogError(
+            f"catalog {file} cannot be read ({error.strerror}): give the path of a file with object_id, ra, dec"
+        ) from error
 
 
 def _register_pages(
-    path: str, delivery: Delivery, pages: Iterable[pd.DataFrame], *, origin: str, n_expected: int | None = None
+    path: str,
+    delivery: Delivery,
+    pages: Iterable[pd.DataFrame],
+    *,
+    origin: str,
+    n_expected: int | None = None,
+    on_rows: Callable[[pd.DataFrame], None] = lambda _: None,
 ) -> Registration:
     done, first_row = Registration(), 0
-    listed = _Listed()
+    listed = ListedRows()
     for page in pages:
         prepared = prepare_catalog(page, origin=origin, first_row=first_row)
         first_row += len(page)
+        on_rows(prepared.rows)
         done += register_page(path, delivery, prepared, listed)
     if n_expected is not None and done.n_delivered < n_expected:
         raise ServiceError(
@@ -175,11 +220,12 @@ def _register_pages(
             "silently; lower survey.page_rows and run again"
         )
     n_vanished = close_delivery(path, delivery, done.rejected, listed)
+    require_kept_rows(done.n_new + done.n_known, done.rejected, origin=origin)
     keep_label_versions(path)
     return done + Registration(n_vanished=n_vanished)
 
 
-class _Listed:
+class ListedRows:
     """Which rows of the cube a delivery had so far: one byte an object."""
 
     def __init__(self) -> None:
@@ -197,7 +243,7 @@ class _Listed:
 
 
 def register_page(
-    path: str, delivery: Delivery, prepared: PreparedCatalog, listed: _Listed | None = None
+    path: str, delivery: Delivery, prepared: PreparedCatalog, listed: ListedRows | None = None
 ) -> Registration:
     """Register one page of a delivery, in one commit: new objects are appended, changed labels updated.
 
@@ -214,7 +260,7 @@ def register_page(
     listed
         The rows that earlier pages had; this page's are added. A row that comes again is rejected.
     """
-    listed = listed or _Listed()
+    listed = listed or ListedRows()
 
     def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], Registration]:
         root = zarr.open_group(session.store, mode="a")
@@ -244,14 +290,15 @@ def register_page(
     return registration
 
 
-def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, listed: _Listed) -> int:
+def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, listed: ListedRows) -> int:
     """Keep the list of rejected rows, and flag what a whole delivery no longer has; returns how many are flagged."""
 
     def write(session: icechunk.Session) -> int:
         root = zarr.open_group(session.store, mode="a")
         index = _catalog_index(root, delivery)
-        _replace_rejected(root, index, rejected)
-        if not delivery.whole:
+        _keep_rejected(root, index, rejected, replace=delivery.whole)
+        if not delivery.whole or not listed.rows.any():
+            # a catalog of which nothing can be read says nothing about what it lacks
             return 0
         ours = np.asarray(_array(root, "state/catalog")[:]) == index
         in_delivery = np.zeros(ours.size, dtype=bool)
@@ -290,20 +337,24 @@ def _as_repeated(prepared: PreparedCatalog, again: npt.NDArray[np.bool_]) -> pd.
     return pd.DataFrame({"row": -1, "object_id": ids, "column": "object_id", "reason": reason, "value": ids})
 
 
-def _replace_rejected(root: zarr.Group, catalog: int, rejected: pd.DataFrame) -> None:
+def _keep_rejected(root: zarr.Group, catalog: int, rejected: pd.DataFrame, *, replace: bool) -> None:
+    """Put a delivery's rejected rows in place of those of the catalog's last one, or of the same objects alone."""
     held = {column.name: np.asarray(_array(root, f"rejected/{column.name}")[:]) for column in REJECTED_COLUMNS}
-    ours = held["catalog"] == catalog
     new: dict[str, npt.NDArray[Any]] = {
         "catalog": np.full(len(rejected), catalog),
         "row": rejected["row"].to_numpy(dtype=np.int64),
         "reason": np.array([RejectReason[name.upper()] for name in rejected["reason"]], dtype=np.uint8),
         **{name: _packed(rejected[name], held[name].shape[1]) for name in ("object_id", "column", "value")},
     }
-    if all(np.array_equal(held[name][ours], new[name]) for name in new):
+    superseded = held["catalog"] == catalog
+    if not replace:
+        told_again = {one.tobytes() for one in new["object_id"]}
+        superseded &= np.array([one.tobytes() in told_again for one in held["object_id"]], dtype=bool)
+    if all(np.array_equal(held[name][superseded], new[name]) for name in new):
         return
     for name, values in new.items():
         array = _array(root, f"rejected/{name}")
-        merged = np.concatenate([held[name][~ours], values.astype(array.dtype)])
+        merged = np.concatenate([held[name][~superseded], values.astype(array.dtype)])
         array.resize(merged.shape)
         array[:] = merged
 
@@ -322,9 +373,15 @@ def _array(root: zarr.Group, name: str) -> Any:
 
 
 def _catalog_index(root: zarr.Group, delivery: Delivery) -> int:
-    catalogs: Any = root.attrs["catalogs"]
+    held: Any = root.attrs["catalogs"]
+    catalogs = list(held)
     names = [entry["name"] for entry in catalogs]
     if delivery.catalog not in names:
         root.attrs["catalogs"] = [*catalogs, {"name": delivery.catalog, **delivery.provenance}]
         return len(names)
-    return names.index(delivery.catalog)
+    index = names.index(delivery.catalog)
+    # a file that changed under its name; where a service's address changes, its catalog is still the same
+    if delivery.provenance.get("sha256") != catalogs[index].get("sha256"):
+        catalogs[index] = {"name": delivery.catalog, **delivery.provenance}
+        root.attrs["catalogs"] = catalogs
+    return index

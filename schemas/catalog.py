@@ -19,6 +19,21 @@ SENTINEL = -9999.0
 OBJECT_ID_ALIASES = ("object_id", "objID", "objid", "id", "ID", "source_id")
 """Names under which a catalog may bring its object id, in the order in which they are looked for."""
 
+UCD_ALIASES: dict[str, tuple[str, ...]] = {
+    "object_id": ("meta.id;meta.main", "ID_MAIN"),
+    "ra": ("pos.eq.ra;meta.main", "pos.eq.ra", "POS_EQ_RA_MAIN"),
+    "dec": ("pos.eq.dec;meta.main", "pos.eq.dec", "POS_EQ_DEC_MAIN"),
+    "z": ("src.redshift",),
+    "zErr": ("stat.error;src.redshift",),
+    "velDisp": ("phys.veloc.dispersion",),
+    "velDispErr": ("stat.error;phys.veloc.dispersion",),
+}
+"""UCDs (and words of UCD1, which VizieR still writes) that tell a column whose name does not.
+
+Only those that mean one thing: the UCD of a magnitude names neither photometric system nor aperture, that of a mass
+neither whose mass nor which estimate, and `meta.id` or `src.class` any code of any survey.
+"""
+
 Role = Literal["catalog", "label"]
 
 

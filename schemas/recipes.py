@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from schemas.cube import LEVELS
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import RecipeError
+from schemas.selection import Selection, selection_named
 
 REHEARSAL = "rehearsal"
 """The `survey.base_url` that stands for the loopback emulator described under `[rehearsal]`."""
@@ -27,7 +29,7 @@ class Section(BaseModel):
 class StoreSection(Section):
     """Where the cube is."""
 
-    path: str = Field(description="Folder of the cube")
+    path: str = Field(description="Folder of the cube, or s3://bucket/prefix")
 
 
 class OutputSection(Section):
@@ -44,7 +46,12 @@ class SurveySection(Section):
     data_release: Annotated[int, Field(ge=10, le=19)] = 14
     selection: str = "wu_boada_2019"
     columns: tuple[str, ...] | None = Field(None, description="Columns asked for; all of the paper's query by default")
+    catalog: Path | None = Field(
+        None, description="File with the objects' ids and positions, instead of the service's own catalog"
+    )
     limit: Annotated[int, Field(ge=0)] = Field(0, description="At most so many objects; 0 = all")
+    where: str = Field("", description="Further condition in the survey's SQL, such as 'G.dec > 30'")
+    since: date | None = Field(None, description="Only spectra observed on this day (UTC) or later")
     page_rows: Annotated[int, Field(ge=1, le=500_000)] = 50_000
     requests_per_second: Annotated[float, Field(gt=0)] = Field(25.0, description="Of all workers together")
     concurrency: Annotated[int, Field(ge=1, le=256)] = Field(
@@ -55,6 +62,16 @@ class SurveySection(Section):
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
     retry_budget_s: Annotated[float, Field(gt=0)] = Field(300.0, description="No retry of an object starts later")
     breaker_failures: Annotated[int, Field(ge=1)] = Field(20, description="Objects that fail in a row end the run")
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether a delivery has every row of the catalog, so that objects which it lacks have vanished."""
+        return not (self.limit or self.where.strip() or self.since)
+
+    @property
+    def narrowed_selection(self) -> Selection:
+        """The selection with this section's further conditions."""
+        return selection_named(self.selection).narrowed(where=self.where, since=self.since)
 
 
 class FaultSection(Section):

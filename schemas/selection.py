@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import date
 
 from schemas.errors import RecipeError
 
@@ -33,6 +34,10 @@ QUERY_COLUMNS: dict[str, str] = {
 """Column of the answer -> where the survey keeps it."""
 
 
+MJD_ZERO = date(1858, 11, 17)
+"""Day 0 of the Modified Julian Date."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """`low < expression < high`, with either side open."""
@@ -53,11 +58,12 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A named set of cuts with its source."""
+    """A named set of cuts with its source, and further conditions (SQL) by which a run narrows it."""
 
     name: str
     source: str
     cuts: tuple[Cut, ...]
+    conditions: tuple[str, ...] = ()
 
     @property
     def sql(self) -> str:
@@ -68,7 +74,27 @@ class Selection:
         >>> SELECTIONS["labelled"].sql
         'E.oh_p50 <> -9999'
         """
-        return " AND ".join([*(cut.sql for cut in self.cuts), "E.oh_p50 <> -9999"])
+        return " AND ".join([*(cut.sql for cut in self.cuts), "E.oh_p50 <> -9999", *self.conditions])
+
+    def narrowed(self, *, where: str = "", since: date | None = None) -> Selection:
+        """The same selection, of fewer galaxies.
+
+        Parameters
+        ----------
+        where
+            A condition in the survey's SQL over the tables of `QUERY_TABLES`, such as "G.dec > 30"; empty = none.
+        since
+            Only galaxies whose spectrum was observed on this day (UTC) or later.
+
+        Examples
+        --------
+        >>> SELECTIONS["labelled"].narrowed(where="G.dec > 30", since=date(2012, 1, 1)).sql
+        'E.oh_p50 <> -9999 AND (G.dec > 30) AND S.mjd >= 55927'
+        """
+        conditions = [f"({where.strip()})"] if where.strip() else []
+        if since is not None:
+            conditions.append(f"S.mjd >= {(since - MJD_ZERO).days}")
+        return replace(self, conditions=(*self.conditions, *conditions))
 
 
 SELECTIONS: dict[str, Selection] = {

@@ -121,6 +121,8 @@ def _table_of(catalog: pd.DataFrame, alias: str) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {key: _values(catalog[key])}
     if alias == "S":
         columns["bestObjID"] = _values(catalog["objID"])
+        # SDSS's spectrum ids hold the day of the observation in 14 bits, as MJD - 50,000
+        columns["mjd"] = _values(catalog["specObjID"] // 2**24 % 2**14 + 50_000)
         if "rChi2" in catalog:
             columns["rChi2"] = _values(catalog["rChi2"])
     for name, place in QUERY_COLUMNS.items():

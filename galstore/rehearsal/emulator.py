@@ -9,6 +9,8 @@ import asyncio
 import signal
 import socket
 import sys
+import time
+from collections.abc import AsyncIterator
 
 from aiohttp import web
 
@@ -21,6 +23,8 @@ from galstore.rehearsal.sky import SimulatedSky
 from galstore.rehearsal.survey import Survey
 from schemas.errors import ContractError
 from schemas.recipes import FaultSection, RehearsalSection
+
+STALL_TICK_S = 0.01
 
 HOST = "127.0.0.1"
 """The emulator speaks to its own machine alone."""
@@ -94,7 +98,10 @@ def build_app(
     async def tell_log(_: web.Request) -> web.Response:
         return web.json_response(log.as_json())
 
-    async def release(_: web.Application) -> None:
+    async def look_after(_: web.Application) -> AsyncIterator[None]:
+        watch = asyncio.create_task(_watch_stalls(log))
+        yield
+        watch.cancel()
         queries.close()
         cutouts.close()
 
@@ -107,8 +114,16 @@ def build_app(
             web.get("/rehearsal/log", tell_log),
         ]
     )
-    app.on_cleanup.append(release)
+    app.cleanup_ctx.append(look_after)
     return app
+
+
+async def _watch_stalls(log: FaultLog) -> None:
+    """Note how late a clock of the event loop rings."""
+    while True:
+        due_s = time.monotonic() + STALL_TICK_S
+        await asyncio.sleep(STALL_TICK_S)
+        log.longest_stall_s = max(log.longest_stall_s, time.monotonic() - due_s)
 
 
 def _listen(port: int) -> socket.socket:

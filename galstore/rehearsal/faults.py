@@ -166,6 +166,9 @@ class FaultLog:
     """Cutout requests, whatever they asked for, by whole second of a monotonic clock."""
     busiest_second: int = 0
     """Most cutout requests that arrived within any one second."""
+    longest_stall_s: float = 0.0
+    """Longest time for which the emulator heard nothing, since its machine was busy: what came meanwhile arrived, by
+    its own clock, all at once."""
     _last_second: deque[float] = field(default_factory=deque)
 
     def note_arrival(self, now_s: float | None = None) -> None:
@@ -195,6 +198,7 @@ class FaultLog:
             "attempts": {str(object_id): n for object_id, n in self.attempts.items()},
             "arrivals": [self.arrivals[second] for second in seconds],
             "busiest_second": self.busiest_second,
+            "longest_stall_s": self.longest_stall_s,
             "faults": Counter(str(one.fault) for one in self.spoiled),
             "spoiled": [one.as_json() for one in self.spoiled],
         }

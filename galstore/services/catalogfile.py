@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -32,3 +33,15 @@ def read_catalog_file(path: Path) -> pd.DataFrame:
         raise CatalogError(f"catalog {path} is empty: it needs a header line with object_id, ra, dec") from error
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise CatalogError(f"catalog {path} is not a CSV: {error}") from error
+
+
+def read_catalog_pages(path: Path, *, page_rows: int = 50_000) -> Iterator[pd.DataFrame]:
+    """A catalog in pages of at most `page_rows` rows."""
+    frame = read_catalog_file(path)
+    for first in range(0, max(1, len(frame)), page_rows):
+        yield frame.iloc[first : first + page_rows]
+
+
+def read_catalog_head(path: Path) -> pd.DataFrame:
+    """The first rows of a catalog."""
+    return read_catalog_file(path).head(1000)

@@ -158,7 +158,7 @@ async def collect_cutouts(
     witness = witness or LocalWitness()
     pacer = pacer or LocalPacer(politeness.requests_per_second)
     album = _Album(requests)
-    asked, down = list(requests), None
+    asked, down, backwards = list(requests), None, False
     while asked:
         async with _Messenger(witness) as messenger:
             try:
@@ -170,7 +170,9 @@ async def collect_cutouts(
                 down = error
         shared = await album.find_shared([request.row for request in asked], witness)
         again = [row for row in shared if down or album.n_rounds(row) < politeness.attempts]
-        asked = await album.take_back(again, witness)
+        # backwards every other time: what repeats its last answer would else repeat that of the same neighbour
+        backwards = not backwards
+        asked = await album.take_back(again[::-1] if backwards else again, witness)
         if down:
             break
     return Collected(deliveries=album.judged(), down=down)

@@ -8,14 +8,20 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from flows.cli import main
+from galstore.blocks import Block
 from galstore.cube import ensure_cube
-from galstore.register import append_objects
+from galstore.fetch import Job, Settled
+from galstore.ingest import commit_blocks, write_block
+from galstore.register import register_file
+from galstore.services.answers import Delivery
+from schemas.cutouts import Reason
 from tests.conftest import ROOT, running_emulator
-from tests.galstore.conftest import SCALE
+from tests.galstore.conftest import SCALE, add_objects
 
 
 class Command(Protocol):
@@ -48,7 +54,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], *told: str) 
 
 
 def test_help_names_every_command_with_an_example(galstore: Command) -> None:
-    commands = ("run", "ingest", "train", "score", "report", "info", "emulate")
+    commands = ("run", "ingest", "train", "score", "report", "emulate", "info", "quarantine")
     overview = galstore("--help").stdout
     for command in commands:
         assert command in overview
@@ -110,6 +116,30 @@ def test_info_prints_counts_for_people_and_for_programs(galstore: Command, small
     assert "2 pending" in galstore("info", small_store).stdout
 
 
+def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, tmp_path: Path) -> None:
+    path = store_with_one_quarantined(tmp_path)
+    plain = json.loads(galstore("quarantine", path, "--json").stdout)
+    assert (plain["n_quarantined"], plain["tally"], plain["n_rejected"]) == (1, {"truncated": 1}, 1)
+    assert plain["quarantined"][0]["object_id"] == 1237648702973411443
+    told = galstore("quarantine", path, "--csv", str(tmp_path / "q.csv")).stdout
+    for part in (
+        "1 quarantined objects",
+        "truncated",
+        "1237648702973411443",
+        "1 rejected catalog rows",
+        "out_of_range",
+    ):
+        assert part in told
+    assert pd.read_csv(tmp_path / "q.csv")["object_id"].tolist() == [1237648702973411443]
+    assert pd.read_csv(tmp_path / "q-rejected.csv")["value"].tolist() == [400]
+    assert "0 quarantined objects" in galstore("quarantine", path, "--reason", "flat").stdout
+    assert_one_clear_line(galstore("quarantine", path, "--reason", "tired"), "no reason of quarantine 'tired'")
+
+
+def test_an_unknown_reason_to_retry_is_refused_before_anything_starts(galstore: Command) -> None:
+    assert_one_clear_line(galstore("ingest", "demo", "--retry-quarantined=tired"), "no reason of quarantine 'tired'")
+
+
 def test_the_emulator_tells_its_address_first(cutout_folder: Path) -> None:
     arguments = ["--catalog", str(cutout_folder / "catalog.csv"), "--cutouts", str(cutout_folder / "cutouts")]
     with running_emulator(*arguments) as base_url:
@@ -122,5 +152,20 @@ def small_store(tmp_path: Path) -> str:
     path = str(tmp_path / "cube")
     ensure_cube(path, survey="two", scale=SCALE)
     rows = pd.DataFrame({"object_id": [1, 2], "ra": [0.0, 1.0], "dec": [0.0, 1.0]})
-    append_objects(path, rows, catalog="two", provenance={})
+    add_objects(path, rows, catalog="two")
+    return path
+
+
+def store_with_one_quarantined(folder: Path) -> str:
+    """A cube with one quarantined object, one pending one and one rejected row."""
+    path = str(folder / "cube")
+    ensure_cube(path, survey="three", scale=SCALE)
+    catalog = folder / "three.csv"
+    catalog.write_text("objID,ra,dec\n1237648702973411443,1,2\n5,3,4\n6,400,4\n")
+    register_file(path, catalog)
+    delivery = Delivery(row=0, reason=Reason.TRUNCATED, http_status=200, attempts=5)
+    settled = Settled(
+        job=Job(block=Block(0, 2)), rows=np.array([0]), deliveries=(delivery,), scales_arcsec=np.array([0.296])
+    )
+    commit_blocks(path, [write_block(path, settled)])
     return path

@@ -64,15 +64,17 @@ def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) ->
         assert missing() == ()
         assert missing("train.seed=9")[0].endswith("is not trained")
         assert missing(f"store.path='{tmp_path / 'none'}'") == ("there is no cube yet",)
-        assert missing("survey.limit=10")[0].startswith("the survey has 10 rows, ")
+        assert missing("survey.limit=10") == ("the report is not up to date",)
+        assert missing("survey.selection='labelled'")[0].startswith("the survey has 3")
+        assert missing("survey.where='G.dec > 30'") == ("a part of the survey is asked for: (G.dec > 30)",)
         assert missing(f"score.catalog='{tmp_path / 'tonight.csv'}'") == (f"catalog {tmp_path / 'tonight.csv'} is new",)
 
 
 def test_rejected_catalog_rows_are_kept_with_their_reasons(small_run) -> None:
     folder, _ = small_run
-    rejected = pd.read_csv(folder / "rejected" / "simulated-sky.csv")
-    assert set(rejected.columns) == {"row", "object_id", "column", "reason"}
-    assert "repeats an object id" in set(rejected["reason"])
+    rejected = open_cube(str(folder / "cube")).read_rejected()
+    assert set(rejected["catalog"]) == {"simulated-sky"}
+    assert "repeated_id" in set(rejected["reason"])
 
 
 def test_predictions_name_the_model_that_config_describes(small_run) -> None:

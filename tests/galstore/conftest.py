@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import distributed
+import pandas as pd
 import pytest
 
+from galstore.catalog import prepare_catalog
 from galstore.cube import ensure_cube
 from galstore.fetch import CutoutSource
 from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import Cube, open_cube
-from galstore.register import register_survey
+from galstore.register import Delivery, register_page, register_survey
 from galstore.services.http import Politeness
 from galstore.services.skyserver import SkyServer
 from schemas.cutouts import CutoutScale, ScaleRule
@@ -39,6 +41,11 @@ def registered_cube(path: str, service: SkyServer, *, limit: int = 0) -> str:
         path, service, SELECTIONS["labelled"], survey="made-up", columns=["ra", "dec", "oh_p50"], limit=limit
     )
     return path
+
+
+def add_objects(path: str, rows: pd.DataFrame, *, catalog: str) -> None:
+    """Register a catalog of some rows."""
+    register_page(path, Delivery(catalog=catalog), prepare_catalog(rows, origin=catalog))
 
 
 @pytest.fixture(scope="session")

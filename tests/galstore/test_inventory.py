@@ -12,5 +12,5 @@ def test_inventory_says_what_the_cube_holds(filled_cube: Cube) -> None:
     assert plain["counts_add_up"]
     assert plain["levels"]["64"] == {"shape": [1100, 64, 64, 3], "dtype": "uint8", "chunk_rows": 128}
     assert plain["catalogs"][0]["n_registered"] == 1100
-    assert plain["bytes_on_disk"] > 1100 * 1500
+    assert plain["bytes_stored"] > 1100 * 1500
     assert plain["snapshot_id"] == filled_cube.snapshot_id

@@ -12,8 +12,7 @@ from galstore.predictions import (
     write_predictions,
 )
 from galstore.reader import open_cube
-from galstore.register import append_objects
-from tests.galstore.conftest import registered_cube
+from tests.galstore.conftest import add_objects, registered_cube
 
 
 def some(n: int) -> dict[str, np.ndarray]:
@@ -32,7 +31,7 @@ def test_predictions_grow_with_the_cube(folder_service, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=3)
     write_predictions(cube_path, "abc", np.arange(3), some(3), attributes={})
     rows = pd.DataFrame({"object_id": [1], "ra": [0.0], "dec": [1.0]})
-    append_objects(cube_path, rows, catalog="more", provenance={})
+    add_objects(cube_path, rows, catalog="more")
     cube = open_cube(cube_path)
     assert read_predictions(cube, "abc", np.arange(4))["mean"].isna().tolist() == [False, False, False, True]
     assert cube.to_datatree()["predictions/abc/mean"].attrs["long_name"] == "Mean of the predictions over the views"

@@ -30,8 +30,14 @@ def black_tile() -> bytes:
     ("body", "reason"),
     [
         (b"", Reason.NOT_A_JPEG),
-        (b"no such layer", Reason.NOT_A_JPEG),
-        (b"<html><body>Service unavailable</body></html>", Reason.NOT_A_JPEG),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), Reason.NOT_A_JPEG),
+        (b"no such layer", Reason.ERROR_MESSAGE),
+        (b'[{"TableName": "Table1", "Rows": [{"error_message": "too many"}]}]', Reason.ERROR_MESSAGE),
+        ("Zugriff für kurze Zeit gesperrt".encode("latin-1"), Reason.ERROR_MESSAGE),
+        (b"<html><body>Service unavailable</body></html>", Reason.HTML_PAGE),
+        (b"\r\n<!DOCTYPE html>\n<HTML>", Reason.HTML_PAGE),
+        (GOOD + b"\r\n", Reason.TRAILING_BYTES),
+        (GOOD + GOOD, Reason.TRAILING_BYTES),
         (GOOD[:-200], Reason.TRUNCATED),
         (GOOD[:-200] + b"\xff\xd9", Reason.TRUNCATED),
         (GOOD[:40] + b"\xff\xd9", Reason.TRUNCATED),
@@ -60,7 +66,7 @@ def test_a_huge_image_in_a_small_file_gets_no_memory() -> None:
     header = bytearray(GOOD)
     frame = header.index(b"\xff\xc0")
     header[frame + 5 : frame + 9] = (65_000).to_bytes(2, "big") * 2
-    assert judge_body(bytes(header)).reason is Reason.WRONG_SIZE
+    assert judge_body(bytes(header)).reason is Reason.DECOMPRESSION_BOMB
 
 
 def test_every_real_cutout_is_good(real_bodies: list[bytes]) -> None:

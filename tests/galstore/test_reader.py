@@ -6,12 +6,11 @@ import xarray as xr
 
 from galstore.cube import ensure_cube
 from galstore.reader import Cube, open_cube
-from galstore.register import append_objects
 from schemas.catalog import COLUMN
 from schemas.cube import LEVELS
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import CatalogError, StoreError, StoreNotFoundError
-from tests.galstore.conftest import SCALE, registered_cube
+from tests.galstore.conftest import SCALE, add_objects, registered_cube
 
 
 def test_xarray_opens_levels_and_catalog_with_names_and_units(filled_cube: Cube) -> None:
@@ -62,7 +61,7 @@ def test_a_reader_keeps_its_snapshot(folder_service, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=10)
     before = open_cube(cube_path)
     rows = before.read_catalog(["object_id", "ra", "dec"]).assign(object_id=[*range(10)])
-    append_objects(cube_path, rows, catalog="more", provenance={})
+    add_objects(cube_path, rows, catalog="more")
     assert (before.n_objects, open_cube(cube_path).n_objects) == (10, 20)
     assert open_cube(cube_path, snapshot_id=before.snapshot_id).n_objects == 10
 

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
+from galstore.catalog import prepare_catalog
+from galstore.commits import open_repository
 from galstore.cube import ensure_cube
+from galstore.inventory import take_inventory
+from galstore.labels import label_tag
 from galstore.reader import open_cube
-from galstore.register import Registration, append_objects, register_file, register_survey
+from galstore.register import (
+    Delivery,
+    ListedRows,
+    Registration,
+    close_delivery,
+    register_file,
+    register_survey,
+)
 from schemas.errors import CatalogError
 from schemas.selection import SELECTIONS
-from tests.galstore.conftest import SCALE, registered_cube
+from tests.galstore.conftest import SCALE, add_objects, registered_cube
 
 COLUMNS = ["ra", "dec", "oh_p50"]
 
@@ -51,7 +64,7 @@ def test_a_file_registers_with_its_hash_and_rejected_rows_come_back(cube_path, t
     path.write_text("id,ra,dec,note\n11,1.5,2.5,x\n12,999,2.5,y\n11,1.5,2.5,z\n")
     registration, objects = register_file(cube_path, path)
     assert (registration.n_delivered, registration.n_new, registration.n_rejected) == (3, 1, 2)
-    assert registration.rejected_by_reason == {"ra outside 0 to 360": 1, "object_id repeats an object id": 1}
+    assert registration.rejected_by_reason == {"ra out_of_range": 1, "object_id repeated_id": 1}
     assert registration.ignored_columns == ("note",)
     assert objects.to_numpy().tolist() == [[11, 1.5, 2.5]]
     (catalog,) = open_cube(cube_path).attributes["catalogs"]
@@ -62,7 +75,7 @@ def test_a_file_registers_with_its_hash_and_rejected_rows_come_back(cube_path, t
 def test_objects_remember_their_catalog(folder_service, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=4)
     rows = pd.DataFrame({"object_id": [1, 2], "ra": [0.0, 1.0], "dec": [0.0, 1.0]})
-    append_objects(cube_path, rows, catalog="more", provenance={})
+    add_objects(cube_path, rows, catalog="more")
     assert open_cube(cube_path).read_state("catalog").tolist() == [0, 0, 0, 0, 1, 1]
 
 
@@ -76,7 +89,107 @@ def test_an_empty_selection_is_an_error(folder_service, cube_path, monkeypatch) 
 
 
 def test_registrations_add() -> None:
-    rejected = pd.DataFrame({"row": [3], "object_id": ["5"], "column": ["ra"], "reason": ["outside 0 to 360: 400.0"]})
+    rejected = pd.DataFrame(
+        {"row": [3], "object_id": ["5"], "column": ["ra"], "reason": ["out_of_range"], "value": ["400.0"]}
+    )
     total = Registration(n_new=1, rejected=rejected) + Registration(n_known=2) + Registration(rejected=rejected)
     assert (total.n_new, total.n_known, total.n_rejected, total.n_delivered) == (1, 2, 2, 5)
-    assert total.rejected_by_reason == {"ra outside 0 to 360": 2}
+    assert total.rejected_by_reason == {"ra out_of_range": 2}
+
+
+def deliver(path: str, table: pd.DataFrame, tmp_path: Path, *, run_id: str = "", page_rows: int = 2) -> Registration:
+    """Register a CSV called survey.csv, page by page."""
+    file = tmp_path / "survey.csv"
+    table.to_csv(file, index=False)
+    return register_file(path, file, page_rows=page_rows, run_id=run_id)[0]
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"object_id": [11, 12, 13, 14, 15], "ra": 10.0, "dec": 20.0, "oh_p50": [8.1, 8.2, 8.3, 8.4, -9999]}
+    )
+
+
+def test_changed_labels_make_a_new_version_and_the_old_one_stays_readable(cube_path, tmp_path, table) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path, run_id="first")
+    changed = table.assign(oh_p50=[8.1, 8.9, 8.3, None, 8.5])
+    done = deliver(cube_path, changed, tmp_path, run_id="second")
+    assert (done.n_new, done.n_known, done.n_relabelled) == (0, 5, 3)
+    cube = open_cube(cube_path)
+    assert np.allclose(cube.read_label("oh_p50"), changed["oh_p50"].astype("float64"), equal_nan=True)
+    versions = cube.read_label_versions()
+    assert [one["version"] for one in versions] == [1, 2]
+    assert (versions[1]["run"], versions[1]["n_changed"]) == ("second", 3)
+    repository = open_repository(cube_path)
+    old = open_cube(cube_path, snapshot_id=repository.lookup_tag(label_tag("galspec", 1)))
+    assert np.allclose(old.read_label("oh_p50"), [8.1, 8.2, 8.3, 8.4, np.nan], equal_nan=True)
+    assert deliver(cube_path, changed, tmp_path, run_id="third").n_relabelled == 0
+    assert [one["version"] for one in open_cube(cube_path).read_label_versions()] == [1, 2]
+
+
+def test_objects_that_a_whole_delivery_lacks_are_kept_and_flagged_until_they_come_back(
+    cube_path, tmp_path, table
+) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path)
+    assert deliver(cube_path, table.iloc[[0, 2, 4]], tmp_path).n_vanished == 2
+    cube = open_cube(cube_path)
+    assert cube.read_state("listing").tolist() == [0, 1, 0, 1, 0]
+    assert take_inventory(cube).n_vanished == take_inventory(cube).catalogs[0]["n_vanished"] == 2
+    assert cube.read_catalog(["object_id"])["object_id"].tolist() == [11, 12, 13, 14, 15]
+    assert deliver(cube_path, table, tmp_path).n_vanished == 0
+    assert not open_cube(cube_path).read_state("listing").any()
+
+
+def test_part_of_a_survey_makes_nobody_vanish_and_keeps_what_was_rejected_before(folder_service, cube_path) -> None:
+    registered_cube(cube_path, folder_service, limit=100)
+    for narrowed, whole in (
+        (SELECTIONS["labelled"].narrowed(where="G.dec > 30"), False),
+        (SELECTIONS["labelled"], True),
+    ):
+        done = register_survey(
+            cube_path, folder_service, narrowed, survey="made-up", columns=COLUMNS, whole=whole, limit=0
+        )
+        assert done.n_vanished == 0
+    assert open_cube(cube_path).n_objects == 1100
+
+
+def test_a_catalog_of_which_nothing_can_be_kept_is_listed_and_makes_nobody_vanish(cube_path, tmp_path, table) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path)
+    with pytest.raises(CatalogError, match="not one of 5 rows can be kept; most fail by out_of_range"):
+        deliver(cube_path, table.assign(dec=120.0), tmp_path)
+    cube = open_cube(cube_path)
+    assert not cube.read_state("listing").any()
+    rejected = cube.read_rejected()
+    assert rejected["object_id"].tolist() == ["11", "12", "13", "14", "15"]
+    assert rejected["row"].tolist() == [0, 1, 2, 3, 4]
+    assert set(rejected["value"]) == {"120.0"}
+
+
+def test_an_id_that_comes_again_on_a_later_page_is_rejected_there(cube_path, tmp_path, table) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    again = pd.concat([table, table.iloc[:1].assign(ra=99.0)])
+    done = deliver(cube_path, again, tmp_path)
+    assert (done.n_new, done.rejected_by_reason) == (5, {"object_id repeated_id": 1})
+    assert open_cube(cube_path).read_catalog(["ra"])["ra"].tolist() == [10.0] * 5
+
+
+def test_rows_rejected_by_one_part_of_a_survey_outlive_the_delivery_of_another(cube_path) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+
+    def reject(*ids: int, value: float = 400.0) -> None:
+        frame = pd.DataFrame({"object_id": [1, *ids], "ra": [1.0, *[value] * len(ids)], "dec": 0.0})
+        prepared = prepare_catalog(frame, origin="part")
+        close_delivery(cube_path, Delivery(catalog="a"), prepared.rejected, ListedRows())
+
+    reject(5, 6)
+    reject(6, 7, value=500.0)
+    rejected = open_cube(cube_path).read_rejected()
+    assert dict(zip(rejected["object_id"], rejected["value"], strict=True)) == {
+        "5": "400.0",
+        "6": "500.0",
+        "7": "500.0",
+    }
