@@ -11,8 +11,12 @@ from flows.terminal import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
+    from galstore.verify import Verification
 
     from galstore.inventory import Inventory
+
+MOST_PROBLEMS = 50
+"""Problems that are printed; `--json` has all of them."""
 
 
 def inventory_table(inventory: Inventory) -> Table:
@@ -75,3 +79,14 @@ def quarantine_tables(objects: pd.DataFrame, rejected: pd.DataFrame, *, limit: i
         if len(shown) < len(frame):
             listed.caption = f"{len(frame) - len(shown):,} more: --limit 0, --json or --csv FILE"
         yield listed
+
+
+def problems_table(verification: Verification) -> Table:
+    """What is wrong with a cube, the first of many."""
+    table = Table("kind", "where", "what", show_edge=False)
+    for problem in verification.problems[:MOST_PROBLEMS]:
+        table.add_row(str(problem.kind), escaped(problem.where), escaped(problem.text))
+    n_more = len(verification.problems) - MOST_PROBLEMS
+    if n_more > 0:
+        table.caption = f"{n_more:,} more: --json has all"
+    return table

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from flows.terminal import stdout
+from flows.terminal import escaped, stdout
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a cube, or s3://bucket/prefix")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
@@ -16,7 +16,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 def register_commands(app: typer.Typer) -> None:
     """Add the commands to the `galstore` command."""
-    for command in (info, quarantine):
+    for command in (info, quarantine, verify, rebuild, gc):
         app.command()(command)
 
 
@@ -74,3 +74,84 @@ def quarantine(
 
     for part in quarantine_tables(objects, rejected, limit=limit):
         stdout().print(part)
+
+
+def verify(store: StoreArgument, as_json: AsJson = False) -> None:
+    """Read everything that a cube holds and check it; exit code 1 if anything is wrong.
+
+    Every chunk is readable, delivered bytes have their SHA-256 and decode to the 128 px level, the other levels are its
+    averages, counts add up, and nothing is there that belongs to no object.
+
+    Example: galstore verify demo/cube
+    """
+    from galstore.verify import verify_cube
+
+    from flows.display import problems_table
+    from flows.runtime import progress_bar
+    from galstore.reader import open_cube
+
+    cube = open_cube(store)
+    with progress_bar("verify", cube.n_objects) as progress:
+        verification = verify_cube(cube, on_progress=progress.advance)
+    if as_json:
+        typer.echo(json.dumps(verification.to_dict(), indent=2))
+    else:
+        out = stdout()
+        out.print(escaped(verification.summary))
+        if verification.problems:
+            out.print(problems_table(verification))
+    if not verification.ok:
+        raise typer.Exit(1)
+
+
+def rebuild(
+    store: StoreArgument,
+    block: Annotated[list[int] | None, typer.Option(help="Number of a block of 1,024 rows; repeatable")] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="All blocks in which `galstore verify` finds damage")
+    ] = False,
+) -> None:
+    """Make the images of some blocks anew from the delivered bytes; what these cannot give, the next ingest asks for.
+
+    Example: galstore rebuild demo/cube --block 3
+    """
+    from galstore.rebuild import damaged_blocks, rebuild_block
+    from galstore.verify import verify_cube
+
+    from flows.runtime import console, progress_bar
+    from galstore.reader import open_cube
+    from schemas.errors import ContractError
+
+    blocks = set(block or ())
+    if damaged:
+        cube = open_cube(store)
+        with progress_bar("verify", cube.n_objects) as progress:
+            blocks |= set(damaged_blocks(verify_cube(cube, on_progress=progress.advance)))
+        if not blocks:
+            console.print("no block is damaged: nothing to rebuild")
+            return
+    if not blocks:
+        raise ContractError("which blocks? give --block N, as `galstore verify` names them, or --damaged for all")
+    for index in sorted(blocks):
+        done = rebuild_block(store, index)
+        typer.echo(f"block {index}: {done.n_rebuilt} objects rebuilt, {done.n_pending} to be fetched again")
+
+
+def gc(
+    store: StoreArgument,
+    keep: Annotated[str, typer.Option(help="Age up to which snapshots are kept: 12h, 30d, 4w")] = "30d",
+    grace: Annotated[
+        str, typer.Option(help="Age up to which files without a snapshot are kept, since a run may be writing them")
+    ] = "1d",
+) -> None:
+    """Forget old snapshots and free their bytes; the last one and those with a tag stay.
+
+    Example: galstore gc demo/cube --keep 30d
+    """
+    from galstore.expiry import expire_snapshots, parse_keep
+
+    done = expire_snapshots(store, keep=parse_keep(keep), grace=parse_keep(grace))
+    typer.echo(
+        f"{done.n_snapshots_expired} snapshots expired, {done.n_objects_deleted} files deleted, "
+        f"{done.bytes_freed:,} bytes freed"
+    )

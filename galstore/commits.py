@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,9 +39,64 @@ class _OvertakenError(Exception):
 
 
 def create_repository(path: str) -> icechunk.Repository:
-    """A new, empty repository in a local folder or under `s3://bucket/prefix`."""
+    """A new, empty repository in a local folder or under `s3://bucket/prefix`; an empty one is taken over.
+
+    Whoever creates a local one holds `write_lock`.
+
+    Raises
+    ------
+    StoreBusyError
+        Somebody else has just created it and committed.
+    StoreError
+        Other files are in the way.
+    """
     with _storage_errors(path):
-        return icechunk.Repository.create(_storage(path), config=_config())
+        if not _has_created(path):
+            taken_over = icechunk.Repository.open(_storage(path), config=_config())
+            if not _is_empty(taken_over):
+                raise StoreBusyError(f"another process has just created the cube at {path}: run the same command again")
+            # a run that was killed while creating may have left the branch and no configuration
+            taken_over.save_config()
+        return icechunk.Repository.open(_storage(path))
+
+
+def _has_created(path: str) -> bool:
+    """Create a repository, unless there is one: of a run that was killed, or ours, if only the answer got lost."""
+    if icechunk.Repository.exists(_storage(path)):
+        return False
+    try:
+        _create(path)
+    except icechunk.IcechunkError as error:
+        if icechunk.Repository.exists(_storage(path)):
+            return False
+        if "clean prefix" in str(error):
+            raise _in_the_way(path, _first_line(error)) from error
+        raise
+    return True
+
+
+def _create(path: str) -> None:
+    if is_remote(path):
+        icechunk.Repository.create(_storage(path), config=_config())
+        return
+    # half of a repository could neither be opened nor created: a local one appears as a whole
+    folder = Path(path).expanduser()
+    begun = folder.with_name(f"{folder.name}.begun")
+    if begun.exists():
+        shutil.rmtree(begun)
+    icechunk.Repository.create(_storage(str(begun)), config=_config())
+    try:
+        begun.rename(folder)
+    except OSError as error:
+        shutil.rmtree(begun)
+        raise _in_the_way(path, str(error.strerror)) from error
+
+
+def _in_the_way(path: str, what: str) -> StoreError:
+    return StoreError(
+        f"there is no cube at {path}, but other files are in the way, perhaps of a run that was killed while creating "
+        f"it ({what}): delete them, or use another store.path"
+    )
 
 
 def open_repository(path: str) -> icechunk.Repository:
@@ -49,20 +105,39 @@ def open_repository(path: str) -> icechunk.Repository:
     Raises
     ------
     StoreNotFoundError
-        There is none.
+        There is none, or nothing was committed to it yet.
     """
-    if not repository_exists(path):
-        raise StoreNotFoundError(f"there is no cube at {path}: run `galstore ingest RECIPE` first, or mend store.path")
+    repository = _open(path)
     with _storage_errors(path):
-        return icechunk.Repository.open(_storage(path))
+        if _is_empty(repository):
+            raise _not_found(path)
+    return repository
 
 
 def repository_exists(path: str) -> bool:
-    """Whether a repository was created at this place."""
-    if not is_remote(path) and not Path(path).expanduser().is_dir():
+    """Whether a repository was created at this place, and its first commit made."""
+    try:
+        open_repository(path)
+    except StoreNotFoundError:
         return False
+    return True
+
+
+def _open(path: str) -> icechunk.Repository:
+    if not is_remote(path) and not Path(path).expanduser().is_dir():
+        raise _not_found(path)
     with _storage_errors(path):
-        return bool(icechunk.Repository.exists(_storage(path)))
+        if not icechunk.Repository.exists(_storage(path)):
+            raise _not_found(path)
+        return icechunk.Repository.open(_storage(path))
+
+
+def _is_empty(repository: icechunk.Repository) -> bool:
+    return next(iter(repository.ancestry(branch=BRANCH))).parent_id is None
+
+
+def _not_found(path: str) -> StoreNotFoundError:
+    return StoreNotFoundError(f"there is no cube at {path}: run `galstore ingest RECIPE` first, or mend store.path")
 
 
 def is_remote(path: str) -> bool:
@@ -140,7 +215,7 @@ def _commit_once(
     path: str, change: Callable[[icechunk.Session], _Result], message: str, metadata: dict[str, object]
 ) -> _Result:
     with write_lock(path), _storage_errors(path):
-        session = open_repository(path).writable_session(BRANCH)
+        session = _open(path).writable_session(BRANCH)
         base = session.snapshot_id
         _log.debug("step opened: %s", message)
         result = change(session)
@@ -160,7 +235,7 @@ def _commit_once(
 
 
 def _has_landed(path: str, commit_id: str, *, since: str) -> bool:
-    for ancestor in open_repository(path).ancestry(branch=BRANCH):
+    for ancestor in _open(path).ancestry(branch=BRANCH):
         if ancestor.id == since:
             return False
         if ancestor.metadata.get("commit_id") == commit_id:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,8 @@ import icechunk
 import numpy as np
 import numpy.typing as npt
 import zarr
+from distributed.client import ClosedClientError, FutureCancelledError
+from distributed.comm import CommClosedError
 
 from galstore.blocks import Block, blocks_with
 from galstore.commits import BRANCH, commit, open_repository
@@ -159,20 +162,32 @@ def fill_cube(
     ServiceError
         Dask's scheduler is gone. What was committed before stands.
     """
-    client.register_plugin(ServiceDesk())
     total, down = Filled(), ""
-    for finished in _finished_blocks(path, jobs, source, client, blocks_per_commit):
-        overtaken = finished
-        while overtaken:
-            filled, stale = commit_blocks(path, overtaken, run_id=run_id)
-            total += filled
-            if filled.n_settled:
-                on_commit(filled)
-            overtaken = [write_block(path, one.settled) for one in stale]
-        down = next((one.settled.down for one in finished if one.settled.down), down)
-        if down:
-            raise ServiceDownError(down)
+    with _scheduler_errors():
+        client.register_plugin(ServiceDesk())
+        for finished in _finished_blocks(path, jobs, source, client, blocks_per_commit):
+            overtaken = finished
+            while overtaken:
+                filled, stale = commit_blocks(path, overtaken, run_id=run_id)
+                total += filled
+                if filled.n_settled:
+                    on_commit(filled)
+                overtaken = [write_block(path, one.settled) for one in stale]
+            down = next((one.settled.down for one in finished if one.settled.down), down)
+            if down:
+                raise ServiceDownError(down)
     return total
+
+
+@contextmanager
+def _scheduler_errors() -> Iterator[None]:
+    """What Dask's client says when its scheduler is gone, as an error of galstore's own."""
+    try:
+        yield
+    except (FutureCancelledError, ClosedClientError, CommClosedError) as error:
+        raise ServiceError(
+            "Dask's scheduler is gone: what was committed is safe; run the same command again to go on from there"
+        ) from error
 
 
 def _finished_blocks(
@@ -206,10 +221,6 @@ def _finished_blocks(
             if len(finished) >= blocks_per_commit or time.monotonic() - last_s > COMMIT_EVERY_S:
                 yield finished
                 finished, last_s = [], time.monotonic()
-    except (distributed.client.FutureCancelledError, distributed.CommClosedError) as error:
-        raise ServiceError(
-            "Dask's scheduler is gone: what was committed is safe; run the same command again to go on from there"
-        ) from error
     finally:
         client.cancel(list(futures))
     if finished:

@@ -9,6 +9,7 @@ nothing new commits nothing.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from galstore.catalog import PreparedCatalog, prepare_catalog, require_kept_rows
 from galstore.commits import commit
 from galstore.cube import lengthen
 from galstore.labels import keep_label_versions, update_labels
+from galstore.roll import Roll
 from galstore.services.catalogfile import read_catalog_pages
 from galstore.services.skyserver import SkyServer, count_catalog, query_catalog
 from schemas.catalog import CATALOG_COLUMNS, LABEL_COLUMNS
@@ -31,6 +33,9 @@ from schemas.cube import LABEL_VIEW, REJECTED_COLUMNS, Listing
 from schemas.errors import CatalogError, ServiceError
 from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
 from schemas.selection import QUERY_COLUMNS, Selection
+
+WHOLE_ID = re.compile(r"\d{1,18}|[0-8]\d{18}")
+"""Decimal numbers below 9 x 10^18, which fit into 64 bits."""
 
 
 def _no_rows() -> pd.DataFrame:
@@ -207,44 +212,24 @@ def _register_pages(
     n_expected: int | None = None,
     on_rows: Callable[[pd.DataFrame], None] = lambda _: None,
 ) -> Registration:
-    done, first_row = Registration(), 0
-    listed = ListedRows()
+    done, first_row, roll = Registration(), 0, Roll()
     for page in pages:
         prepared = prepare_catalog(page, origin=origin, first_row=first_row)
         first_row += len(page)
         on_rows(prepared.rows)
-        done += register_page(path, delivery, prepared, listed)
+        done += register_page(path, delivery, prepared, roll)
     if n_expected is not None and done.n_delivered < n_expected:
         raise ServiceError(
             f"{origin} counts {n_expected} rows but delivered {done.n_delivered}: the service cuts long answers "
             "silently; lower survey.page_rows and run again"
         )
-    n_vanished = close_delivery(path, delivery, done.rejected, listed)
+    n_vanished = close_delivery(path, delivery, done.rejected, roll)
     require_kept_rows(done.n_new + done.n_known, done.rejected, origin=origin)
     keep_label_versions(path)
     return done + Registration(n_vanished=n_vanished)
 
 
-class ListedRows:
-    """Which rows of the cube a delivery had so far: one byte an object."""
-
-    def __init__(self) -> None:
-        self.rows = np.zeros(0, dtype=bool)
-
-    def seen(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Which of some rows an earlier page had; -1 is none."""
-        inside = (rows >= 0) & (rows < self.rows.size)
-        return np.asarray(inside & self.rows[np.where(inside, rows, 0)] if self.rows.size else inside & False)
-
-    def add(self, rows: npt.NDArray[np.int64]) -> None:
-        if rows.size and rows.max() >= self.rows.size:
-            self.rows = np.concatenate([self.rows, np.zeros(int(rows.max()) + 1 - self.rows.size, dtype=bool)])
-        self.rows[rows] = True
-
-
-def register_page(
-    path: str, delivery: Delivery, prepared: PreparedCatalog, listed: ListedRows | None = None
-) -> Registration:
+def register_page(path: str, delivery: Delivery, prepared: PreparedCatalog, roll: Roll | None = None) -> Registration:
     """Register one page of a delivery, in one commit: new objects are appended, changed labels updated.
 
     Everything else that the cube knows of an object stays as it was delivered first.
@@ -257,26 +242,29 @@ def register_page(
         Which delivery the page belongs to.
     prepared
         The page.
-    listed
+    roll
         The rows that earlier pages had; this page's are added. A row that comes again is rejected.
     """
-    listed = listed or ListedRows()
+    roll = roll or Roll()
 
     def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], Registration]:
         root = zarr.open_group(session.store, mode="a")
-        known = pd.Index(np.asarray(_array(root, "catalog/object_id")[:]))
-        rows = np.asarray(known.get_indexer(pd.Index(prepared.rows["object_id"])), dtype=np.int64)
-        again = listed.seen(rows)
+        known = _array(root, "catalog/object_id")
+        n_known = int(known.shape[0])
+        rows = roll.rows_of(prepared.rows["object_id"].to_numpy(), known)
+        again = roll.has_named(rows)
+        # an object whose row cannot be kept this time is still in the catalog
+        at_fault = roll.rows_of(_whole_ids(prepared.rejected["object_id"]), known)
         is_new = rows < 0
         n_new = int(is_new.sum())
         if n_new:
-            _append(root, prepared.rows[is_new], delivery, first=known.size)
-            rows[is_new] = known.size + np.arange(n_new)
+            _append(root, prepared.rows[is_new], delivery, first=n_known)
+            rows[is_new] = n_known + np.arange(n_new)
         old = ~is_new & ~again
         _relist(root, rows[old])
         n_relabelled = update_labels(session, root, rows[old], prepared.rows[old], run_id=delivery.run_id)
         repeated = _as_repeated(prepared, again)
-        return rows, Registration(
+        return np.concatenate([rows, at_fault[at_fault >= 0]]), Registration(
             n_new=n_new,
             n_known=int(old.sum()),
             n_relabelled=n_relabelled,
@@ -286,25 +274,23 @@ def register_page(
 
     metadata = {"operation": "register", "catalog": delivery.catalog, "run": delivery.run_id}
     rows, registration = commit(path, write, message=f"register {delivery.catalog}", metadata=metadata)
-    listed.add(rows)
+    roll.name(rows)
     return registration
 
 
-def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, listed: ListedRows) -> int:
+def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, roll: Roll) -> int:
     """Keep the list of rejected rows, and flag what a whole delivery no longer has; returns how many are flagged."""
 
     def write(session: icechunk.Session) -> int:
         root = zarr.open_group(session.store, mode="a")
         index = _catalog_index(root, delivery)
         _keep_rejected(root, index, rejected, replace=delivery.whole)
-        if not delivery.whole or not listed.rows.any():
+        if not delivery.whole or not roll.n_named:
             # a catalog of which nothing can be read says nothing about what it lacks
             return 0
         ours = np.asarray(_array(root, "state/catalog")[:]) == index
-        in_delivery = np.zeros(ours.size, dtype=bool)
-        in_delivery[: listed.rows.size] = listed.rows
         column = _array(root, "state/listing")
-        vanished = np.flatnonzero(ours & ~in_delivery)
+        vanished = np.flatnonzero(ours & ~roll.named(ours.size))
         newly = vanished[np.asarray(column.oindex[vanished]) != Listing.VANISHED]
         if newly.size:
             column.oindex[newly] = Listing.VANISHED
@@ -329,6 +315,11 @@ def _relist(root: zarr.Group, rows: npt.NDArray[np.int64]) -> None:
     back = rows[np.asarray(column.oindex[rows]) == Listing.VANISHED] if rows.size else rows
     if back.size:
         column.oindex[np.sort(back)] = Listing.LISTED
+
+
+def _whole_ids(texts: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    """Those of some ids, as they were delivered, that are whole numbers of 64 bits."""
+    return np.array([int(text) for text in texts if WHOLE_ID.fullmatch(text)], dtype=np.int64)
 
 
 def _as_repeated(prepared: PreparedCatalog, again: npt.NDArray[np.bool_]) -> pd.DataFrame:

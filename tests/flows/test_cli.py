@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Protocol
 
+import icechunk
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,10 +19,11 @@ from galstore.blocks import Block
 from galstore.cube import ensure_cube
 from galstore.fetch import Job, Settled
 from galstore.ingest import commit_blocks, write_block
+from galstore.reader import open_cube
 from galstore.register import register_file
 from galstore.services.answers import Delivery
 from schemas.cutouts import Reason
-from tests.conftest import ROOT, running_emulator
+from tests.conftest import ROOT, draw_blobs, encode, running_emulator
 from tests.galstore.conftest import SCALE, add_objects
 
 
@@ -54,7 +57,7 @@ def assert_one_clear_line(result: subprocess.CompletedProcess[str], *told: str) 
 
 
 def test_help_names_every_command_with_an_example(galstore: Command) -> None:
-    commands = ("run", "ingest", "train", "score", "report", "emulate", "info", "quarantine")
+    commands = ("run", "ingest", "train", "score", "report", "emulate", "info", "quarantine", "verify", "rebuild", "gc")
     overview = galstore("--help").stdout
     for command in commands:
         assert command in overview
@@ -140,6 +143,39 @@ def test_an_unknown_reason_to_retry_is_refused_before_anything_starts(galstore: 
     assert_one_clear_line(galstore("ingest", "demo", "--retry-quarantined=tired"), "no reason of quarantine 'tired'")
 
 
+def test_verify_finds_a_flipped_byte_and_rebuild_mends_it(galstore: Command, tmp_path: Path) -> None:
+    path = store_with_one_stored(tmp_path)
+    assert "is sound" in galstore("verify", path).stdout
+    assert galstore("rebuild", path, "--damaged").returncode == 0
+    flip_a_byte(path, "images/128/pixels")
+    found = galstore("verify", path)
+    assert found.returncode == 1
+    assert "is damaged" in found.stdout
+    assert "images/128/pixels" in found.stdout
+    plain = json.loads(galstore("verify", path, "--json").stdout)
+    assert not plain["ok"]
+    assert any(problem["path"] == "images/128/pixels" for problem in plain["problems"])
+    assert galstore("rebuild", path, "--damaged").stdout == "block 0: 1 objects rebuilt, 0 to be fetched again\n"
+    assert galstore("verify", path).returncode == 0
+    assert galstore("rebuild", path, "--block", "0").stdout == "block 0: 1 objects rebuilt, 0 to be fetched again\n"
+
+
+def test_rebuild_asks_for_a_block(galstore: Command, small_store: str) -> None:
+    assert_one_clear_line(galstore("rebuild", small_store), "which blocks? give --block N")
+    assert_one_clear_line(
+        galstore("rebuild", small_store, "--block", "7"), "has 1 blocks, numbered from 0, got block 7"
+    )
+
+
+def test_gc_frees_old_snapshots_and_keeps_young_files(galstore: Command, tmp_path: Path) -> None:
+    path = store_with_one_stored(tmp_path)
+    assert "0 files deleted" in galstore("gc", path, "--keep", "0d").stdout
+    told = galstore("gc", path, "--keep", "0d", "--grace", "0d").stdout
+    assert "0 files deleted" not in told
+    assert galstore("verify", path).returncode == 0
+    assert_one_clear_line(galstore("gc", path, "--keep", "a month"), "'a month' is no duration")
+
+
 def test_the_emulator_tells_its_address_first(cutout_folder: Path) -> None:
     arguments = ["--catalog", str(cutout_folder / "catalog.csv"), "--cutouts", str(cutout_folder / "cutouts")]
     with running_emulator(*arguments) as base_url:
@@ -158,14 +194,40 @@ def small_store(tmp_path: Path) -> str:
 
 def store_with_one_quarantined(folder: Path) -> str:
     """A cube with one quarantined object, one pending one and one rejected row."""
+    return store_with(folder, Delivery(row=0, reason=Reason.TRUNCATED, http_status=200, attempts=5))
+
+
+def store_with_one_stored(folder: Path) -> str:
+    """A cube with one stored object, one pending one and one rejected row."""
+    body = encode(draw_blobs(1)[0])
+    digest = hashlib.sha256(body).digest()
+    return store_with(
+        folder, Delivery(row=0, reason=Reason.NONE, http_status=200, attempts=1, body=body, digest=digest)
+    )
+
+
+def store_with(folder: Path, delivery: Delivery) -> str:
     path = str(folder / "cube")
     ensure_cube(path, survey="three", scale=SCALE)
     catalog = folder / "three.csv"
     catalog.write_text("objID,ra,dec\n1237648702973411443,1,2\n5,3,4\n6,400,4\n")
     register_file(path, catalog)
-    delivery = Delivery(row=0, reason=Reason.TRUNCATED, http_status=200, attempts=5)
     settled = Settled(
         job=Job(block=Block(0, 2)), rows=np.array([0]), deliveries=(delivery,), scales_arcsec=np.array([0.296])
     )
     commit_blocks(path, [write_block(path, settled)])
     return path
+
+
+def flip_a_byte(path: str, array: str) -> None:
+    """Change one byte of the chunk file that holds an array's first rows."""
+    wanted = open_cube(path).array(array)
+    for file in sorted((Path(path) / "chunks").iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:5] + bytes([whole[5] ^ 1]) + whole[6:])
+        try:
+            wanted[:]
+        except (ValueError, RuntimeError, icechunk.IcechunkError):
+            return
+        file.write_bytes(whole)
+    raise AssertionError(f"no chunk file of {array}")

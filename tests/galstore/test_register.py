@@ -14,12 +14,12 @@ from galstore.labels import label_tag
 from galstore.reader import open_cube
 from galstore.register import (
     Delivery,
-    ListedRows,
     Registration,
     close_delivery,
     register_file,
     register_survey,
 )
+from galstore.roll import Roll
 from schemas.errors import CatalogError
 from schemas.selection import SELECTIONS
 from tests.galstore.conftest import SCALE, add_objects, registered_cube
@@ -183,7 +183,7 @@ def test_rows_rejected_by_one_part_of_a_survey_outlive_the_delivery_of_another(c
     def reject(*ids: int, value: float = 400.0) -> None:
         frame = pd.DataFrame({"object_id": [1, *ids], "ra": [1.0, *[value] * len(ids)], "dec": 0.0})
         prepared = prepare_catalog(frame, origin="part")
-        close_delivery(cube_path, Delivery(catalog="a"), prepared.rejected, ListedRows())
+        close_delivery(cube_path, Delivery(catalog="a"), prepared.rejected, Roll())
 
     reject(5, 6)
     reject(6, 7, value=500.0)
@@ -193,3 +193,10 @@ def test_rows_rejected_by_one_part_of_a_survey_outlive_the_delivery_of_another(c
         "6": "500.0",
         "7": "500.0",
     }
+
+
+def test_an_object_whose_row_cannot_be_kept_this_time_has_not_vanished(cube_path, tmp_path, table) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path)
+    done = deliver(cube_path, table.assign(dec=[20.0, 120.0, 20.0, 20.0, 20.0]), tmp_path)
+    assert (done.n_known, done.n_rejected, done.n_vanished) == (4, 1, 0)

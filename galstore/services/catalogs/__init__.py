@@ -1,0 +1,1 @@
+"""Catalog files: one module a format, and what they share."""
