@@ -11,8 +11,8 @@ from flows.terminal import escaped
 
 if TYPE_CHECKING:
     import pandas as pd
-    from galstore.verify import Verification
 
+    from galstore.integrity.verification import Verification
     from galstore.inventory import Inventory
 
 MOST_PROBLEMS = 50

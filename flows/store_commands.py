@@ -84,11 +84,10 @@ def verify(store: StoreArgument, as_json: AsJson = False) -> None:
 
     Example: galstore verify demo/cube
     """
-    from galstore.verify import verify_cube
-
     from flows.display import problems_table
     from flows.runtime import progress_bar
     from galstore.reader import open_cube
+    from galstore.verify import verify_cube
 
     cube = open_cube(store)
     with progress_bar("verify", cube.n_objects) as progress:
@@ -115,11 +114,10 @@ def rebuild(
 
     Example: galstore rebuild demo/cube --block 3
     """
-    from galstore.rebuild import damaged_blocks, rebuild_block
-    from galstore.verify import verify_cube
-
     from flows.runtime import console, progress_bar
     from galstore.reader import open_cube
+    from galstore.rebuild import damaged_blocks, rebuild_block
+    from galstore.verify import verify_cube
     from schemas.errors import ContractError
 
     blocks = set(block or ())

@@ -16,9 +16,10 @@ import zarr
 
 from galstore.blocks import Block
 from galstore.commits import commit
+from galstore.integrity.salvage import BODY_PATH, Rows, decode_delivered, read_rows
+from galstore.integrity.verification import ProblemKind, Verification
 from galstore.pyramid import build_pyramid
 from galstore.reader import open_cube
-from galstore.verify import BODY_PATH, ProblemKind, Rows, Verification, decode_delivered, read_rows
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import BANDS, SIDE_PX, Status
 from schemas.errors import StoreError

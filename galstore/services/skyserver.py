@@ -7,9 +7,14 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import requests
 from astroquery.sdss import SDSSClass
@@ -22,6 +27,14 @@ from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, Selection
 
 QUERY_TIMEOUT_S = 600
 """The service ends a query after this long."""
+
+INTEGER_COLUMNS = ("objID", "specObjID", "n_rows")
+"""Columns that a float would damage."""
+
+WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
+
+LONGEST_TOLD = 500
+"""Characters kept of what a service says in place of a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +94,12 @@ def build_query(selection: Selection, columns: Sequence[str], *, top: int, after
 def count_catalog(service: SkyServer, selection: Selection) -> int:
     """How many rows the selection has at the service."""
     answer = query_sql(service, f"SELECT COUNT(*) AS n_rows FROM {QUERY_TABLES} WHERE {selection.sql}")  # noqa: S608
+    _require_columns(answer, ("n_rows",), service)
+    if len(answer) != 1 or answer["n_rows"].iloc[0] < 0:
+        raise ServiceError(
+            f"the survey at {service.base_url} answered the count of the catalog with {answer['n_rows'].tolist()[:3]}, "
+            "not with one number: try again later"
+        )
     return int(answer["n_rows"].iloc[0])
 
 
@@ -104,7 +123,8 @@ def query_catalog(
     Raises
     ------
     ServiceError
-        The service cannot be reached or answers with something else than a table, also after retries.
+        The service cannot be reached or answers with something else than a table, also after retries; or it gives the
+        same page again.
     QueryRefusedError
         The service refuses the query.
     """
@@ -114,7 +134,14 @@ def query_catalog(
         page = query_sql(service, build_query(selection, columns, top=top, after=after))
         if not page.empty:
             received += len(page)
-            after = (int(page["objID"].iloc[-1]), int(page["specObjID"].iloc[-1]))
+            _require_columns(page, ("objID", "specObjID"), service)
+            last = (int(page["objID"].iloc[-1]), int(page["specObjID"].iloc[-1]))
+            if after is not None and last <= after:
+                raise ServiceError(
+                    f"the survey at {service.base_url} gives the rows up to objID {last[0]} again where those behind "
+                    f"{after[0]} were asked for: check survey.base_url, or try again later"
+                )
+            after = last
             yield page
         if len(page) < top:
             return
@@ -152,28 +179,76 @@ def parse_answer(text: str, *, status: int, base_url: str) -> pd.DataFrame:
     QueryRefusedError
         Status 200 with the one column error_message, or an SQL error (status 500 with JSON).
     ServiceError
-        Anything else that is not a table: an outage page, an empty body.
+        Anything else that is not a table: an outage page, an empty body, rows of other lengths, ids that are none.
     """
     if status != 200:
         message = _json_error(text)
         if message:
             raise QueryRefusedError(f"the survey at {base_url} cannot run the query: {message}")
         raise ServiceError(f"the survey at {base_url} answered the catalog query with status {status}: try again later")
-    lines = text.lstrip("\ufeff").splitlines()
-    if not lines or not lines[0].startswith("#Table"):
+    # lines end where a CSV's do: str.splitlines would cut fields at U+0085 and U+2028 too
+    lines = io.StringIO(text.lstrip("\ufeff"), newline=None)
+    if not lines.readline().startswith("#Table"):
         raise ServiceError(
             f"the survey at {base_url} answered the catalog query with something that is no table "
             f"({text[:60]!r}): try again later"
         )
-    body = "\n".join(lines[1:])
-    if lines[1:2] == ["error_message"]:
-        raise QueryRefusedError(f"the survey at {base_url} refuses the query: {' '.join(lines[2:])}")
-    return pd.read_csv(io.StringIO(body), dtype={"objID": "int64", "specObjID": "int64"})
+    first_row = lines.tell()
+    if lines.readline().strip() == "error_message":
+        raise QueryRefusedError(f"the survey at {base_url} refuses the query: {_on_one_line(lines.read())}")
+    lines.seek(first_row)
+    return _read_table(lines, base_url)
+
+
+def _read_table(lines: io.StringIO, base_url: str) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        # rows that are all longer than the header
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table = pd.read_csv(
+                lines,
+                # as text: one id with a point or an exponent makes floats of all, and damages every one
+                dtype=dict.fromkeys(INTEGER_COLUMNS, str),
+                # else a first column too many would be taken for row names, and every name would slip by one
+                index_col=False,
+                # one type for a column, and no warning that it has several
+                low_memory=False,
+            )
+            for name in INTEGER_COLUMNS:
+                if name in table:
+                    table[name] = _whole_numbers(table[name])
+        except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
+            raise ServiceError(
+                f"the survey at {base_url} answered the catalog query with a table that is damaged "
+                f"({_on_one_line(str(error))}): try again later"
+            ) from error
+    return table
+
+
+def _whole_numbers(texts: pd.Series[Any]) -> npt.NDArray[np.int64]:
+    for text in texts:
+        if not isinstance(text, str) or not WHOLE_NUMBER.fullmatch(text):
+            raise ValueError(f"{texts.name} is {str(text)[:60]!r} where a whole number is expected")
+    return np.array([int(text) for text in texts], dtype=np.int64)
+
+
+def _require_columns(answer: pd.DataFrame, names: Sequence[str], service: SkyServer) -> None:
+    missing = [name for name in names if name not in answer]
+    if missing:
+        raise ServiceError(
+            f"the survey at {service.base_url} answered the catalog query without column {missing[0]!r} (columns "
+            f"found: {_on_one_line(', '.join(map(str, answer.columns)))}): check survey.base_url, or try again later"
+        )
+
+
+def _on_one_line(told: str) -> str:
+    return " ".join(told.split())[:LONGEST_TOLD]
 
 
 def _json_error(text: str) -> str | None:
     try:
         answer = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
+        # no JSON, a number of more digits than Python reads, or lists in lists without end
         return None
-    return str(answer["ErrorMessage"]) if isinstance(answer, dict) and "ErrorMessage" in answer else None
+    return _on_one_line(str(answer["ErrorMessage"])) if isinstance(answer, dict) and "ErrorMessage" in answer else None

@@ -12,11 +12,11 @@ import pytest
 from galstore.catalog import prepare_catalog
 from galstore.commits import open_repository, stored_bytes
 from galstore.expiry import expire_snapshots, parse_keep
+from galstore.integrity.verification import ProblemKind
 from galstore.labels import label_tag
 from galstore.reader import open_cube
 from galstore.rebuild import rebuild_block
 from galstore.register import Delivery, register_page
-from galstore.verify import ProblemKind
 from schemas.errors import ContractError, StoreBusyError, StoreNotFoundError
 from tests.galstore.test_verify import build_cube, chunk_files, copy_cube, flip, kinds, verified
 

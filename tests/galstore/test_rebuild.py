@@ -8,10 +8,10 @@ import pytest
 
 from galstore.commits import open_repository
 from galstore.ingest import fill_cube, plan_jobs
+from galstore.integrity.verification import ProblemKind, Verification
 from galstore.predictions import read_predictions
 from galstore.reader import Counts, Cube, open_cube
 from galstore.rebuild import Rebuilt, damaged_blocks, rebuild_block
-from galstore.verify import ProblemKind, Verification
 from schemas.cube import LEVEL, LEVELS
 from schemas.errors import StoreError, StoreNotFoundError
 from tests.galstore.conftest import source_of

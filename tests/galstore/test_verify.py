@@ -17,12 +17,14 @@ from galstore.catalog import prepare_catalog
 from galstore.commits import commit, open_repository
 from galstore.cube import ensure_cube
 from galstore.ingest import fill_cube, plan_jobs
+from galstore.integrity.files import History, UsedFiles
+from galstore.integrity.verification import Problem, ProblemKind, Verification
 from galstore.labels import keep_label_versions, label_tag
 from galstore.predictions import write_predictions
 from galstore.reader import open_cube
 from galstore.register import Delivery, register_page
 from galstore.services.skyserver import SkyServer
-from galstore.verify import Problem, ProblemKind, Verification, _History, _UsedFiles, verify_cube
+from galstore.verify import verify_cube
 from schemas.cube import BLOCK_ROWS, LEVEL, LEVELS
 from tests.galstore.conftest import SCALE, registered_cube, source_of
 
@@ -86,7 +88,7 @@ def chunk_files(path: Path) -> tuple[dict[str, list[Path]], list[Path]]:
     """Chunk files that the tip uses, by array, and those that only older snapshots use."""
     cube = open_cube(str(path))
     files = sorted((path / "chunks").iterdir())
-    used = _UsedFiles(_History(open_repository(str(path)), cube.snapshot_id), path, [file.name for file in files])
+    used = UsedFiles(History(open_repository(str(path)), cube.snapshot_id), path, [file.name for file in files])
     current: dict[str, list[Path]] = {}
     for file in files:
         if file.name in used.current:

@@ -47,8 +47,6 @@ def read_csv_pages(source: CatalogSource, page_rows: int) -> Pages:
                 chunksize=page_rows,
                 # one type for a column of a chunk, and no warning that it has several
                 low_memory=False,
-                # the default is a unit in the last place off for one number in ten
-                float_precision="round_trip",
             )  # fmt: skip
         with pages:
             while True:

@@ -1,0 +1,1 @@
+"""Integrity: what `verify` looks at, piece by piece."""
