@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from astropy.table import Table
 
 from flows.ingest import ingest
 from flows.plan import missing_work
@@ -111,6 +112,26 @@ def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path)
     assert pd.read_parquet(done["predictions"])["status"].tolist() == ["scored"] * 5
 
 
-def test_limit_keeps_a_first_try_small(prefect_server, tmp_path) -> None:
-    result = ingest("demo", overrides_in(tmp_path, "survey.limit=30"))
-    assert (result["n_new"], result["registered"], result["pending"]) == (30, 30, 0)
+def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect_server, tmp_path) -> None:
+    small = ["survey.limit=30", "survey.attempts=1"]
+    first = ingest("demo", overrides_in(tmp_path, *small, "rehearsal.faults={ truncated = 0.5, lasting = 1.0 }"))
+    assert (first["n_new"], first["registered"], first["pending"]) == (30, 30, 0)
+    assert first["quarantined"] > 5
+    healed = overrides_in(tmp_path, *small, "rehearsal.faults={}")
+    assert ingest("demo", healed)["n_requests"] == 0
+    again = ingest("demo", healed, retry_quarantined=["truncated"])
+    assert again["n_requests"] == first["quarantined"]
+    assert (again["stored"], again["quarantined"]) == (30, 0)
+
+
+def test_a_file_of_objects_is_ingested_in_place_of_the_surveys_catalog(small_run, prefect_server, tmp_path) -> None:
+    folder, _ = small_run
+    objects = pd.read_csv(folder / "new_catalog.csv").iloc[:8]
+    Table.from_pandas(objects.assign(ra=np.radians(objects["ra"])), units={"ra": "rad", "dec": "deg"}).write(
+        tmp_path / "eight.fits"
+    )
+    done = ingest("demo", overrides_in(tmp_path, f"survey.catalog='{tmp_path / 'eight.fits'}'"))
+    assert (done["registered"], done["pending"]) == (8, 0)
+    cube = open_cube(str(tmp_path / "cube"))
+    assert cube.read_catalog(["object_id"])["object_id"].tolist() == objects["object_id"].tolist()
+    assert np.allclose(cube.read_catalog(["ra"])["ra"], objects["ra"])
