@@ -20,12 +20,21 @@ from uuid import uuid4
 
 import icechunk
 from filelock import FileLock, Timeout
-from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    retry_if_result,
+    stop_after_delay,
+    wait_fixed,
+    wait_random_exponential,
+)
 
 from schemas.errors import StoreBusyError, StoreError, StoreNotFoundError
 
 BRANCH = "main"
 LOCK_TIMEOUT_S = 600
+CREATION_S = 3.0
+"""A repository on an object store that somebody else began is there within this time, or never."""
 MANIFEST_SPLIT_CHUNKS = 1024
 """Chunks of one manifest along `object`: unsplit, a commit costs 3 ms at 1 k chunks but 83 ms at 65 k."""
 
@@ -55,8 +64,9 @@ def create_repository(path: str) -> icechunk.Repository:
             taken_over = icechunk.Repository.open(_storage(path), config=_config())
             if not _is_empty(taken_over):
                 raise StoreBusyError(f"another process has just created the cube at {path}: run the same command again")
-            # a run that was killed while creating may have left the branch and no configuration
-            taken_over.save_config()
+            if icechunk.Repository.fetch_config(_storage(path)) is None:
+                # a run that was killed while creating may have left the branch and no configuration
+                taken_over.save_config()
         return icechunk.Repository.open(_storage(path))
 
 
@@ -67,12 +77,23 @@ def _has_created(path: str) -> bool:
     try:
         _create(path)
     except icechunk.IcechunkError as error:
-        if icechunk.Repository.exists(_storage(path)):
+        if _comes_about(path):
             return False
         if "clean prefix" in str(error):
             raise _in_the_way(path, _first_line(error)) from error
         raise
     return True
+
+
+def _comes_about(path: str) -> bool:
+    """Whether there is a repository now or soon: on an object store another process may be half-way through."""
+    polling = Retrying(
+        retry=retry_if_result(lambda there: not there),
+        stop=stop_after_delay(CREATION_S if is_remote(path) else 0),
+        wait=wait_fixed(0.1),
+        retry_error_callback=lambda _: False,
+    )
+    return bool(polling(icechunk.Repository.exists, _storage(path)))
 
 
 def _create(path: str) -> None:

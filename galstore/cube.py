@@ -15,6 +15,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from galstore.commits import BRANCH, create_repository, repository_exists, write_lock
+from galstore.ids import ATTRIBUTE
 from galstore.reader import open_cube
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
 from schemas.cube import (
@@ -159,6 +160,7 @@ def _lay_out(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
                     "valid_range": [column.valid_min, column.valid_max],
                 },
             )  # fmt: skip
+    catalog["object_id"].attrs[ATTRIBUTE] = []
     for name, columns, dimension in (("state", STATE_COLUMNS, "object"), ("rejected", REJECTED_COLUMNS, "rejected")):
         group = root.create_group(name)
         for described in columns:

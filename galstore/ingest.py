@@ -320,6 +320,8 @@ def _write_images(root: zarr.Group, settled: Settled) -> bool:
 
 def _overlay(array: Any, rows: npt.NDArray[np.int64], values: npt.NDArray[Any]) -> None:
     """Put values on some rows of a block with one write; rows between them keep what they hold."""
+    # zarr would first compare each chunk with its fill value: 90 of the 145 µs that writing 128 px takes a galaxy
+    array = array.with_config({"write_empty_chunks": True})
     first, last = int(rows[0]), int(rows[-1]) + 1
     if last - first == rows.size:
         array[first:last] = values

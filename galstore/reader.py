@@ -15,6 +15,7 @@ import zarr
 
 from galstore.blocks import blocks_with
 from galstore.commits import BRANCH, open_repository
+from galstore.ids import IdLookup
 from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
@@ -140,15 +141,14 @@ class Cube:
         CatalogError
             Some are not registered.
         """
-        index = pd.Index(np.asarray(self.array("catalog/object_id")[:]))
-        rows = index.get_indexer(pd.Index(object_ids))
+        rows = IdLookup().rows_of(np.asarray(object_ids, dtype=np.int64), self.array("catalog/object_id"))
         missing = np.asarray(object_ids)[rows < 0]
         if missing.size:
             raise CatalogError(
                 f"{missing.size} objects are not registered in {self.path}, the first is {missing[0]}: "
                 "ingest them first"
             )
-        return np.asarray(rows, dtype=np.int64)
+        return rows
 
     def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Images of some objects at one level.

@@ -24,6 +24,7 @@ import zarr
 from galstore.catalog import PreparedCatalog, prepare_catalog, require_kept_rows
 from galstore.commits import commit
 from galstore.cube import lengthen
+from galstore.ids import append_ids
 from galstore.labels import keep_label_versions, update_labels
 from galstore.roll import Roll
 from galstore.services.catalogfile import read_catalog_pages
@@ -304,7 +305,8 @@ def _append(root: zarr.Group, new: pd.DataFrame, delivery: Delivery, *, first: i
     last = first + len(new)
     lengthen(root, last)
     _array(root, "state/catalog")[first:last] = _catalog_index(root, delivery)
-    for group, names in (("catalog", ("object_id", *CATALOG_COLUMNS)), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
+    append_ids(_array(root, "catalog/object_id"), first, new["object_id"].to_numpy())
+    for group, names in (("catalog", CATALOG_COLUMNS), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
         for name in names:
             if name in new:
                 _array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()

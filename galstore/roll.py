@@ -6,49 +6,24 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
+
+from galstore.ids import IdLookup
 
 
 class Roll:
     """Ids of a cube as far as they were read, and the rows that a delivery named.
 
-    Rows are only ever added to a cube and their ids never change. So each page reads just the ids that came since the
-    page before, and registering n objects costs n, whatever the size of the pages. The ids are hashed in segments, each
-    at least twice as long as the next; an object costs about 40 bytes while its delivery is registered.
+    What earlier pages looked up is known to later ones. A delivery costs a byte for each object of the cube, and what
+    `IdLookup` keeps of the chunks that it meets.
     """
 
     def __init__(self) -> None:
-        self._segments: list[pd.Index[Any]] = []
-        self._n_read = 0
+        self._lookup = IdLookup()
         self._named = np.zeros(0, dtype=bool)
 
     def rows_of(self, ids: npt.NDArray[np.int64], column: Any) -> npt.NDArray[np.int64]:
-        """Row of each id, -1 where it has none.
-
-        Parameters
-        ----------
-        ids
-            Shape (n,).
-        column
-            The cube's ids, a Zarr array of shape (object,), of the last snapshot or one under construction.
-        """
-        self._read(column)
-        rows, first = np.full(ids.size, -1, dtype=np.int64), 0
-        for segment in self._segments:
-            found = segment.get_indexer(pd.Index(ids))
-            rows = np.where(found >= 0, found + first, rows)
-            first += segment.size
-        return rows
-
-    def _read(self, column: Any) -> None:
-        n_rows = int(column.shape[0])
-        if n_rows == self._n_read:
-            return
-        self._segments.append(pd.Index(np.asarray(column[self._n_read : n_rows])))
-        self._n_read = n_rows
-        while len(self._segments) > 1 and self._segments[-2].size < 2 * self._segments[-1].size:
-            last = self._segments.pop()
-            self._segments[-1] = self._segments[-1].append(last)
+        """As of `IdLookup`."""
+        return self._lookup.rows_of(ids, column)
 
     def has_named(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of some rows an earlier page named; -1 is none."""

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from galstore.ids import ATTRIBUTE
 from galstore.integrity.salvage import BODY_PATH, Rows, read_rows
 from galstore.integrity.verification import Problem, ProblemKind
 from galstore.reader import Cube
@@ -162,19 +163,29 @@ def check_state(state: State, cube: Cube) -> list[Problem]:
     if state.known("status").all() and n_settled != state.n_objects:
         text = f"stored + quarantined + pending are {n_settled:,} objects, registered are {state.n_objects:,}"
         problems.append(Problem(kind=ProblemKind.COUNT, path="state/status", text=text))
-    return problems + _check_ids(state) + _check_digests(state)
+    return problems + _check_ids(state, cube) + _check_digests(state)
 
 
-def _check_ids(state: State) -> list[Problem]:
+def _check_ids(state: State, cube: Cube) -> list[Problem]:
     rows = np.flatnonzero(state.known("object_id"))
+    if not rows.size:
+        return []
     ids = state["object_id"][rows]
     _, firsts = np.unique(ids, return_index=True)
     repeated = np.ones(ids.size, dtype=bool)
     repeated[firsts] = False
     kind, path = ProblemKind.IDENTITY, "catalog/object_id"
-    return state.problem(kind, path, rows[ids < 0], "the object id is negative") + state.problem(
-        kind, path, rows[repeated], "another row has the same object id"
-    )
+    column = cube.array(path)
+    chunks, limits = rows // column.chunks[0], np.array(column.attrs.get(ATTRIBUTE, []), dtype=np.int64).reshape(-1, 2)
+    beyond = np.ones(rows.size, dtype=bool)
+    inside = chunks < len(limits)
+    low, high = limits[chunks[inside]].T
+    beyond[inside] = (ids[inside] < low) | (ids[inside] > high)
+    return [
+        *state.problem(kind, path, rows[ids < 0], "the object id is negative"),
+        *state.problem(kind, path, rows[repeated], "another row has the same object id"),
+        *state.problem(kind, path, rows[beyond], f"{ATTRIBUTE} does not span the id, so that it is not found"),
+    ]
 
 
 def _check_digests(state: State) -> list[Problem]:

@@ -84,20 +84,23 @@ class LeasingPacer:
     async def turn(self) -> None:
         """Wait for the next turn; requests go in the order in which they asked."""
         async with self._queue:
-            while (delay_s := await self._take()) < -LATEST_S:
-                pass
-            if delay_s > SHORTEST_SLEEP_S:
-                await asyncio.sleep(delay_s)
+            while True:
+                at_s = await self._take()
+                delay_s = at_s - time.monotonic()
+                if delay_s > SHORTEST_SLEEP_S:
+                    await asyncio.sleep(delay_s)
+                if time.monotonic() - at_s <= LATEST_S:
+                    return
 
     async def _take(self) -> float:
-        """Take the next turn; returns the seconds until it comes, below zero where it has passed."""
+        """Take the next turn; returns when it comes, by the monotonic clock."""
         if not self._left:
             wait_s = await self._lease(self._n_leased, self._per_second)
             self._left, self._next_s = self._n_leased, time.monotonic() + wait_s
         at_s = self._next_s
         self._left -= 1
         self._next_s += 1 / self._per_second
-        return at_s - time.monotonic()
+        return at_s
 
     async def _lease(self, n: int, requests_per_second: float) -> float:
         raise NotImplementedError

@@ -19,6 +19,9 @@ from schemas.errors import CatalogError
 SEPARATORS = ",;\t"
 """Spreadsheets of half of Europe write semicolons; the one that is most often in the header line is taken."""
 
+MOST_COLUMNS = 5_000
+"""pandas takes minutes over a header line of a hundred thousand equal names; no catalog has a thousand columns."""
+
 COMMENT_LINE = re.compile(r"^#.*(?:\n|$)", re.MULTILINE)
 
 ID_NAMES = frozenset(
@@ -32,11 +35,17 @@ def read_csv_pages(source: CatalogSource, page_rows: int) -> Pages:
     Raises
     ------
     CatalogError
-        It is no UTF-8 text, has no header line, has rows longer than it, or a quote that never ends.
+        It is no UTF-8 text, has no header line or one of thousands of names, has rows longer than it, or a quote that
+        never ends.
     """
     with _as_csv(source), source.open_stream() as raw, _Uncommented(raw, source) as text:
         header = text.read_first_line()
     separator = max(SEPARATORS, key=header.count)
+    if header.count(separator) >= MOST_COLUMNS:
+        raise CatalogError(
+            f"{source.origin} has {header.count(separator) + 1:,} columns, more than the {MOST_COLUMNS:,} that are "
+            "read of a CSV: keep object_id, ra, dec and the columns that are wanted"
+        )
     with _as_csv(source):
         names = pd.read_csv(io.StringIO(header), sep=separator, skipinitialspace=True, nrows=0, index_col=False).columns
     ids = {name: str for name in names if str(name).strip().lower() in ID_NAMES}

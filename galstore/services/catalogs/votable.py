@@ -35,6 +35,9 @@ MEMORY_FREE_BYTES = 256 << 20
 MEMORY_PER_FILE_BYTE = 64
 """A table of empty text fields of 64 characters takes 50 bytes in memory for each in the file."""
 
+LONGEST_TAG_BYTES = 16 << 20
+"""Before expat 2.6, a tag that does not end is read again with every block: 200 MB of it take minutes."""
+
 LEAST_ROWS = 512
 """astropy sets aside this many rows as soon as there is one."""
 
@@ -114,6 +117,11 @@ def _read_outline(source: CatalogSource) -> _Outline:
         while block := stream.read(BLOCK_BYTES):
             n_bytes += len(block)
             parser.Parse(block, False)
+            if n_bytes - parser.CurrentByteIndex > LONGEST_TAG_BYTES:
+                raise CatalogError(
+                    f"{source.origin} has a tag or comment of more than {LONGEST_TAG_BYTES:,} bytes: it is cut off or "
+                    "damaged, so export or download it again"
+                )
         parser.Parse(b"", True)
     outline.check_memory(n_bytes)
     return outline
