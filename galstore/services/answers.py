@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from urllib.parse import urlencode
 
 import aiohttp
 import numpy as np
 import numpy.typing as npt
+from yarl import URL
 
 from galstore.quality import judge_body
 from schemas.cube import DELIVERED_BYTES
@@ -94,9 +96,9 @@ async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Deliv
     status, wait_s = 0, None
     body = b""
     try:
-        async with http.get(
-            request.url, params=request.params, headers=request.headers, max_redirects=MAX_REDIRECTS
-        ) as response:
+        # encoded here: yarl takes five times as long over parameters
+        url = URL(f"{request.url}?{urlencode(request.params)}", encoded=True)
+        async with http.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:
             status = response.status
             wait_s = retry_after_s(response.headers.get("Retry-After"))
             # an error's body is read too, so that its connection can serve the next request
@@ -112,13 +114,16 @@ async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Deliv
         reason = Reason.CONNECTION_LOST
     else:
         reason = _judge_status(status)
-    delivery = Delivery(row=request.row, reason=reason, http_status=status, attempts=1)
     if reason is Reason.NONE:
         judgement = judge_body(body)
-        if judgement.reason is Reason.NONE:
-            return replace(delivery, body=body, digest=hashlib.sha256(body).digest(), pixels=judgement.pixels)
-        delivery = replace(delivery, reason=judgement.reason)
-    if delivery.reason in PASSING_REASONS:
+        reason = judgement.reason
+        if reason is Reason.NONE:
+            return Delivery(
+                row=request.row, reason=reason, http_status=status, attempts=1, body=body,
+                digest=hashlib.sha256(body).digest(), pixels=judgement.pixels,
+            )  # fmt: skip
+    delivery = Delivery(row=request.row, reason=reason, http_status=status, attempts=1)
+    if reason in PASSING_REASONS:
         raise PassingError(delivery, wait_s=wait_s)
     return delivery
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -122,12 +122,32 @@ class Conversation:
             next_s = time.monotonic() - first_s + state.upcoming_sleep
             return n_attempts >= self._politeness.attempts or next_s > self._politeness.retry_budget_s
 
+        try:
+            delivery = await attempt()
+        except PassingError as failure:
+            delivery = await self._settle_after(failure, attempt, enough)
+        return request, delivery if n_attempts == 1 else replace(delivery, attempts=n_attempts)
+
+    async def _settle_after(
+        self,
+        failure: PassingError,
+        attempt: Callable[[], Awaitable[Delivery]],
+        enough: Callable[[RetryCallState], bool],
+    ) -> Delivery:
+        """Ask again, after the first attempt failed; most objects never get here, and so spend no time on it."""
+        failed: list[PassingError] = [failure]
+
+        async def again() -> Delivery:
+            if failed:
+                raise failed.pop()
+            return await attempt()
+
         retrying = AsyncRetrying(retry=retry_if_exception_type(PassingError), stop=enough, wait=_wait, reraise=True)
         try:
-            delivery: Delivery = await retrying(attempt)
-        except PassingError as failure:
-            delivery = failure.delivery
-        return request, replace(delivery, attempts=n_attempts)
+            delivery: Delivery = await retrying(again)
+        except PassingError as last:
+            return last.delivery
+        return delivery
 
     async def _wait_for_turn(self) -> None:
         await self._pacer.turn()

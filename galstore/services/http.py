@@ -232,7 +232,8 @@ class _Album:
         """Keep a delivery; returns the request's key and the digest."""
         row = delivery.row
         self._n_attempts[row] += delivery.attempts
-        self._deliveries[row] = replace(delivery, attempts=self._n_attempts[row])
+        n_attempts = self._n_attempts[row]
+        self._deliveries[row] = delivery if n_attempts == delivery.attempts else replace(delivery, attempts=n_attempts)
         if delivery.reason is Reason.NONE:
             self._digests[row].append(delivery.digest)
         return self._keys[row], delivery.digest

@@ -94,6 +94,11 @@ class LeasingPacer:
 
     async def _take(self) -> float:
         """Take the next turn; returns when it comes, by the monotonic clock."""
+        # turns that are forfeited anyway are dropped at once
+        n_missed = math.ceil((time.monotonic() - LATEST_S - self._next_s) * self._per_second)
+        n_dropped = min(self._left, max(0, n_missed))
+        self._left -= n_dropped
+        self._next_s += n_dropped / self._per_second
         if not self._left:
             wait_s = await self._lease(self._n_leased, self._per_second)
             self._left, self._next_s = self._n_leased, time.monotonic() + wait_s

@@ -1,0 +1,95 @@
+"""Whether a cube is what its reference says, value by value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from galstore.reader import Counts, Cube
+from schemas.cube import LEVEL, SCHEMA_VERSION
+from schemas.cutouts import Status
+from schemas.errors import StoreError
+from tests.galstore.test_pyramid import PRECISION_COUNTS, area_average
+from tests.properties.reference import LABEL, Reference
+
+CHECKED_LEVELS = (128, 32, 2)
+"""One of each kind: as delivered, whole counts, fixed point."""
+
+
+def check(cube: Cube, reference: Reference, rows: Iterable[int]) -> None:
+    """All columns of the cube, and images and bodies of some rows."""
+    _check_counts(cube, reference)
+    _check_columns(cube, reference)
+    _check_rejected(cube, reference)
+    assert cube.read_label_versions() == reference.label_versions
+    assert cube.attributes["schema_version"] == SCHEMA_VERSION
+    _check_images(cube, reference, sorted({row for row in rows if row < len(reference.objects)}))
+
+
+def _check_counts(cube: Cube, reference: Reference) -> None:
+    tally = Counter(one.status for one in reference.objects)
+    counts = cube.counts()
+    assert counts.add_up
+    assert counts == Counts(
+        registered=len(reference.objects),
+        stored=tally[Status.STORED],
+        quarantined=tally[Status.QUARANTINED],
+        pending=tally[Status.PENDING],
+    )
+
+
+def _check_columns(cube: Cube, reference: Reference) -> None:
+    objects = reference.objects
+    ids = cube.read_catalog(["object_id"])["object_id"].tolist()
+    assert ids == [one.object_id for one in objects]  # by row number, which is for life
+    assert len(set(ids)) == len(ids)
+    names = [entry["name"] for entry in cube.attributes["catalogs"]]
+    assert names == reference.catalogs
+    assert [names[index] for index in cube.read_state("catalog")] == [one.catalog for one in objects]
+    for name in ("status", "reason", "attempts", "http_status", "listing"):
+        assert cube.read_state(name).tolist() == [int(getattr(one, name)) for one in objects], name
+    assert cube.read_state("body_length").tolist() == [len(one.body) for one in objects]
+    digests = [_digest(one.body) if one.status is Status.STORED else bytes(32) for one in objects]
+    assert cube.read_state("body_sha256").tobytes() == b"".join(digests)
+    scales = np.array([one.scale_arcsec for one in objects], dtype=np.float32)
+    assert np.array_equal(cube.read_state("pixel_scale"), scales, equal_nan=True)
+    assert np.array_equal(cube.read_label(LABEL), [one.label for one in objects], equal_nan=True)
+
+
+def _check_rejected(cube: Cube, reference: Reference) -> None:
+    told = [(one.catalog, one.row, one.object_id, one.column, one.reason, one.value) for one in reference.rejected]
+    assert sorted(cube.read_rejected().itertuples(index=False, name=None)) == sorted(told)
+
+
+def _check_images(cube: Cube, reference: Reference, rows: list[int]) -> None:
+    stored = [row for row in rows if reference.objects[row].status is Status.STORED]
+    empty = [row for row in rows if row not in stored]
+    # descending: the answer has the order of the question, not that of the rows
+    asked = np.array(stored[::-1], dtype=np.int64)
+    for side in CHECKED_LEVELS if stored else ():
+        wanted = np.concatenate([_averaged(reference.objects[row].body, side) for row in asked])
+        assert np.abs(cube.read_pixels(side, asked) - wanted).max() <= PRECISION_COUNTS[side] + 1e-4  # float32
+    for row in stored:
+        assert cube.read_body(row) == reference.objects[row].body
+    for row in empty:
+        assert cube.read_body(row) == b""
+        assert not np.asarray(cube.array(LEVEL[32].path)[row]).any()
+    if empty:
+        with pytest.raises(StoreError, match="have no stored cutout"):
+            cube.read_pixels(32, np.array([*stored, empty[0]]))
+
+
+@cache
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).digest()
+
+
+@cache
+def _averaged(body: bytes, side: int) -> np.ndarray:
+    return area_average(simplejpeg.decode_jpeg(body)[None], side)
