@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from types import TracebackType
@@ -175,6 +175,12 @@ async def collect_cutouts(
         asked = await album.take_back(again[::-1] if backwards else again, witness)
         if down:
             break
+        decoy = album.decoy() if asked else None
+        if decoy is not None:
+            # two who are alone would get the same again: what repeats its last answer now repeats this one
+            with suppress(ServiceDownError):
+                async for delivery in fetch_cutouts([decoy], politeness, pacer, known_good=known_good):
+                    album.count_attempts(delivery)
     return Collected(deliveries=album.judged(), down=down)
 
 
@@ -237,6 +243,18 @@ class _Album:
         if delivery.reason is Reason.NONE:
             self._digests[row].append(delivery.digest)
         return self._keys[row], delivery.digest
+
+    def decoy(self) -> CutoutRequest | None:
+        """A request of somebody else, whose image nobody doubts; None where there is none."""
+        good = (row for row, one in self._deliveries.items() if one.digest and row not in self._elsewhere)
+        row = next(good, None)
+        return None if row is None else self._past_caches(self.requests[row])
+
+    def count_attempts(self, delivery: Delivery) -> None:
+        """Count the requests of a further answer that is not kept."""
+        row = delivery.row
+        self._n_attempts[row] += delivery.attempts
+        self._deliveries[row] = replace(self._deliveries[row], attempts=self._n_attempts[row])
 
     def n_rounds(self, row: int) -> int:
         """How many images a row was given so far."""

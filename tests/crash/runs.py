@@ -90,8 +90,16 @@ class Run:
     pid: int
     wait: Callable[[], int]
     """Blocks until it is over; its exit code, -9 where it was killed."""
+    log: Path
+    """Where its errors are."""
     is_over: Callable[[], bool] = lambda: False
     """For runs that were started alone."""
+
+    def was_killed(self) -> bool:
+        """Wait for its end: by SIGKILL, or when it had done everything."""
+        code = self.wait()
+        assert code in {0, -signal.SIGKILL}, f"a run failed with exit code {code}: {self.log.read_text()[-3000:]}"
+        return code != 0
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -106,6 +114,7 @@ class Launcher:
     def __init__(self, log: Path) -> None:
         # no thread of a numerical library may be under way where processes fork
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._errors = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [*PROGRAM, "--serve"],
@@ -125,7 +134,7 @@ class Launcher:
     def start(self, arguments: Sequence[str], environment: dict[str, str] | None = None) -> Run:
         self._process.stdin.write(json.dumps({"arguments": arguments, "environment": environment or {}}) + "\n")
         self._process.stdin.flush()
-        return Run(pid=int(self._read()), wait=lambda: int(self._read()))
+        return Run(pid=int(self._read()), wait=lambda: int(self._read()), log=self._errors)
 
     def _read(self) -> str:
         return str(self._process.stdout.readline()).strip()
@@ -138,7 +147,7 @@ def started_alone(arguments: Sequence[str], log: Path) -> Iterator[Run]:
         log.open("ab") as stderr,
         subprocess.Popen([*PROGRAM, *arguments], stderr=stderr, cwd=ROOT, start_new_session=True) as process,
     ):
-        yield Run(pid=process.pid, wait=process.wait, is_over=lambda: process.poll() is not None)
+        yield Run(pid=process.pid, wait=process.wait, log=log, is_over=lambda: process.poll() is not None)
 
 
 @contextmanager

@@ -82,6 +82,8 @@ def test_no_kill_loses_or_doubles_an_object(
     ordeal = _Ordeal(store == "s3", tmp_path, survey, s3_endpoint, lasting_workers, launcher)
     for kill in planned_kills(N_KILLS_LONG if long_run else N_KILLS, remote=store == "s3"):
         ordeal.survive(kill)
+        if ordeal.tally.kills.total() % 25 == 0:
+            print(f"\n{store}, so far: {ordeal.tally}", flush=True)
     ordeal.complete()
     print(f"\n{store}: {ordeal.tally}; {time.monotonic() - started_s:.0f} s")
     assert (ordeal.tally.n_lost, ordeal.tally.n_doubled) == (0, 0)
@@ -127,13 +129,13 @@ class _Ordeal:
 
     def complete(self) -> None:
         """Let the cube's last run end."""
-        assert self._start().wait() == 0
+        assert not self._start().was_killed()
         self._life.check_complete()
         self._life = self._new_life()
 
     def _is_killed(self, kill: Kill) -> bool:
         if kill.where == "step":
-            return self._start("--die-at", f"{kill.step}:{kill.operation}:{self._draw_occurrence(kill)}").wait() == -9
+            return self._start("--die-at", f"{kill.step}:{kill.operation}:{self._draw_occurrence(kill)}").was_killed()
         if kill.where == "request":
             return self._is_killed_at_request(self._random.randint(1, MOST_PUTS), answered=self._random.random() < 0.5)
         if kill.where == "anywhere":
@@ -144,7 +146,7 @@ class _Ordeal:
         started_s = time.monotonic()
         run = self._start()
         with killed_after(self._draw_moment_s(), run.kill):
-            killed = run.wait() == -9
+            killed = run.was_killed()
         if not killed:
             # the machine was busier when the first run was timed
             self._usual_s = min(self._usual_s, time.monotonic() - started_s)
@@ -178,7 +180,7 @@ class _Ordeal:
             else:
                 relay.drops_request = kill_at_last
             run = self._launcher.start(self._arguments(), s3_variables(relay.endpoint))
-            return run.wait() == -9
+            return run.was_killed()
 
     def _is_killed_alone(self, *, with_workers: bool) -> bool:
         """Killed while its own workers fill the cube."""
@@ -186,7 +188,7 @@ class _Ordeal:
         with started_alone(self._life.arguments("--workers", "2"), self._folder / "alone.log") as run:
             wait_for(lambda: run.is_over() or self._survey.n_requests() > n_requests, "its workers to ask for cutouts")
             with killed_after(self._draw_moment_s(), run.kill_group if with_workers else run.kill):
-                killed = run.wait() == -9
+                killed = run.was_killed()
             wait_until_gone(run.pid)
         return killed
 

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--stop", type=int, default=0)
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args(arguments)
+    faulthandler.enable()
     target = TARGETS[options.target]()
     # a warning is what a user sees on the terminal, and says nothing of the file
     warnings.simplefilter("error")

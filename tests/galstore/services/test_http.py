@@ -449,7 +449,8 @@ def test_an_image_that_another_object_got_is_asked_for_past_the_cache() -> None:
 
     collected = collect(handler, 20)
     assert [one.body for one in collected.deliveries] == [picture(row) for row in range(20)]
-    assert {one.row: one.attempts for one in collected.deliveries if one.attempts > 1} == {3: 2, 7: 2}
+    # an object that nobody doubts is asked for between the rounds, so that a cache has something else to repeat
+    assert {one.row: one.attempts for one in collected.deliveries if one.attempts > 1} == {0: 2, 3: 2, 7: 2}
     assert [headers["Cache-Control"] for headers in asked if headers] == ["no-cache"] * 2
 
 
