@@ -223,8 +223,9 @@ def _typed_id(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
 def _check_ranges(table: pd.DataFrame, faults: _Faults) -> None:
     import pandera.errors
 
-    for name in table:
-        table[name] = table[name].astype(COLUMN[str(name)].dtype)
+    with np.errstate(over="ignore"):  # 1e39 becomes infinite, and is out of range
+        for name in table:
+            table[name] = table[name].astype(COLUMN[str(name)].dtype)
     # rows whose id is none are rejected already; -1 is how the cube says that a second id is missing
     checked = [str(name) for name in table if COLUMN[str(name)].required or COLUMN[str(name)].dtype != "int64"]
     try:
