@@ -130,8 +130,12 @@ def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.C
     logging.getLogger("distributed").setLevel(logging.ERROR)
     n_workers = min(section.workers or os.cpu_count() or 1, max(1, n_tasks))
     # Dask's default makes glibc map and fault every large buffer anew: writing a block takes twice the CPU
-    unset = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
-    with dask.config.set(unset):
+    # Dask's profiler can stop a worker for good on Python 3.11: the collector runs under a lock (CPython gh-106883)
+    settings = {
+        "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+        "distributed.worker.profile.enabled": False,
+    }
+    with dask.config.set(settings):
         cluster = distributed.LocalCluster(
             n_workers=n_workers,
             threads_per_worker=1,

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import distributed
-import numpy as np
 import pytest
 
 from flows.runtime import dask_client
-from galstore.pyramid import build_pyramid
 from schemas.recipes import DaskSection
-from tests.crash.runs import Launcher, Survey, playing_survey
+from tests.crash.runs import Launcher, Survey, playing_survey, warm_up
 from tests.s3 import s3_endpoint, s3_server
 
 __all__ = ["s3_endpoint", "s3_server"]
@@ -28,7 +26,7 @@ def lasting_workers(s3_endpoint: str) -> Iterator[distributed.Client]:
     """Two workers that are there before and after the runs that use them."""
     with dask_client(DaskSection(workers=2), n_tasks=2) as client:
         # imports and compiled code: else the first run takes three times as long as those after it
-        client.run(lambda: build_pyramid(np.zeros((1, 128, 128, 3), dtype=np.uint8)))
+        client.run(warm_up)
         yield client
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ import numpy as np
 import pandas as pd
 import simplejpeg
 
+from galstore.pyramid import build_pyramid
 from galstore.reader import Cube, open_cube
 from galstore.rehearsal.faults import Fault, FaultPlan
 from galstore.services.skyserver import SkyServer
@@ -167,6 +169,12 @@ def wait_for(is_so: Callable[[], bool], what: str, *, seconds: float = 180) -> N
     while not is_so():
         assert time.monotonic() < deadline_s, f"after {seconds} s still waiting for {what}"
         time.sleep(0.02)
+
+
+def warm_up() -> None:
+    """In a worker: what its first task would else do, imports and compiled code."""
+    importlib.import_module("galstore.ingest")
+    build_pyramid(np.zeros((1, 128, 128, 3), dtype=np.uint8))
 
 
 def wait_until_idle(workers: distributed.Client) -> None:

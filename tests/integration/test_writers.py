@@ -19,7 +19,7 @@ from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import open_cube
 from schemas.cutouts import Status
 from schemas.recipes import DaskSection
-from tests.crash.runs import Launcher, Life, Survey, Tally, playing_survey, wait_for
+from tests.crash.runs import Launcher, Life, Survey, Tally, playing_survey, wait_for, warm_up
 from tests.galstore.conftest import add_objects, registered_cube, source_of
 from tests.integration.writers import commit_groups
 from tests.s3 import BUCKET
@@ -39,6 +39,8 @@ def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
 def workers(s3_endpoint: str) -> Iterator[distributed.Client]:
     """Two workers that know the way to S3."""
     with dask_client(DaskSection(workers=2), n_tasks=2) as client:
+        # imports and compiled code: else the other run would be done before this one's workers begin
+        client.run(warm_up)
         yield client
 
 
@@ -46,6 +48,8 @@ def workers(s3_endpoint: str) -> Iterator[distributed.Client]:
 def other_workers(s3_endpoint: str) -> Iterator[distributed.Client]:
     """Workers of another scheduler, which knows nothing of what the first does."""
     with dask_client(DaskSection(workers=2), n_tasks=2) as client:
+        # imports and compiled code: else the other run would be done before this one's workers begin
+        client.run(warm_up)
         yield client
 
 
