@@ -56,7 +56,7 @@ from galstore.reader import open_cube
 from galstore.register import Delivery as CatalogDelivery
 from galstore.register import register_page
 from galstore.services.answers import Delivery
-from galstore.services.http import Politeness
+from galstore.services.conversation import Politeness
 from galstore.services.skyserver import SkyServer
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import Reason

@@ -220,6 +220,8 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         # errors are told once, by `main`, without a traceback
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        # the temporary server needs 10 s; on a machine that is busy it took more than the default of 20
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     }.items():
         os.environ.setdefault(name, value)
 

@@ -27,7 +27,7 @@ from galstore.ingest import Filled, count_open, fill_cube, plan_jobs
 from galstore.quarantine import reasons_named
 from galstore.reader import Cube, open_cube
 from galstore.register import Registration, register_file, register_survey
-from galstore.services.http import Politeness
+from galstore.services.conversation import Politeness
 from galstore.services.skyserver import SkyServer
 from schemas.cutouts import Reason, Status
 from schemas.recipes import Recipe

@@ -119,13 +119,15 @@ class _Faults:
     def table(self, frame: pd.DataFrame, first_row: int) -> pd.DataFrame:
         rows = np.flatnonzero(~self.none)
         columns = self._column[rows]
+        at_fault = frame.iloc[rows]
+        values = {name: at_fault[name].array for name in {"object_id", *columns}}
         return pd.DataFrame(
             {
                 "row": rows + first_row,
-                "object_id": [_told(frame["object_id"].iloc[row]) for row in rows],
+                "object_id": [_told(value) for value in values["object_id"]],
                 "column": columns,
                 "reason": [RejectReason(code).name.lower() for code in self._reason[rows]],
-                "value": [_told(frame[name].iloc[row]) for row, name in zip(rows, columns, strict=True)],
+                "value": [_told(values[name][number]) for number, name in enumerate(columns)],
             },
             columns=list(REJECTED_TABLE_COLUMNS),
         )

@@ -48,23 +48,19 @@ class _OvertakenError(Exception):
 
 
 def create_repository(path: str) -> icechunk.Repository:
-    """A new, empty repository in a local folder or under `s3://bucket/prefix`; an empty one is taken over.
+    """A repository in a local folder or under `s3://bucket/prefix`: a new, empty one, unless there is one already.
 
     Whoever creates a local one holds `write_lock`.
 
     Raises
     ------
-    StoreBusyError
-        Somebody else has just created it and committed.
     StoreError
         Other files are in the way.
     """
     with _storage_errors(path):
         if not _has_created(path):
             taken_over = icechunk.Repository.open(_storage(path), config=_config())
-            if not _is_empty(taken_over):
-                raise StoreBusyError(f"another process has just created the cube at {path}: run the same command again")
-            if icechunk.Repository.fetch_config(_storage(path)) is None:
+            if _is_empty(taken_over) and icechunk.Repository.fetch_config(_storage(path)) is None:
                 # a run that was killed while creating may have left the branch and no configuration
                 taken_over.save_config()
         return icechunk.Repository.open(_storage(path))

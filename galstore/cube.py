@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
+import icechunk
 import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from galstore.commits import BRANCH, create_repository, repository_exists, write_lock
+from galstore.commits import commit, create_repository, repository_exists, write_lock
 from galstore.ids import ATTRIBUTE
 from galstore.reader import open_cube
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
@@ -80,12 +81,20 @@ def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool =
             )
         return False
     with write_lock(path):
-        session = create_repository(path).writable_session(BRANCH)
+        create_repository(path)
+
+    def lay_out(session: icechunk.Session) -> bool:
         root = zarr.open_group(session.store, mode="a")
+        if "images" in root:
+            return False
         root.attrs["simulated"] = simulated
         _lay_out(root, survey, scale)
-        session.commit("create", {"operation": "create", "survey": survey})
-    return True
+        return True
+
+    if commit(path, lay_out, message="create", metadata={"operation": "create", "survey": survey}):
+        return True
+    # another run was first: is its cube the one that is meant?
+    return ensure_cube(path, survey=survey, scale=scale, simulated=simulated)
 
 
 def lengthen(root: zarr.Group, n_objects: int) -> None:

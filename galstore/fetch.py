@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from galstore.blocks import Block
 from galstore.reader import Cube
+from galstore.services.answers import CutoutRequest, Delivery
+from galstore.services.collection import Collected, collect_cutouts, examine_cutouts
+from galstore.services.conversation import Politeness
 from galstore.services.desk import SharedPacer, SharedWitness
-from galstore.services.http import Collected, CutoutRequest, Delivery, Politeness, collect_cutouts
 from galstore.services.skyserver import SkyServer
+from galstore.services.witness import Claim, key_of
 from schemas.cutouts import CutoutScale, Reason, Status
+
+MOST_OTHERS = 8
+"""Stored objects of a block that are asked for between those that are examined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +51,13 @@ class CutoutSource:
 class Job:
     """Rows of one block whose cutouts a run asks for: pending ones, and quarantined ones that are tried again.
 
-    `retried` are the reasons of quarantine that are tried again.
+    `retried` are the reasons of quarantine that are tried again. Where there are `doubted` rows (with the requests that
+    this run has made for them), the job is to examine those, and nothing else.
     """
 
     block: Block
     retried: frozenset[Reason] = frozenset()
+    doubted: tuple[tuple[int, int], ...] = ()
 
     def open_rows(self, cube_state: npt.NDArray[np.uint8], reasons: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
         """Which rows may be settled, by the columns `status` and `reason` of some rows."""
@@ -62,6 +69,8 @@ class Job:
 class Settled:
     """What became of a block's open rows: one delivery and one pixel scale (arcsec/px) for each of `rows`.
 
+    `keys` say what was asked for, as of `key_of`; without them nobody is asked whose an image is. `doubted` rows, with
+    their requests so far, have an image that another object got too. `n_further` requests were for other objects.
     `down` says that the service failed before all of them were settled.
     """
 
@@ -69,7 +78,16 @@ class Settled:
     rows: npt.NDArray[np.int64]
     deliveries: tuple[Delivery, ...]
     scales_arcsec: npt.NDArray[np.float64]
+    keys: tuple[str, ...] = ()
+    doubted: tuple[tuple[int, int], ...] = ()
+    n_further: int = 0
     down: str = ""
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """Which image each row claims, for the witness."""
+        deliveries = self.deliveries if self.keys else ()
+        return tuple(Claim(key, one.digest, one.examined) for key, one in zip(self.keys, deliveries, strict=True))
 
     def without_pixels(self) -> Settled:
         """The same, small enough to travel: pixels follow from the bodies."""
@@ -78,42 +96,73 @@ class Settled:
     def at(self, kept: npt.NDArray[np.bool_]) -> Settled:
         """Some of the rows."""
         deliveries = tuple(one for one, keep in zip(self.deliveries, kept, strict=True) if keep)
-        return replace(self, rows=self.rows[kept], deliveries=deliveries, scales_arcsec=self.scales_arcsec[kept])
+        keys = tuple(key for key, keep in zip(self.keys, kept, strict=True) if keep) if self.keys else ()
+        return replace(
+            self, rows=self.rows[kept], deliveries=deliveries, scales_arcsec=self.scales_arcsec[kept], keys=keys
+        )
 
 
 def fetch_block(cube: Cube, job: Job, source: CutoutSource) -> Settled:
-    """Ask for the open rows of one block, inside a Dask task.
+    """Ask for the open rows of one block, or for those that are doubted, inside a Dask task.
 
-    Rows that are not settled because the service went down are left out.
+    Rows that are not settled because the service went down are left out, and so are those that are doubted now.
     """
-    block = job.block
-
-    def column(name: str) -> npt.NDArray[Any]:
-        return np.asarray(cube.array(name)[block.rows])
-
-    open_rows = np.flatnonzero(job.open_rows(column("state/status"), column("state/reason")))
-    rows = open_rows + block.start
-    sizes_arcsec = column("catalog/petroR90_r")[open_rows]
-    scales_arcsec = np.array([source.scale.of(float(size)) for size in sizes_arcsec], dtype=np.float64)
-    requests = [
-        source.request(int(row), ra_deg=ra, dec_deg=dec, scale_arcsec=scale)
-        for row, ra, dec, scale in zip(
-            rows, column("catalog/ra")[open_rows], column("catalog/dec")[open_rows], scales_arcsec, strict=True
-        )
-    ]
-    collected = asyncio.run(_collect(requests, source)) if requests else Collected(deliveries=())
-    kept = np.isin(rows, [one.row for one in collected.deliveries])
+    block, asked_before = job.block, dict(job.doubted)
+    state = [np.asarray(cube.array(f"state/{name}")[block.rows]) for name in ("status", "reason")]
+    is_open = job.open_rows(*state)
+    if asked_before:
+        is_open &= np.isin(np.arange(block.start, block.stop), list(asked_before))
+    requests, scales_arcsec = _requests_for(np.flatnonzero(is_open), cube, block, source)
+    collected = Collected(deliveries=())
+    if requests and asked_before:
+        stored = np.flatnonzero(state[0] == Status.STORED)[:MOST_OTHERS]
+        others = _requests_for(stored, cube, block, source)[0] or [one for one in (source.known_good,) if one]
+        collected = asyncio.run(_examine(requests, others, source))
+    elif requests:
+        collected = asyncio.run(_collect(requests, source))
+    settled = {one.row for one in collected.deliveries}
     return Settled(
         job=job,
-        rows=rows[kept],
-        deliveries=collected.deliveries,
-        scales_arcsec=scales_arcsec[kept],
+        rows=np.array(sorted(settled), dtype=np.int64),
+        deliveries=tuple(
+            replace(one, attempts=one.attempts + asked_before[one.row]) if one.row in asked_before else one
+            for one in sorted(collected.deliveries, key=lambda one: one.row)
+        ),
+        scales_arcsec=np.array(
+            [scale for request, scale in zip(requests, scales_arcsec, strict=True) if request.row in settled]
+        ),
+        keys=tuple(key_of(request.params) for request in requests if request.row in settled),
+        doubted=collected.doubted,
+        n_further=collected.n_further,
         down=str(collected.down or ""),
     )
 
 
+def _requests_for(
+    offsets: npt.NDArray[np.int64], cube: Cube, block: Block, source: CutoutSource
+) -> tuple[list[CutoutRequest], list[float]]:
+    """What to ask for some rows of a block, counted from its start, and at which scale (arcsec/px)."""
+    columns = ("ra", "dec", "petroR90_r")
+    ra, dec, size_arcsec = (np.asarray(cube.array(f"catalog/{name}")[block.rows])[offsets] for name in columns)
+    scales_arcsec = [source.scale.of(float(size)) for size in size_arcsec]
+    places = zip(offsets, ra, dec, scales_arcsec, strict=True)
+    requests = [
+        source.request(int(offset) + block.start, ra_deg=one_ra, dec_deg=one_dec, scale_arcsec=scale)
+        for offset, one_ra, one_dec, scale in places
+    ]
+    return requests, scales_arcsec
+
+
 async def _collect(requests: list[CutoutRequest], source: CutoutSource) -> Collected:
-    base_url = source.service.base_url
-    pacer = SharedPacer(base_url, source.politeness.requests_per_second)
-    witness = SharedWitness(base_url)
+    pacer, witness = _desk_of(source)
     return await collect_cutouts(requests, source.politeness, pacer, witness, known_good=source.known_good)
+
+
+async def _examine(requests: list[CutoutRequest], others: list[CutoutRequest], source: CutoutSource) -> Collected:
+    pacer, witness = _desk_of(source)
+    return await examine_cutouts(requests, others, source.politeness, pacer, witness)
+
+
+def _desk_of(source: CutoutSource) -> tuple[SharedPacer, SharedWitness]:
+    base_url = source.service.base_url
+    return SharedPacer(base_url, source.politeness.requests_per_second), SharedWitness(base_url)

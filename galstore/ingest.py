@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import distributed
@@ -30,8 +30,7 @@ from galstore.fetch import CutoutSource, Job, Settled, fetch_block
 from galstore.pyramid import build_pyramid
 from galstore.quality import judge_body
 from galstore.reader import Cube, open_cube
-from galstore.services.answers import Delivery
-from galstore.services.desk import ServiceDesk
+from galstore.services.desk import ServiceDesk, doubtful_claims
 from schemas.cube import DELIVERED_BYTES, LEVEL, STATE_COLUMNS
 from schemas.cutouts import Reason, Status
 from schemas.errors import ServiceDownError, ServiceError
@@ -41,6 +40,9 @@ COMMIT_EVERY_S = 120.0
 
 TASKS_PER_THREAD = 2
 """Blocks under way for each worker thread: the next one waits at the worker when one is done."""
+
+MOST_PASSES = 3
+"""Of a run: all open rows, then the doubted ones; what is doubted after the last waits for the next run."""
 
 _MAX_ATTEMPTS = np.iinfo(np.uint16).max
 
@@ -165,18 +167,45 @@ def fill_cube(
     total, down = Filled(), ""
     with _scheduler_errors():
         client.register_plugin(ServiceDesk())
-        for finished in _finished_blocks(path, jobs, source, client, blocks_per_commit):
-            overtaken = finished
-            while overtaken:
-                filled, stale = commit_blocks(path, overtaken, run_id=run_id)
-                total += filled
-                if filled.n_settled:
-                    on_commit(filled)
-                overtaken = [write_block(path, one.settled) for one in stale]
-            down = next((one.settled.down for one in finished if one.settled.down), down)
-            if down:
-                raise ServiceDownError(down)
+        for _ in range(MOST_PASSES):
+            again: list[Job] = []
+            for finished in _finished_blocks(path, jobs, source, client, blocks_per_commit):
+                blocks = _confirm_images(path, finished, source, client)
+                again += [
+                    replace(one.settled.job, doubted=one.settled.doubted) for one in blocks if one.settled.doubted
+                ]
+                while blocks:
+                    filled, stale = commit_blocks(path, blocks, run_id=run_id)
+                    total += filled
+                    if filled.n_settled:
+                        on_commit(filled)
+                    blocks = [write_block(path, one.settled) for one in stale]
+                down = next((one.settled.down for one in finished if one.settled.down), down)
+                if down:
+                    raise ServiceDownError(down)
+            jobs = again
     return total
+
+
+def _confirm_images(
+    path: str, finished: Sequence[FilledBlock], source: CutoutSource, client: distributed.Client
+) -> list[FilledBlock]:
+    """Doubt images that turned out to be another object's since their block was done.
+
+    A worker may hear of an image that a cache repeats before the worker of its owner has told of it.
+    """
+    claims = [claim for one in finished for claim in one.settled.claims]
+    doubtful = iter(doubtful_claims(client, source.service.base_url, claims) if claims else ())
+    confirmed = []
+    for one in finished:
+        doubts = np.array([next(doubtful) for _ in one.settled.claims], dtype=bool)
+        if not doubts.any():
+            confirmed.append(one)
+            continue
+        doubted = tuple((delivery.row, delivery.attempts) for delivery in one.settled.at(doubts).deliveries)
+        settled = replace(one.settled.at(~doubts), doubted=(*one.settled.doubted, *doubted))
+        confirmed.append(write_block(path, settled))
+    return confirmed
 
 
 @contextmanager
@@ -210,7 +239,9 @@ def _finished_blocks(
     finished: list[FilledBlock] = []
     last_s = time.monotonic()
     try:
-        for _ in range(max(1, n_threads) * TASKS_PER_THREAD):
+        # examined objects are asked for one at a time: two who ask together would get each other's images again
+        n_at_once = 1 if any(job.doubted for job in jobs) else max(1, n_threads) * TASKS_PER_THREAD
+        for _ in range(n_at_once):
             start_next()
         for future in under_way:
             futures.discard(future)
@@ -270,9 +301,8 @@ def commit_blocks(path: str, blocks: Sequence[FilledBlock], *, run_id: str = "")
             states = [_state_of(one) for one in settled]
             for name in states[0]:
                 _column(root, name).oindex[rows] = np.concatenate([state[name] for state in states])
-        deliveries = [delivery for one in settled for delivery in one.settled.deliveries]
         stale = [one for one, good in zip(blocks, is_fresh, strict=True) if not good and one.settled.rows.size]
-        return _tally(deliveries), stale
+        return _tally([one.settled for one in settled]), stale
 
     indices = sorted(one.settled.job.block.index for one in blocks)
     metadata = {"operation": "fill", "run": run_id, "blocks": indices}
@@ -293,13 +323,14 @@ def _column(root: zarr.Group, name: str) -> Any:
     return root[f"state/{name}"]
 
 
-def _tally(deliveries: Sequence[Delivery]) -> Filled:
+def _tally(blocks: Sequence[Settled]) -> Filled:
+    deliveries = [delivery for one in blocks for delivery in one.deliveries]
     reasons = Counter(delivery.reason for delivery in deliveries)
     n_stored = reasons.pop(Reason.NONE, 0)
     return Filled(
         n_stored=n_stored,
         quarantined={reason.name.lower(): n for reason, n in sorted(reasons.items())},
-        n_requests=sum(delivery.attempts for delivery in deliveries),
+        n_requests=sum(delivery.attempts for delivery in deliveries) + sum(one.n_further for one in blocks),
     )
 
 

@@ -248,7 +248,7 @@ def register_page(path: str, delivery: Delivery, prepared: PreparedCatalog, roll
     """
     roll = roll or Roll()
 
-    def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], Registration]:
+    def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Registration]:
         root = zarr.open_group(session.store, mode="a")
         known = _array(root, "catalog/object_id")
         n_known = int(known.shape[0])
@@ -256,26 +256,28 @@ def register_page(path: str, delivery: Delivery, prepared: PreparedCatalog, roll
         again = roll.has_named(rows)
         # an object whose row cannot be kept this time is still in the catalog
         at_fault = roll.rows_of(_whole_ids(prepared.rejected["object_id"]), known)
+        at_fault = at_fault[at_fault >= 0]
         is_new = rows < 0
         n_new = int(is_new.sum())
         if n_new:
             _append(root, prepared.rows[is_new], delivery, first=n_known)
             rows[is_new] = n_known + np.arange(n_new)
         old = ~is_new & ~again
-        _relist(root, rows[old])
+        _relist(root, delivery, np.union1d(rows[old], at_fault))
         n_relabelled = update_labels(session, root, rows[old], prepared.rows[old], run_id=delivery.run_id)
         repeated = _as_repeated(prepared, again)
-        return np.concatenate([rows, at_fault[at_fault >= 0]]), Registration(
+        registration = Registration(
             n_new=n_new,
             n_known=int(old.sum()),
             n_relabelled=n_relabelled,
             rejected=pd.concat([part for part in (prepared.rejected, repeated) if len(part)] or [_no_rows()]),
             ignored_columns=prepared.ignored_columns,
         )
+        return rows, at_fault, registration
 
     metadata = {"operation": "register", "catalog": delivery.catalog, "run": delivery.run_id}
-    rows, registration = commit(path, write, message=f"register {delivery.catalog}", metadata=metadata)
-    roll.name(rows)
+    rows, at_fault, registration = commit(path, write, message=f"register {delivery.catalog}", metadata=metadata)
+    roll.name(rows, at_fault=at_fault)
     return registration
 
 
@@ -291,7 +293,7 @@ def close_delivery(path: str, delivery: Delivery, rejected: pd.DataFrame, roll: 
             return 0
         ours = np.asarray(_array(root, "state/catalog")[:]) == index
         column = _array(root, "state/listing")
-        vanished = np.flatnonzero(ours & ~roll.named(ours.size))
+        vanished = np.flatnonzero(ours & ~roll.listed(ours.size))
         newly = vanished[np.asarray(column.oindex[vanished]) != Listing.VANISHED]
         if newly.size:
             column.oindex[newly] = Listing.VANISHED
@@ -312,11 +314,15 @@ def _append(root: zarr.Group, new: pd.DataFrame, delivery: Delivery, *, first: i
                 _array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()
 
 
-def _relist(root: zarr.Group, rows: npt.NDArray[np.int64]) -> None:
+def _relist(root: zarr.Group, delivery: Delivery, rows: npt.NDArray[np.int64]) -> None:
+    """Take the flag from vanished objects that are back in the catalog that brought them; `rows` ascend."""
     column = _array(root, "state/listing")
     back = rows[np.asarray(column.oindex[rows]) == Listing.VANISHED] if rows.size else rows
-    if back.size:
-        column.oindex[np.sort(back)] = Listing.LISTED
+    names = _catalog_names(root)
+    if back.size and delivery.catalog in names:
+        ours = np.asarray(_array(root, "state/catalog").oindex[back]) == names.index(delivery.catalog)
+        if ours.any():
+            column.oindex[back[ours]] = Listing.LISTED
 
 
 def _whole_ids(texts: pd.Series[Any]) -> npt.NDArray[np.int64]:
@@ -365,10 +371,14 @@ def _array(root: zarr.Group, name: str) -> Any:
     return root[name]
 
 
+def _catalog_names(root: zarr.Group) -> list[str]:
+    held: Any = root.attrs["catalogs"]
+    return [entry["name"] for entry in held]
+
+
 def _catalog_index(root: zarr.Group, delivery: Delivery) -> int:
     held: Any = root.attrs["catalogs"]
-    catalogs = list(held)
-    names = [entry["name"] for entry in catalogs]
+    catalogs, names = list(held), _catalog_names(root)
     if delivery.catalog not in names:
         root.attrs["catalogs"] = [*catalogs, {"name": delivery.catalog, **delivery.provenance}]
         return len(names)

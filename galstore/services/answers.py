@@ -52,6 +52,8 @@ class Delivery:
     body: bytes = field(default=b"", repr=False)
     digest: bytes = b""
     pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    examined: bool = False
+    """Another request got the image too, and it came again when it was asked for again."""
 
 
 class PassingError(ServiceError):

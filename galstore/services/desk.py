@@ -11,7 +11,7 @@ from typing import Any
 import distributed
 
 from galstore.services.pacing import LeasingPacer, Turns
-from galstore.services.witness import RecentBodies
+from galstore.services.witness import Claim, RecentBodies
 
 
 class ServiceDesk(distributed.SchedulerPlugin):  # type: ignore[misc]
@@ -33,9 +33,9 @@ class ServiceDesk(distributed.SchedulerPlugin):  # type: ignore[misc]
         """Seconds until the first of the next n turns."""
         return self._turns[service].lease(n, requests_per_second, now_s=time.monotonic())
 
-    def seen_elsewhere(self, service: str, pairs: Sequence[tuple[str, bytes]]) -> list[bool]:
-        """As of `RecentBodies`."""
-        return self._bodies[service].seen_elsewhere(pairs)
+    def seen_elsewhere(self, service: str, claims: Sequence[tuple[str, bytes, bool]]) -> list[bool]:
+        """As of `RecentBodies`; a message has lost the names of a claim's parts."""
+        return self._bodies[service].seen_elsewhere([Claim(*claim) for claim in claims])
 
 
 class SharedPacer(LeasingPacer):
@@ -64,10 +64,20 @@ class SharedWitness:
     def __init__(self, service: str) -> None:
         self._service = service
 
-    async def seen_elsewhere(self, requests_and_digests: Sequence[tuple[str, bytes]]) -> Sequence[bool]:
+    async def seen_elsewhere(self, claims: Sequence[Claim]) -> Sequence[bool]:
         """As of `galstore.services.witness.Witness`."""
-        seen: list[bool] = await _ask_desk("galstore_seen", service=self._service, pairs=list(requests_and_digests))
+        seen: list[bool] = await _ask_desk("galstore_seen", service=self._service, claims=_plain(claims))
         return seen
+
+
+def doubtful_claims(client: distributed.Client, service: str, claims: Sequence[Claim]) -> list[bool]:
+    """Which claims are doubtful by now; for use where a run is led from."""
+    doubtful: list[bool] = client.sync(client.scheduler.galstore_seen, service=service, claims=_plain(claims))
+    return doubtful
+
+
+def _plain(claims: Sequence[Claim]) -> list[tuple[str, bytes, bool]]:
+    return [(claim.key, claim.digest, claim.examined) for claim in claims]
 
 
 async def _ask_desk(operation: str, **asked: Any) -> Any:

@@ -41,8 +41,6 @@ def main(arguments: Sequence[str]) -> None:
     target = TARGETS[options.target]()
     # a warning is what a user sees on the terminal, and says nothing of the file
     warnings.simplefilter("error")
-    # numbers that 32 bits cannot hold become infinite, and are rejected as such
-    warnings.filterwarnings("ignore", "overflow encountered in cast")
     if options.show is not None:
         mutant = target.make(options.show)
         print(f"{mutant.kind}, status {mutant.status}, {len(mutant.content)} bytes")

@@ -14,7 +14,7 @@ from galstore.fetch import CutoutSource
 from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import Cube, open_cube
 from galstore.register import Delivery, register_page, register_survey
-from galstore.services.http import Politeness
+from galstore.services.conversation import Politeness
 from galstore.services.skyserver import SkyServer
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.selection import SELECTIONS

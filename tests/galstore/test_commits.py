@@ -55,7 +55,8 @@ def test_a_body_that_fails_commits_nothing(cube_path) -> None:
 def test_commits_say_what_they_were(cube_path) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE)
     tip = next(iter(open_repository(cube_path).ancestry(branch="main")))
-    assert (tip.message, tip.metadata) == ("create", {"operation": "create", "survey": "a"})
+    assert (tip.message, tip.metadata["operation"], tip.metadata["survey"]) == ("create", "create", "a")
+    assert len(tip.metadata["commit_id"]) == 32
 
 
 def test_a_place_that_is_no_folder_is_refused() -> None:

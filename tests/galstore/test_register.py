@@ -200,3 +200,24 @@ def test_an_object_whose_row_cannot_be_kept_this_time_has_not_vanished(cube_path
     deliver(cube_path, table, tmp_path)
     done = deliver(cube_path, table.assign(dec=[20.0, 120.0, 20.0, 20.0, 20.0]), tmp_path)
     assert (done.n_known, done.n_rejected, done.n_vanished) == (4, 1, 0)
+
+
+def test_a_good_row_counts_where_an_earlier_one_of_its_object_was_at_fault(cube_path, tmp_path, table) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path)
+    twice = pd.concat([table.iloc[:1].assign(dec=120.0), table.iloc[1:], table.iloc[:1].assign(oh_p50=9.0)])
+    done = deliver(cube_path, twice, tmp_path)
+    assert (done.n_known, done.n_rejected, done.n_relabelled) == (5, 1, 1)
+    assert open_cube(cube_path).read_label("oh_p50")[0] == np.float32(9.0)
+
+
+def test_a_vanished_object_is_back_only_in_its_own_catalog_be_it_with_a_row_at_fault(
+    cube_path, tmp_path, table
+) -> None:
+    ensure_cube(cube_path, survey="a", scale=SCALE)
+    deliver(cube_path, table, tmp_path)
+    deliver(cube_path, table.iloc[1:], tmp_path)
+    add_objects(cube_path, table.iloc[:1], catalog="other")
+    assert open_cube(cube_path).read_state("listing").tolist() == [1, 0, 0, 0, 0]
+    deliver(cube_path, table.assign(dec=[120.0, 20, 20, 20, 20]), tmp_path)
+    assert not open_cube(cube_path).read_state("listing").any()

@@ -8,9 +8,10 @@ from galstore.roll import Roll
 def test_named_rows_are_remembered() -> None:
     roll = Roll()
     assert not roll.has_named(np.array([0, -1])).any()
-    roll.name(np.array([2, 5]))
-    roll.name(np.array([], dtype=np.int64))
-    assert roll.has_named(np.array([-1, 0, 2, 5, 9])).tolist() == [False, False, True, True, False]
-    assert roll.named(8).tolist() == [False, False, True, False, False, True, False, False]
-    assert roll.named(3).tolist() == [False, False, True]
+    nothing = np.array([], dtype=np.int64)
+    roll.name(np.array([2, 5]), at_fault=nothing)
+    roll.name(nothing, at_fault=np.array([6]))
+    assert roll.has_named(np.array([-1, 0, 2, 5, 6, 9])).tolist() == [False, False, True, True, False, False]
+    assert roll.listed(8).tolist() == [False, False, True, False, False, True, True, False]
+    assert roll.listed(3).tolist() == [False, False, True]
     assert roll.n_named == 2

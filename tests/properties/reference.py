@@ -131,7 +131,9 @@ class Reference:
             told = line.object_id or ""
             if line.fault is not None:
                 done.rejected.append(self._rejected(catalog, number, told, *line.fault))
-                listed.at_fault |= known & {int(told) if told.isdecimal() else -1}
+                for object_id in known & {int(told) if told.isdecimal() else -1}:
+                    listed.at_fault.add(object_id)
+                    self._list_again(catalog, self.row_of[object_id])
             elif int(told) in on_page:
                 done.rejected.append(self._rejected(catalog, number, told, "object_id", "repeated_id", told))
             else:
@@ -152,7 +154,7 @@ class Reference:
             if one.catalog != catalog or not (whole or one.object_id in told_again)
         ] + list(rejected)  # fmt: skip
         named = listed.kept | listed.at_fault
-        if not whole or not named:
+        if not whole or not listed.kept:
             # a catalog of which nothing can be read says nothing about what it lacks
             return 0
         gone = [one for one in self.objects if one.catalog == catalog and one.object_id not in named]
@@ -211,7 +213,8 @@ class Reference:
             done.rejected.append(self._rejected(catalog, -1, told, "object_id", "repeated_id", told))
         else:
             done.n_known += 1
-            known = replace(self.objects[row], listing=Listing.LISTED)
+            self._list_again(catalog, row)
+            known = self.objects[row]
             if has_labels and not _same(known.label, label):
                 done.n_relabelled += 1
                 known = replace(known, label=label)
@@ -224,6 +227,11 @@ class Reference:
             return
         number = len(self.label_versions) + 1
         self.label_versions.append({"version": number, "run": run_id, "n_changed": n_changed, "supersedes": tip})
+
+    def _list_again(self, catalog: str, row: int) -> None:
+        """An object is back in the catalog that brought it; another one says nothing about that."""
+        if self.objects[row].catalog == catalog:
+            self.objects[row] = replace(self.objects[row], listing=Listing.LISTED)
 
     def _name(self, catalog: str) -> None:
         if catalog not in self.catalogs:

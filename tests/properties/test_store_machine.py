@@ -107,7 +107,6 @@ class Store(RuleBasedStateMachine):
         self.history: dict[str, Reference] = {}
         self.n_ids = self.n_runs = 0
         self.touched: list[int] = []
-        self.spoilt: set[str] = set()
         self._remember()
 
     def teardown(self) -> None:
@@ -337,8 +336,6 @@ class Store(RuleBasedStateMachine):
 
     def _pages(self, kinds: list) -> Iterator[Page]:
         ids: list[str] = []
-        # of an object that is registered, and at fault on one page, a good row on a later one is taken for a repeat
-        self.spoilt = set()
         for lines, has_labels in kinds:
             made = [self._line(kind, number, label, ids, has_labels) for kind, number, label in lines]
             yield Page(lines=tuple(made), has_labels=has_labels)
@@ -346,13 +343,9 @@ class Store(RuleBasedStateMachine):
     def _line(self, kind: str, number: int, label: str | None, ids: list[str], has_labels: bool) -> Line:
         """One line; `ids` are those that the delivery had."""
         told = ids[number % len(ids)] if kind == "again" and ids else self._known_id(number, kind)
-        if told in self.spoilt:
-            told = self._new_id()
         ids.append(told)
         if kind in FAULTS and (has_labels or kind != "label"):
             wrong, fault = FAULTS[kind]
-            if fault[0] != "object_id" and int(told) in self.reference.row_of:
-                self.spoilt.add(told)
             return Line(**{"object_id": told, "label": label, **wrong}, fault=fault)
         return Line(object_id=told, label=label)
 
