@@ -14,7 +14,7 @@ demo: $(STAMP) ## the main job: ingest, train, score and report over the embedde
 	@$(BIN)/galstore run demo
 
 test: check ## every check and every test
-	@$(BIN)/pytest --quiet --durations=5
+	@$(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup
 
 test-long: $(STAMP) ## the long versions of crash, fuzz and fault tests (about an hour)
 	@$(BIN)/pytest --long --timeout=3600 tests/crash tests/fuzz tests/properties tests/integration

@@ -17,7 +17,8 @@ from galstore.inventory import Inventory, take_inventory
 from galstore.predictions import unscored_rows
 from galstore.reader import Cube, open_cube
 from galstore.register import file_digest
-from galstore.services.skyserver import SkyServer, count_catalog
+from galstore.services.skyserver import SkyServer
+from galstore.services.skyserver_sql import count_catalog
 from schemas.recipes import Recipe
 
 

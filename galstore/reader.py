@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import icechunk
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 import zarr
 
 from galstore.blocks import blocks_with
@@ -20,6 +19,9 @@ from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VER
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
 from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TEXT_COLUMNS = tuple(column.name for column in REJECTED_COLUMNS if column.width > 1)
 """Columns of the rejected rows that hold UTF-8, padded with zeros."""
@@ -201,6 +203,9 @@ class Cube:
 
     def to_datatree(self) -> xr.DataTree:
         """The whole snapshot as a labelled, lazy xarray tree."""
+        # half a second that workers and most commands can do without
+        import xarray as xr
+
         return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
 
 

@@ -28,7 +28,8 @@ from galstore.ids import append_ids
 from galstore.labels import keep_label_versions, update_labels
 from galstore.roll import Roll
 from galstore.services.catalogfile import read_catalog_pages
-from galstore.services.skyserver import SkyServer, count_catalog, query_catalog
+from galstore.services.skyserver import SkyServer
+from galstore.services.skyserver_sql import count_catalog, query_catalog
 from schemas.catalog import CATALOG_COLUMNS, LABEL_COLUMNS
 from schemas.cube import LABEL_VIEW, REJECTED_COLUMNS, Listing
 from schemas.errors import CatalogError, ServiceError

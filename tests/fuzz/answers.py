@@ -14,7 +14,8 @@ import numpy as np
 
 from galstore.catalog import prepare_catalog
 from galstore.services import skyserver
-from galstore.services.skyserver import SkyServer, count_catalog, parse_answer, query_catalog
+from galstore.services.skyserver import SkyServer
+from galstore.services.skyserver_sql import count_catalog, parse_answer, query_catalog
 from schemas.errors import ServiceError
 from schemas.selection import QUERY_COLUMNS, SELECTIONS
 from tests.conftest import SHARED_DATA

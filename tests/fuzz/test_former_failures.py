@@ -10,7 +10,8 @@ import pytest
 
 from galstore.services import skyserver
 from galstore.services.catalogfile import read_catalog_pages
-from galstore.services.skyserver import SkyServer, count_catalog, parse_answer, query_catalog
+from galstore.services.skyserver import SkyServer
+from galstore.services.skyserver_sql import count_catalog, parse_answer, query_catalog
 from schemas.errors import CatalogError, ServiceError
 from schemas.selection import SELECTIONS
 from tests.fuzz.catalogs import a_table

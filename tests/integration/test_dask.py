@@ -21,7 +21,7 @@ from galstore.ingest import Filled, fill_cube, plan_jobs
 from galstore.reader import open_cube
 from schemas.errors import ServiceError
 from tests.conftest import ROOT
-from tests.crash.runs import Life, Survey, Tally, playing_survey, wait_for
+from tests.crash.runs import Life, Survey, Tally, playing_survey, wait_for, warm_up
 from tests.galstore.conftest import registered_cube, source_of
 from tests.s3 import BUCKET, KEY_ID, SECRET, list_objects, read_object
 
@@ -80,6 +80,8 @@ class Machines:
             ]
             with distributed.Client(self.address) as client:
                 client.wait_for_workers(self._n_workers, timeout=60)
+                # else the first to be ready could be done with a block before another begins
+                client.run(warm_up)
             self._stack = stack.pop_all()
         return self
 

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from galstore.services.skyserver import SkyServer, build_query, count_catalog, parse_answer, query_catalog, query_sql
+from galstore.services.skyserver import SkyServer
+from galstore.services.skyserver_sql import build_query, count_catalog, parse_answer, query_catalog, query_sql
 from schemas.errors import QueryRefusedError, RecipeError, ServiceError
 from schemas.selection import SELECTIONS
 
