@@ -13,7 +13,7 @@ from unittest.mock import patch
 import numpy as np
 
 from galstore.catalog import prepare_catalog
-from galstore.services import skyserver
+from galstore.services import skyserver_sql
 from galstore.services.skyserver import SkyServer
 from galstore.services.skyserver_sql import count_catalog, parse_answer, query_catalog
 from schemas.errors import ServiceError
@@ -93,7 +93,7 @@ class Answers(Target):
         # requests replaces what is no text, and never fails
         text = mutant.content.decode("utf-8", errors="replace")
         outcome = _prepared(text, mutant.status)
-        with patch.object(skyserver, "query_sql", lambda *_: _parsed(text, mutant.status)):
+        with patch.object(skyserver_sql, "query_sql", lambda *_: _parsed(text, mutant.status)):
             _count_rows()
             _follow_pages()
         return outcome

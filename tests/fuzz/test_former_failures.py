@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 
-from galstore.services import skyserver
+from galstore.services import skyserver_sql
 from galstore.services.catalogfile import read_catalog_pages
 from galstore.services.skyserver import SkyServer
 from galstore.services.skyserver_sql import count_catalog, parse_answer, query_catalog
@@ -48,7 +48,7 @@ def test_a_field_may_hold_any_line_separator_of_unicode_but_a_csvs() -> None:
 
 def test_a_service_that_gives_the_same_page_again_is_not_asked_for_ever() -> None:
     page = parsed("#Table1", "objID,specObjID,ra,dec", "1,2,3,4", "5,6,7,8")
-    with patch.object(skyserver, "query_sql", lambda *_: page):
+    with patch.object(skyserver_sql, "query_sql", lambda *_: page):
         pages = query_catalog(SkyServer(base_url=BASE_URL), SELECTIONS["labelled"], columns=["ra", "dec"], page_rows=2)
         next(pages)
         with pytest.raises(ServiceError, match="gives the rows up to objID 5 again where those behind 5 were asked"):
@@ -65,7 +65,7 @@ def test_a_service_that_gives_the_same_page_again_is_not_asked_for_ever() -> Non
 )
 def test_a_count_that_is_none_is_an_error_that_shows_it(lines: tuple[str, ...], told: str) -> None:
     with (
-        patch.object(skyserver, "query_sql", lambda *_: parsed("#Table1", *lines)),
+        patch.object(skyserver_sql, "query_sql", lambda *_: parsed("#Table1", *lines)),
         pytest.raises(ServiceError, match=told),
     ):
         count_catalog(SkyServer(base_url=BASE_URL), SELECTIONS["labelled"])

@@ -148,8 +148,10 @@ def test_objects_that_are_registered_in_the_middle_of_a_fill_cost_nothing(
     place: str, tmp_path: Path, survey: Survey, workers: distributed.Client, launchers: tuple[Launcher, Launcher]
 ) -> None:
     life = Life(place, tmp_path, survey, Tally())
-    run = launchers[0].start(life.arguments("--scheduler", workers.scheduler.address, "--rate", str(RATE)))
-    wait_for(lambda: life.acknowledged()[-1:] and life.acknowledged()[-1]["event"] == "filled", "a first block")
+    # half the rate: the new objects come while the first blocks are being asked for
+    run = launchers[0].start(life.arguments("--scheduler", workers.scheduler.address, "--rate", str(RATE // 2)))
+    n_before = survey.n_requests()
+    wait_for(lambda: survey.n_requests() > n_before, "the first cutout")
     n_new = 300
     new = pd.DataFrame({"object_id": np.arange(1, n_new + 1), "ra": np.linspace(1, 50, n_new), "dec": -80.0})
     add_objects(place, new, catalog="new")

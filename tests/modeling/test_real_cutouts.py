@@ -32,7 +32,9 @@ def cutouts():
 @pytest.mark.slow
 @pytest.mark.skipif(not DEMO.is_dir(), reason="the folder of real SDSS cutouts is not on this machine")
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_small_network_learns_metallicity_from_320_galaxies(cutouts, seed):
+def test_a_small_network_learns_metallicity_from_320_galaxies(cutouts, seed, long_run):
+    if seed and not long_run:
+        pytest.skip("a second seed runs with --long")
     pixels, labels = cutouts
     order = np.random.default_rng(seed).permutation(len(labels))
     rows, unseen = order[:320], order[320:]
