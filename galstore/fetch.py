@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +13,7 @@ from galstore.services.answers import CutoutRequest, Delivery
 from galstore.services.collection import Collected, collect_cutouts, examine_cutouts
 from galstore.services.conversation import Politeness
 from galstore.services.desk import SharedPacer, SharedWitness
+from galstore.services.loops import run
 from galstore.services.skyserver import SkyServer
 from galstore.services.witness import Claim, key_of
 from schemas.cutouts import CutoutScale, Reason, Status
@@ -117,9 +117,9 @@ def fetch_block(cube: Cube, job: Job, source: CutoutSource) -> Settled:
     if requests and asked_before:
         stored = np.flatnonzero(state[0] == Status.STORED)[:MOST_OTHERS]
         others = _requests_for(stored, cube, block, source)[0] or [one for one in (source.known_good,) if one]
-        collected = asyncio.run(_examine(requests, others, source))
+        collected = run(_examine(requests, others, source))
     elif requests:
-        collected = asyncio.run(_collect(requests, source))
+        collected = run(_collect(requests, source))
     settled = {one.row for one in collected.deliveries}
     return Settled(
         job=job,

@@ -21,6 +21,7 @@ from galstore.rehearsal.painters import Painters
 from galstore.rehearsal.query_routes import QueryRoutes
 from galstore.rehearsal.sky import SimulatedSky
 from galstore.rehearsal.survey import Survey
+from galstore.services.loops import run
 from schemas.errors import ContractError
 from schemas.recipes import FaultSection, RehearsalSection
 
@@ -58,7 +59,7 @@ def emulate(section: RehearsalSection, *, port: int = 0, queries_per_minute: int
         plan = FaultPlan(seed=section.seed, section=section.faults)
         with Painters(idle=not isinstance(survey, SimulatedSky)) as painters:
             app = build_app(survey, painters, faults=plan, queries_per_minute=queries_per_minute)
-            asyncio.run(_serve(app, listener))
+            run(_serve(app, listener))
 
 
 def open_survey(section: RehearsalSection) -> Survey:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
 from types import TracebackType
@@ -18,6 +19,9 @@ from galstore.services.pacing import LocalPacer, Pacer
 from galstore.services.witness import NO_IMAGE, Claim, LocalWitness, Witness, key_of
 from schemas.cutouts import DOWN_REASONS, Reason
 from schemas.errors import ServiceDownError
+
+TELL_EVERY_S = 0.05
+"""Between two messages to the witness: a message costs as much as several requests."""
 
 LEAST_LOOKS = 2
 """An image counts as a request's own when it comes twice in a row, with another object's between."""
@@ -124,6 +128,7 @@ class _Messenger:
         self._witness = witness
         self._waiting: list[Claim] = []
         self._sending: asyncio.Task[None] | None = None
+        self._is_over = asyncio.Event()
 
     def tell(self, claim: Claim) -> None:
         """Tell of one image; a claim without one is none."""
@@ -136,6 +141,8 @@ class _Messenger:
         while self._waiting:
             told, self._waiting = self._waiting, []
             await self._witness.seen_elsewhere(told)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._is_over.wait(), TELL_EVERY_S)
 
     async def __aenter__(self) -> Self:
         return self
@@ -149,6 +156,7 @@ class _Messenger:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
         else:
+            self._is_over.set()
             await self._sending
 
 
