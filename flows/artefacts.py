@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from flows.runtime import output_path
 from galstore.reader import Cube
-from galstore.training_set import TrainingSet, build_training_set
+from galstore.training_set import TrainingSet, build_training_set, draw_training_set
 from schemas.errors import WeightsError
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
@@ -19,10 +19,21 @@ from schemas.recipes import Recipe
 
 def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
     """The training set that a recipe describes, as of this snapshot of the cube."""
-    split = recipe.split
-    return build_training_set(
-        cube, recipe.train.target, train=split.train, validation=split.validation, seed=split.seed
-    )
+    return draw_training_set(cube, [recipe.train.target], features=_features(recipe), split=recipe.split)
+
+
+def freeze_training_set(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> str:
+    """Keep the set that a model is trained on, so that it can be read as long as the cube is there; its name."""
+    name = f"train-{training_set.content_hash[:12]}"
+    build_training_set(
+        recipe.store.path, name, [recipe.train.target], features=_features(recipe), split=recipe.split,
+        snapshot_id=cube.snapshot_id,
+    )  # fmt: skip
+    return name
+
+
+def _features(recipe: Recipe) -> list[str]:
+    return [f"image_{recipe.network.level}"]
 
 
 def trained_model_id(recipe: Recipe, training_set: TrainingSet) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.store_commands import register_commands
+from flows import feature_commands, store_commands
 from flows.terminal import escaped, stdout
 from schemas.errors import GalstoreError
 
@@ -251,7 +251,8 @@ def _tell(summary: dict[str, Any]) -> None:
             out.print(f"{name:12s}{path}", soft_wrap=True)
 
 
-register_commands(app)
+store_commands.register_commands(app)
+feature_commands.register_commands(app)
 
 if __name__ == "__main__":
     main()

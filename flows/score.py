@@ -111,6 +111,7 @@ def score_wave(
             "level": model.config.level,
             "views": recipe.score.views,
         },
+        embeddings=np.concatenate([one.embedding for one in predictions]),
     )
 
 

@@ -109,6 +109,9 @@ def rebuild(
     damaged: Annotated[
         bool, typer.Option("--damaged", help="All blocks in which `galstore verify` finds damage")
     ] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="The indexes of ids and places, from the catalog's columns")
+    ] = False,
 ) -> None:
     """Make the images of some blocks anew from the delivered bytes; what these cannot give, the next ingest asks for.
 
@@ -116,11 +119,15 @@ def rebuild(
     """
     from flows.runtime import console, progress_bar
     from galstore.reader import open_cube
-    from galstore.rebuild import damaged_blocks, rebuild_block
+    from galstore.rebuild import damaged_blocks, rebuild_block, rebuild_index
     from galstore.verify import verify_cube
     from schemas.errors import ContractError
 
     blocks = set(block or ())
+    if index:
+        typer.echo(f"indexes: {rebuild_index(store):,} objects")
+        if not blocks and not damaged:
+            return
     if damaged:
         cube = open_cube(store)
         with progress_bar("verify", cube.n_objects) as progress:
@@ -129,10 +136,12 @@ def rebuild(
             console.print("no block is damaged: nothing to rebuild")
             return
     if not blocks:
-        raise ContractError("which blocks? give --block N, as `galstore verify` names them, or --damaged for all")
-    for index in sorted(blocks):
-        done = rebuild_block(store, index)
-        typer.echo(f"block {index}: {done.n_rebuilt} objects rebuilt, {done.n_pending} to be fetched again")
+        raise ContractError(
+            "which blocks? give --block N, as `galstore verify` names them, or --damaged for all; --index for the indexes"
+        )
+    for number in sorted(blocks):
+        done = rebuild_block(store, number)
+        typer.echo(f"block {number}: {done.n_rebuilt} objects rebuilt, {done.n_pending} to be fetched again")
 
 
 def gc(

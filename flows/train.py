@@ -7,7 +7,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import model_folder, trained_model_id, training_set_of
+from flows.artefacts import freeze_training_set, model_folder, trained_model_id, training_set_of
 from flows.runtime import console, load_recipe, progress_bar
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
@@ -46,7 +46,8 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
 
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
-    """Read the training and validation images, fit the network, and keep its best epoch."""
+    """Freeze the training set, read its images, fit the network, and keep its best epoch."""
+    freeze_training_set(recipe, cube, training_set)
     from modeling.checkpoint import build_model, save_model
     from modeling.metrics import Regression
     from modeling.predict import predict

@@ -16,13 +16,16 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from galstore.commits import commit, create_repository, repository_exists, write_lock
-from galstore.ids import ATTRIBUTE
 from galstore.reader import open_cube
+from galstore.segments import ATTRIBUTE
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
 from schemas.cube import (
+    BLOCK_ROWS,
     CATALOG_CHUNK_ROWS,
     DELIVERED_BYTES,
     DELIVERED_CHUNK_ROWS,
+    INDEX_CHUNK_ROWS,
+    INDEX_COLUMNS,
     LABEL_VIEW,
     LEVEL,
     LEVELS,
@@ -32,6 +35,7 @@ from schemas.cube import (
 )
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule
 from schemas.errors import StoreError
+from schemas.features import FeatureView
 from schemas.predictions import PREDICTION_COLUMNS
 
 CHECKSUM = Crc32cCodec()
@@ -117,6 +121,44 @@ def ensure_prediction_arrays(root: zarr.Group, model_id: str, attributes: Mappin
         )  # fmt: skip
 
 
+def ensure_embedding_array(root: zarr.Group, model_id: str, n_features: int) -> None:
+    """Create the array of a model's embeddings unless it is there, NaN for every object."""
+    if f"embeddings/{model_id}" in root:
+        return
+    status: Any = root["state/status"]
+    root.create_array(
+        f"embeddings/{model_id}/vector",
+        shape=(status.shape[0], n_features),
+        chunks=(BLOCK_ROWS, n_features),
+        dtype="float16",
+        fill_value=np.nan,
+        compressors=(COLUMN_CODEC, CHECKSUM),
+        dimension_names=("object", "feature"),
+        attributes={"long_name": f"Features of the images as model {model_id} sees them, averaged over the views"},
+    )
+
+
+def ensure_feature_arrays(root: zarr.Group, view: FeatureView) -> None:
+    """Create the group of a feature view with its definition, and the arrays of its computed columns, null so far."""
+    group = root.create_group(
+        f"features/{view.ref}",
+        attributes={
+            "description": view.description, "definition": view.definition(), "fingerprint": view.fingerprint,
+            "n_computed": 0,
+        },
+    )  # fmt: skip
+    status: Any = root["state/status"]
+    for column in view.columns:
+        if column.is_derived:
+            _create_column(
+                group, column.name, column.dtype, fill=np.nan, n_objects=status.shape[0],
+                attributes={
+                    "long_name": column.description, "units": column.unit, "ucd": column.ucd,
+                    "valid_range": [column.valid_min, column.valid_max], "expression": column.expression,
+                },
+            )  # fmt: skip
+
+
 def _object_arrays(root: zarr.Group) -> list[zarr.Array[Any]]:
     members = root.members(max_depth=None)
     return [node for _, node in members if isinstance(node, zarr.Array) and _dimensions(node)[:1] == ("object",)]
@@ -169,7 +211,13 @@ def _lay_out(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
                     "valid_range": [column.valid_min, column.valid_max],
                 },
             )  # fmt: skip
-    catalog["object_id"].attrs[ATTRIBUTE] = []
+    for name, columns in INDEX_COLUMNS.items():
+        group = root.create_group(f"index/{name}", attributes={ATTRIBUTE: []})
+        for described in columns:
+            _create_column(
+                group, described.name, described.dtype, fill=described.fill, chunk_rows=INDEX_CHUNK_ROWS,
+                attributes={"long_name": described.description, "units": described.unit},
+            )  # fmt: skip
     for name, columns, dimension in (("state", STATE_COLUMNS, "object"), ("rejected", REJECTED_COLUMNS, "rejected")):
         group = root.create_group(name)
         for described in columns:
@@ -204,13 +252,14 @@ def _create_column(
     attributes: Mapping[str, Any],
     n_objects: int = 0,
     width: int = 1,
+    chunk_rows: int = CATALOG_CHUNK_ROWS,
     along: str = "object",
 ) -> None:
     wide = width > 1
     group.create_array(
         name,
         shape=(n_objects, width) if wide else (n_objects,),
-        chunks=(CATALOG_CHUNK_ROWS, width) if wide else (CATALOG_CHUNK_ROWS,),
+        chunks=(chunk_rows, width) if wide else (chunk_rows,),
         dtype=dtype,
         fill_value=fill,
         compressors=(COLUMN_CODEC, CHECKSUM),

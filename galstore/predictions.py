@@ -16,7 +16,7 @@ import pyarrow.parquet
 import zarr
 
 from galstore.commits import commit
-from galstore.cube import ensure_prediction_arrays
+from galstore.cube import ensure_embedding_array, ensure_prediction_arrays
 from galstore.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cutouts import Reason, Status
@@ -30,6 +30,7 @@ def write_predictions(
     values: Mapping[str, npt.NDArray[Any]],
     *,
     attributes: Mapping[str, Any],
+    embeddings: npt.NDArray[np.float32] | None = None,
 ) -> None:
     """Write a model's predictions of some objects in one commit.
 
@@ -45,6 +46,8 @@ def write_predictions(
         For each name of `PREDICTION_COLUMNS` an array of shape (n,).
     attributes
         Kept with the group when it is created: target, units, network, snapshot that was read.
+    embeddings
+        How the model sees these objects, shape (n, feature); kept in float16.
     """
 
     def write(session: icechunk.Session) -> None:
@@ -53,6 +56,10 @@ def write_predictions(
         for column in PREDICTION_COLUMNS:
             target: Any = root[f"predictions/{model_id}/{column.name}"]
             target.oindex[rows] = np.asarray(values[column.name], dtype=np.float32)
+        if embeddings is not None:
+            ensure_embedding_array(root, model_id, embeddings.shape[1])
+            vectors: Any = root[f"embeddings/{model_id}/vector"]
+            vectors.oindex[rows, :] = embeddings.astype(np.float16)
 
     metadata = {"operation": "predict", "model": model_id, "n_objects": int(rows.size)}
     commit(path, write, message=f"predict with {model_id}", metadata=metadata)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -14,8 +15,9 @@ import zarr
 
 from galstore.blocks import blocks_with
 from galstore.commits import BRANCH, open_repository
-from galstore.ids import IdLookup
-from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS
+from galstore.lookup import open_index, rows_in_cone
+from galstore.segments import SegmentIndex
+from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
 from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
@@ -57,6 +59,9 @@ class Cube:
         self.snapshot_id: str = session.snapshot_id
         self.store = session.store
         self._root = zarr.open_group(session.store, mode="r")
+        # opening an array or an index costs as much as reading a chunk of it, and a snapshot never changes
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._indexes: dict[str, SegmentIndex] = {}
         version = self._root.attrs.get("schema_version")
         if version != SCHEMA_VERSION:
             raise StoreError(
@@ -83,15 +88,26 @@ class Cube:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """The Zarr array of this name, as `images/128/pixels`."""
-        node = self._root[name]
-        if not isinstance(node, zarr.Array):
-            raise StoreError(f"{name} is a group of the cube at {self.path}, not an array")
-        return node
+        if name not in self._arrays:
+            node = self._root[name]
+            if not isinstance(node, zarr.Array):
+                raise StoreError(f"{name} is a group of the cube at {self.path}, not an array")
+            self._arrays[name] = node
+        return self._arrays[name]
 
     def group_names(self, name: str) -> tuple[str, ...]:
         """Names of the groups inside a group; none where the group is missing."""
         node = self._root.get(name)
         return tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
+
+    def array_names(self, name: str) -> tuple[str, ...]:
+        """Names of the arrays inside a group."""
+        node = self._root[name]
+        return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else ()
+
+    def group_attributes(self, name: str) -> Mapping[str, Any]:
+        """Attributes of a group."""
+        return self._root[name].attrs.asdict()
 
     def read_state(self, name: str) -> npt.NDArray[Any]:
         """One column of `/state`, shape (object,) or (object, byte)."""
@@ -135,6 +151,10 @@ class Cube:
             pending=int(tally[Status.PENDING]),
         )
 
+    def find_rows(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Row of each object id, in the order asked; -1 where it is not registered."""
+        return self._index("id").rows_of(np.asarray(object_ids, dtype=np.int64))
+
     def rows_of(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Row of each object id, in the order asked.
 
@@ -143,7 +163,7 @@ class Cube:
         CatalogError
             Some are not registered.
         """
-        rows = IdLookup().rows_of(np.asarray(object_ids, dtype=np.int64), self.array("catalog/object_id"))
+        rows = self.find_rows(object_ids)
         missing = np.asarray(object_ids)[rows < 0]
         if missing.size:
             raise CatalogError(
@@ -151,6 +171,28 @@ class Cube:
                 "ingest them first"
             )
         return rows
+
+    def rows_in_cone(
+        self, ra_deg: float, dec_deg: float, radius_deg: float
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+        """Rows of the objects within a radius around a place (ICRS, boundary included), and how far each is from it.
+
+        Returns
+        -------
+        ndarray, ndarray
+            Rows and separations in degrees along a great circle, shape (n,), nearest first.
+
+        Raises
+        ------
+        PositionError
+            Place or radius is out of range.
+        """
+        return rows_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg)
+
+    def _index(self, name: str) -> SegmentIndex:
+        if name not in self._indexes:
+            self._indexes[name] = open_index(self._root, name)
+        return self._indexes[name]
 
     def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Images of some objects at one level.
@@ -172,9 +214,8 @@ class Cube:
         StoreError
             No such level, or a row without a stored cutout.
         """
-        if level not in LEVELS:
-            raise StoreError(f"level {level} is not in the cube: choose one of {', '.join(map(str, LEVELS))}")
-        array, spec = self.array(LEVEL[level].path), LEVEL[level]
+        spec = _level(level)
+        array = self.array(spec.path)
         rows = np.asarray(rows, dtype=np.int64)
         wanted = np.zeros(self.n_objects, dtype=bool)
         wanted[rows] = True
@@ -196,6 +237,12 @@ class Cube:
             pixels[inside] = chosen if integers else chosen * np.float32(spec.scale_factor)
         return pixels
 
+    def read_image(self, level: int, row: int) -> npt.NDArray[Any]:
+        """The image of one stored object as of `read_pixels`, shape (side, side, band)."""
+        spec = _level(level)
+        stored = np.asarray(self.array(spec.path)[row])
+        return stored if spec.scale_factor == 1 else stored * np.float32(spec.scale_factor)
+
     def read_body(self, row: int) -> bytes:
         """The bytes that the survey delivered for one object; empty where none are stored."""
         length = int(self.array("state/body_length")[row])  # type: ignore[arg-type]
@@ -209,15 +256,31 @@ class Cube:
         return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
 
 
-def open_cube(path: str, *, snapshot_id: str | None = None) -> Cube:
-    """Open a cube at its last commit, or as of one snapshot.
+def _level(side_px: int) -> Level:
+    if side_px not in LEVELS:
+        raise StoreError(f"level {side_px} is not in the cube: choose one of {', '.join(map(str, LEVELS))}")
+    return LEVEL[side_px]
+
+
+def open_cube(path: str, *, snapshot_id: str | None = None, as_of: datetime | None = None) -> Cube:
+    """Open a cube at its last commit, or as of one snapshot, or as it was at a time.
 
     Raises
     ------
     StoreNotFoundError
         There is no cube at this path.
+    StoreError
+        It has no such snapshot (any more), or did not exist at that time.
     """
     repository = open_repository(path)
-    if snapshot_id is None:
-        return Cube(path, repository.readonly_session(BRANCH))
-    return Cube(path, repository.readonly_session(snapshot_id=snapshot_id))
+    try:
+        if snapshot_id is not None:
+            return Cube(path, repository.readonly_session(snapshot_id=snapshot_id))
+        if as_of is not None:
+            return Cube(path, repository.readonly_session(BRANCH, as_of=as_of))
+    except icechunk.IcechunkError as error:
+        wanted = f"no snapshot {snapshot_id}" if as_of is None else f"no snapshot as old as {as_of.isoformat()}"
+        raise StoreError(
+            f"the cube at {path} has {wanted}, or no longer: `galstore history {path}` lists those that it has"
+        ) from error
+    return Cube(path, repository.readonly_session(BRANCH))

@@ -12,12 +12,14 @@ from typing import Any
 import icechunk
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import zarr
 
 from galstore.blocks import Block
 from galstore.commits import commit
 from galstore.integrity.salvage import BODY_PATH, Rows, decode_delivered, read_rows
 from galstore.integrity.verification import ProblemKind, Verification
+from galstore.lookup import index_entries, open_index
 from galstore.pyramid import build_pyramid
 from galstore.reader import open_cube
 from schemas.cube import BLOCK_ROWS, LEVEL
@@ -106,6 +108,46 @@ def rebuild_block(path: str, block_index: int, *, run_id: str = "") -> Rebuilt:
     base = open_cube(path).snapshot_id
     metadata = {"operation": "rebuild", "run": run_id, "blocks": [block_index], "base": base}
     return commit(path, rebuild, message=f"rebuild block {block_index}", metadata=metadata)
+
+
+def rebuild_index(path: str, *, run_id: str = "") -> int:
+    """Make both indexes, of ids and of places, anew from the catalog's columns, in one commit.
+
+    Parameters
+    ----------
+    path
+        Place of the cube.
+    run_id
+        Kept with the commit.
+
+    Returns
+    -------
+    int
+        How many objects they have.
+
+    Raises
+    ------
+    StoreError
+        An array is missing, or a column of the catalog cannot be read.
+    """
+
+    def rebuild(session: icechunk.Session) -> int:
+        root = zarr.open_group(session.store, mode="a")
+        columns = {}
+        for name in ("object_id", "ra", "dec"):
+            array = _array(root, f"catalog/{name}", path)
+            rows = read_rows(array, 0, array.shape[0])
+            if rows.damage:
+                raise StoreError(f"catalog/{name} in {path} cannot be read ({rows.damage[0][2]}): {_GO_BACK}")
+            columns[name] = rows.values
+        for name, entries in index_entries(pd.DataFrame(columns)).items():
+            for column in entries:
+                _array(root, f"index/{name}/{column}", path)
+            open_index(root, name).replace(entries)
+        return int(columns["object_id"].size)
+
+    metadata = {"operation": "rebuild index", "run": run_id}
+    return commit(path, rebuild, message="rebuild the indexes", metadata=metadata)
 
 
 def _block(root: zarr.Group, block_index: int, path: str) -> Block:

@@ -24,8 +24,8 @@ import zarr
 from galstore.catalog import PreparedCatalog, prepare_catalog, require_kept_rows
 from galstore.commits import commit
 from galstore.cube import lengthen
-from galstore.ids import append_ids
 from galstore.labels import keep_label_versions, update_labels
+from galstore.lookup import index_objects, open_index
 from galstore.roll import Roll
 from galstore.services.catalogfile import read_catalog_pages
 from galstore.services.skyserver import SkyServer
@@ -251,12 +251,11 @@ def register_page(path: str, delivery: Delivery, prepared: PreparedCatalog, roll
 
     def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Registration]:
         root = zarr.open_group(session.store, mode="a")
-        known = _array(root, "catalog/object_id")
-        n_known = int(known.shape[0])
-        rows = roll.rows_of(prepared.rows["object_id"].to_numpy(), known)
+        known, n_known = open_index(root, "id"), int(_array(root, "catalog/object_id").shape[0])
+        rows = known.rows_of(prepared.rows["object_id"].to_numpy(dtype=np.int64))
         again = roll.has_named(rows)
         # an object whose row cannot be kept this time is still in the catalog
-        at_fault = roll.rows_of(_whole_ids(prepared.rejected["object_id"]), known)
+        at_fault = known.rows_of(_whole_ids(prepared.rejected["object_id"]))
         at_fault = at_fault[at_fault >= 0]
         is_new = rows < 0
         n_new = int(is_new.sum())
@@ -308,8 +307,8 @@ def _append(root: zarr.Group, new: pd.DataFrame, delivery: Delivery, *, first: i
     last = first + len(new)
     lengthen(root, last)
     _array(root, "state/catalog")[first:last] = _catalog_index(root, delivery)
-    append_ids(_array(root, "catalog/object_id"), first, new["object_id"].to_numpy())
-    for group, names in (("catalog", CATALOG_COLUMNS), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
+    index_objects(root, first, new)
+    for group, names in (("catalog", ("object_id", *CATALOG_COLUMNS)), (f"labels/{LABEL_VIEW}", LABEL_COLUMNS)):
         for name in names:
             if name in new:
                 _array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()

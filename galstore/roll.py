@@ -1,30 +1,17 @@
-"""The roll of a delivery: which row each id has, and which rows the delivery has named so far."""
+"""The roll of a delivery: which rows it has named so far."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from galstore.ids import IdLookup
-
 
 class Roll:
-    """Ids of a cube as far as they were read, and the rows that a delivery named.
-
-    What earlier pages looked up is known to later ones. A delivery costs a byte for each object of the cube, and what
-    `IdLookup` keeps of the chunks that it meets.
-    """
+    """The rows that a delivery named: a byte or two for each object of the cube."""
 
     def __init__(self) -> None:
-        self._lookup = IdLookup()
         self._named = np.zeros(0, dtype=bool)
         self._at_fault = np.zeros(0, dtype=bool)
-
-    def rows_of(self, ids: npt.NDArray[np.int64], column: Any) -> npt.NDArray[np.int64]:
-        """As of `IdLookup`."""
-        return self._lookup.rows_of(ids, column)
 
     def has_named(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of some rows an earlier page named by a line that was kept; -1 is none."""

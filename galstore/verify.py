@@ -20,6 +20,7 @@ from galstore.blocks import Block
 from galstore.commits import open_repository
 from galstore.integrity.files import History, check_files, check_labels
 from galstore.integrity.images import check_block
+from galstore.integrity.indexes import check_indexes
 from galstore.integrity.salvage import in_order
 from galstore.integrity.states import (
     IMAGE_SHAPES,
@@ -68,6 +69,7 @@ def verify_cube(cube: Cube, *, on_progress: Callable[[int], None] = lambda _: No
     with ThreadPoolExecutor(n_threads) as pool:
         state, found = read_state(arrays, n_objects, pool)
         problems += found + check_state(state, cube) + check_columns(arrays, state, pool) + check_rejected(arrays, cube)
+        problems += check_indexes(root, arrays, state)
         blocks = [Block(start, min(start + BLOCK_ROWS, n_objects)) for start in range(0, n_objects, BLOCK_ROWS)]
         sound = {path: arrays[path] for path in IMAGE_SHAPES if has_layout(arrays, path, n_objects)}
 

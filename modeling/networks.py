@@ -53,6 +53,7 @@ class GalaxyNetwork(nn.Module):
 
     def __init__(self, body: nn.Module, *, n_features: int, dropout: tuple[float, float], n_targets: int) -> None:
         super().__init__()
+        self.n_features = n_features
         self.body = body
         self.head = nn.Sequential(
             ConcatPool(),
@@ -67,10 +68,15 @@ class GalaxyNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Standardised labels of normalised images: (n, band, y, x) -> (n, n_targets), float32."""
+        return self.predict_and_pool(images)[0]
+
+    def predict_and_pool(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, and the body's features averaged over each image: (n, n_features), float32."""
         features = self.body(images)
         with torch.autocast(device_type=features.device.type, enabled=False):
-            predicted: Tensor = self.head(features.float())
-        return predicted
+            features = features.float()
+            predicted: Tensor = self.head(features)
+        return predicted, features.mean(dim=(2, 3))
 
 
 def build_network(section: NetworkSection, *, n_targets: int = 1) -> GalaxyNetwork:

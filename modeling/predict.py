@@ -20,12 +20,15 @@ from schemas.errors import StoreError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prediction:
-    """What a model says about objects, in the unit of its target; one value for each object, float64."""
+    """What a model says about objects, in the unit of its target, and how it sees them."""
 
     mean: NDArray[np.float64]
     """Over the views."""
     view_spread: NDArray[np.float64]
     """Standard deviation over the views: how far the answer depends on orientation. NaN where one view was taken."""
+    embedding: NDArray[np.float32]
+    """(object, feature): features of the body, averaged over each image and over the views, so that a turned galaxy has
+    the same ones."""
 
 
 def predict(
@@ -55,7 +58,7 @@ def predict(
     Returns
     -------
     Prediction
-        (object,) each.
+        (object,) each, and the embedding (object, feature).
 
     Raises
     ------
@@ -72,15 +75,18 @@ def predict(
     where = choose_device(device)
     network = model.network.to(where).to(memory_format=torch.channels_last)
     scale = model.config.label_scale
+    pooled = torch.zeros((len(pixels), network.n_features), dtype=torch.float32, device=where)
     if not len(pixels):
-        return Prediction(mean=np.empty(0), view_spread=np.empty(0))
+        return Prediction(mean=np.empty(0), view_spread=np.empty(0), embedding=pooled.cpu().numpy())
     by_view = predict_views(
-        network, pixels, normalisation=model.config.normalisation, views=views, batch_size=batch_size, device=where
-    )
+        network, pixels, normalisation=model.config.normalisation, views=views, batch_size=batch_size, device=where,
+        pooled=pooled,
+    )  # fmt: skip
     spread = by_view.std(dim=0, correction=0).numpy().astype(np.float64) * scale.std
     return Prediction(
         mean=scale.restore(by_view.mean(dim=0).numpy()),
         view_spread=spread if views > 1 else np.full(len(pixels), np.nan),
+        embedding=(pooled / views).cpu().numpy(),
     )
 
 
@@ -93,6 +99,7 @@ def predict_views(
     views: int,
     batch_size: int,
     device: torch.device,
+    pooled: Tensor | None = None,
 ) -> Tensor:
     """Standardised predictions of each view of each image.
 
@@ -110,6 +117,8 @@ def predict_views(
         Images at a time.
     device
         Where the network is.
+    pooled
+        (object, feature) on `device`: the body's averaged features of each view are added to it.
 
     Returns
     -------
@@ -128,7 +137,10 @@ def predict_views(
         for view in range(views):
             turned = dihedral(images, view).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                predicted[view, start : start + batch_size] = network(turned)[:, 0]
+                labels, features = network.predict_and_pool(turned)
+            predicted[view, start : start + batch_size] = labels[:, 0]
+            if pooled is not None:
+                pooled[start : start + batch_size] += features
     return predicted.cpu()
 
 

@@ -8,7 +8,7 @@ from enum import IntEnum
 from schemas.cutouts import SIDE_PX, Reason, Status
 from schemas.rejections import RejectReason
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 BLOCK_ROWS = 1024
 """Rows of one block, the unit of work: a killed task repeats half a minute of downloads, not ten."""
@@ -97,6 +97,32 @@ STATE_COLUMNS = (
     StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the delivered body"),
 )  # fmt: skip
 """Written by the committer alone, with the commit that brings the pixels."""
+
+INDEX_CHUNK_ROWS = 16_384
+"""Chunks of `/index`. One row is found among a million as fast as with 4,096 (2 ms), 1,000 random ones in 63 ms, not
+169."""
+
+SKY_INDEX_ORDER = 29
+"""HEALPix order of the keys of `/index/sky`, the finest: cells of 0.4 mas."""
+
+_INDEX_ROW = StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object")
+
+INDEX_COLUMNS = {
+    "id": (
+        StateColumn(name="key", dtype="int64", fill=-1, description="Object id, sorted within each segment"),
+        _INDEX_ROW,
+    ),
+    "sky": (
+        StateColumn(
+            name="key", dtype="int64", fill=-1,
+            description="HEALPix cell (nested, order 29, ICRS), sorted within each segment",
+        ),
+        _INDEX_ROW,
+        StateColumn(name="ra", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
+        StateColumn(name="dec", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
+    ),
+}  # fmt: skip
+"""By index, the arrays of `/index/<name>`: one entry for each object, in the order of the key."""
 
 REJECTED_COLUMNS = (
     StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),

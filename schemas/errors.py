@@ -52,3 +52,15 @@ class TrainingError(ContractError):
 
 class WeightsError(ContractError):
     """A file of network weights is missing, or is not the file it should be."""
+
+
+class PositionError(ContractError):
+    """A place on the sky or a radius around it is out of range."""
+
+
+class FeatureError(ContractError):
+    """No such view or training set, another definition under the same name, or nothing left of a selection."""
+
+
+class ExportError(ContractError):
+    """Nothing to export, a place that is not empty, or a library that the format needs and that is not installed."""

@@ -160,12 +160,20 @@ class DaskSection(Section):
 
 
 class SplitSection(Section):
-    """Shares of the labelled galaxies, by a stable hash of the object id."""
+    """Shares of the labelled galaxies, by a stable hash of the object id or of the cell of the sky."""
 
     train: Annotated[float, Field(gt=0, le=1)] = 0.6
     validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
     test: Annotated[float, Field(ge=0, lt=1)] = 0.2
     seed: int = 0
+    by: Literal["object", "sky"] = Field("object", description="What is hashed: the object id, or its HEALPix cell")
+    duplicate_arcsec: Annotated[float, Field(gt=0, le=60)] = Field(
+        2.0, description="Objects this close are one galaxy and go to one part"
+    )
+    cell_order: Annotated[int, Field(ge=0, le=12)] = Field(5, description="HEALPix order of a cell: 5 is 1.8 deg")
+    separation_deg: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.1, description="Split by sky: training objects this close to others' cells are left out"
+    )
 
     @model_validator(mode="after")
     def _whole(self) -> SplitSection:

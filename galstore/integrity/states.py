@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from galstore.ids import ATTRIBUTE
 from galstore.integrity.salvage import BODY_PATH, Rows, read_rows
 from galstore.integrity.verification import Problem, ProblemKind
 from galstore.reader import Cube
@@ -20,6 +19,7 @@ from schemas.catalog import CATALOG_COLUMNS
 from schemas.cube import (
     BLOCK_ROWS,
     DELIVERED_BYTES,
+    INDEX_COLUMNS,
     LEVEL,
     REJECTED_COLUMNS,
     STATE_COLUMNS,
@@ -90,6 +90,7 @@ def check_lengths(arrays: Mapping[str, _Array]) -> tuple[int, list[Problem]]:
         *(f"state/{column.name}" for column in STATE_COLUMNS),
         *(f"rejected/{column.name}" for column in REJECTED_COLUMNS),
         *(f"catalog/{name}" for name in ("object_id", *CATALOG_COLUMNS)),
+        *(f"index/{name}/{column.name}" for name, columns in INDEX_COLUMNS.items() for column in columns),
     ]
     missing = [path for path in expected if path not in arrays]
     problems += [Problem(kind=ProblemKind.ARRAY, path=path, text="the array is missing") for path in missing]
@@ -163,10 +164,10 @@ def check_state(state: State, cube: Cube) -> list[Problem]:
     if state.known("status").all() and n_settled != state.n_objects:
         text = f"stored + quarantined + pending are {n_settled:,} objects, registered are {state.n_objects:,}"
         problems.append(Problem(kind=ProblemKind.COUNT, path="state/status", text=text))
-    return problems + _check_ids(state, cube) + _check_digests(state)
+    return problems + _check_ids(state) + _check_digests(state)
 
 
-def _check_ids(state: State, cube: Cube) -> list[Problem]:
+def _check_ids(state: State) -> list[Problem]:
     rows = np.flatnonzero(state.known("object_id"))
     if not rows.size:
         return []
@@ -175,16 +176,9 @@ def _check_ids(state: State, cube: Cube) -> list[Problem]:
     repeated = np.ones(ids.size, dtype=bool)
     repeated[firsts] = False
     kind, path = ProblemKind.IDENTITY, "catalog/object_id"
-    column = cube.array(path)
-    chunks, limits = rows // column.chunks[0], np.array(column.attrs.get(ATTRIBUTE, []), dtype=np.int64).reshape(-1, 2)
-    beyond = np.ones(rows.size, dtype=bool)
-    inside = chunks < len(limits)
-    low, high = limits[chunks[inside]].T
-    beyond[inside] = (ids[inside] < low) | (ids[inside] > high)
     return [
         *state.problem(kind, path, rows[ids < 0], "the object id is negative"),
         *state.problem(kind, path, rows[repeated], "another row has the same object id"),
-        *state.problem(kind, path, rows[beyond], f"{ATTRIBUTE} does not span the id, so that it is not found"),
     ]
 
 

@@ -31,6 +31,8 @@ class ProblemKind(StrEnum):
     """Stored, quarantined and pending objects are not all of the registered ones."""
     IDENTITY = "identity"
     """An object id that is negative, or there twice."""
+    INDEX = "index"
+    """An index that does not say what the catalog's columns say: `galstore rebuild STORE --index` makes it anew."""
     LABELS = "labels"
     """A superseded version of the labels that can no longer be read."""
     HISTORY = "history"

@@ -1,12 +1,17 @@
-"""One Prefect server and one small simulated run, shared by the tests of the flows."""
+"""The command line, one Prefect server and one small simulated run, shared by the tests of the flows."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+
+from flows.cli import main
 
 SMALL = [
     "rehearsal.n_galaxies=400",
@@ -50,3 +55,32 @@ def small_run(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) ->
 
     folder = tmp_path_factory.mktemp("run")
     return folder, run("demo", overrides_in(folder))
+
+
+class Command(Protocol):
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture
+def galstore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command line in this process, which has its imports behind it; output and exit code come back."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["galstore", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), told.out, told.err)
+
+    return run
+
+
+def assert_one_clear_line(result: subprocess.CompletedProcess[str], *told: str) -> None:
+    assert result.returncode != 0
+    assert "Traceback" not in result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    for part in told:
+        assert part in line

@@ -15,7 +15,9 @@ from flows.run import run
 from flows.runtime import load_recipe, survey_address
 from flows.score import score
 from flows.train import train
+from galstore.history import trace_lineage
 from galstore.reader import open_cube
+from galstore.store import open_store
 from schemas.errors import TrainingError, WeightsError
 from tests.conftest import draw_blobs, encode
 from tests.flows.conftest import overrides_in
@@ -41,6 +43,20 @@ def test_a_run_takes_a_survey_to_a_scored_catalog_and_a_report(small_run) -> Non
     html = (folder / "report" / "report.html").read_text()
     assert "simulated" in html.lower()
     assert set(result["report"]["predictors"]) == {"network", "forest", "mean", "oracle", "colours"}
+
+
+def test_a_model_s_lineage_and_look_alikes_are_in_the_cube(small_run) -> None:
+    folder, result = small_run
+    path, model_id = str(folder / "cube"), result["train"]["model_id"]
+    kinds = [one.kind for one in trace_lineage(path, model_id)]
+    assert kinds[:4] == ["predictions and model", "training set", "snapshot", "catalog"]
+    store = open_store(path)
+    ids = store.cube.read_catalog(["object_id"])["object_id"].to_numpy()
+    scored = ids[np.isfinite(np.asarray(store.cube.array(f"predictions/{model_id}/mean")[:]))]
+    found = store.similar(scored[0], 5)
+    assert len(found) == 5
+    assert set(found["object_id"]) <= set(scored)
+    assert found["similarity"].is_monotonic_decreasing
 
 
 def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:

@@ -318,6 +318,15 @@ def rejected_with_unknown_code(root: Any) -> None:
         (put("state/status", 7, 9), "count", "state/status", "are 299 objects, registered are 300", None),
         (put("catalog/object_id", 7, -1), "identity", "catalog/object_id", "negative", 7),
         (in_place_of(7, 3), "identity", "catalog/object_id", "another row has the same object id", 7),
+        (put("catalog/object_id", 7, 5), "index", "index/id", "its entry is not what the catalog says", 7),
+        (put("catalog/dec", 7, 91.0), "index", "index/sky", "its entry is not what the catalog says", 7),
+        (put("catalog/ra", 7, np.nan), "index", "index/sky", "its entry is not what the catalog says", 7),
+        (put("index/id/row", slice(0, 300), np.r_[1, 1:300]), "index", "index/id", "not have the object once", 0),
+        (
+            lambda root: root["index/id"].attrs.update({"segments": []}),
+            "index", "index/id", "its segments do not span 300 sorted entries", None,
+        ),
+        (lambda root: root.__delitem__("index/sky/ra"), "array", "index/sky/ra", "the array is missing", None),
         *(
             (put("state/status", 7, 0), "orphan", path, "of an object that is not stored", 7)
             for path in (*(LEVEL[side].path for side in LEVELS), "delivered/body", "state/body_sha256",

@@ -19,6 +19,9 @@ def test_eight_views_give_the_same_value_for_a_turned_galaxy(model, pixels):
         again = predict(model, turned, device="cpu")
         np.testing.assert_allclose(again.mean, expected.mean, atol=1e-5)
         np.testing.assert_allclose(again.view_spread, expected.view_spread, atol=1e-5)
+        np.testing.assert_allclose(again.embedding, expected.embedding, atol=1e-4)
+    assert expected.embedding.shape == (21, model.network.n_features)
+    assert expected.embedding.std(axis=0).max() > 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 21, 256])

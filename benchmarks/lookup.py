@@ -1,0 +1,218 @@
+"""What finding objects costs: by id and by place, among a million registered objects and among a tenth of them.
+
+The cubes have catalogs and no images. Ids come in survey order (each page above the last) or shuffled over all pages;
+places are uniform over a strip of the sky of 160 by 20 degrees, as many a square degree in both cubes. Lookups take
+the reader of one snapshot that is opened once; what the first lookup of a process costs has a row of its own. Every
+ratio comes from one run; absolute figures do not travel.
+
+    python benchmarks/lookup.py
+    python benchmarks/lookup.py --objects 200000 --repeats 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from made_up import made_up_objects, new_cube, prepared
+
+from galstore.reader import Cube, open_cube
+from galstore.register import Delivery, register_page
+from galstore.slices import read_slices
+from schemas.catalog import CATALOG_COLUMNS
+
+N_COLUMNS = 10
+N_IDS = 1000
+RADIUS_DEG = 1.0
+FEATURES = tuple(CATALOG_COLUMNS)[:N_COLUMNS]
+
+
+@dataclass(slots=True)
+class Table:
+    """Rows of a Markdown table, printed as they come."""
+
+    n_failed: int = 0
+    rows: list[str] = field(default_factory=list)
+
+    def add(
+        self, what: str, measured: str, compared: str = "", ratio: float | None = None, limit: str = "",
+        *, met: bool = True,
+    ) -> None:  # fmt: skip
+        verdict = "" if not limit else f"{limit}: {'met' if met else '**missed**'}"
+        shown = "" if ratio is None else f"{ratio:.2f}"
+        self.rows.append(f"| {what} | {measured} | {compared} | {shown} | {verdict} |")
+        self.n_failed += not met
+        print(f"  {self.rows[-1]}", flush=True)
+
+    def show(self) -> None:
+        print("\n| what | measured | compared with | ratio | limit |\n|---|---|---|---|---|")
+        print("\n".join(self.rows))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A cube of which everything but images is there, and what was registered in row order."""
+
+    cube: Cube
+    objects: pd.DataFrame
+
+    @property
+    def told(self) -> str:
+        return f"{len(self.objects):,} objects"
+
+
+def register_objects(path: str, n_objects: int, *, page_rows: int, shuffled: bool) -> Registered:
+    """Register objects page by page, with a value in each of the columns that lookups read."""
+    rng = np.random.default_rng(1)
+    new_cube(path)
+    objects = made_up_objects(n_objects)
+    # as dense in a small cube as in a large one, so that a cone has as many
+    objects["ra"] = rng.uniform(100, 100 + 160 * min(1.0, n_objects / 1e6), n_objects)
+    objects = objects.assign(**{name: rng.normal(18, 1, n_objects) for name in FEATURES if name not in objects})
+    if shuffled:
+        objects = objects.sample(frac=1, random_state=1, ignore_index=True)
+    for first in range(0, n_objects, page_rows):
+        register_page(path, Delivery(catalog="made-up"), prepared(objects[first : first + page_rows]))
+    return Registered(cube=open_cube(path), objects=objects)
+
+
+def read_one(cube: Cube, object_id: int) -> None:
+    """The features of one object: its row, and a value of each column."""
+    row = int(cube.rows_of(np.array([object_id]))[0])
+    read_slices([(cube.array(f"catalog/{name}"), slice(row, row + 1)) for name in FEATURES])
+
+
+def ms(seconds: Sequence[float]) -> str:
+    return f"{1e3 * statistics.median(seconds):,.1f} ms ({1e3 * min(seconds):,.1f}-{1e3 * max(seconds):,.1f})"
+
+
+def times_of(ask: Callable[[int], object], repeats: int) -> list[float]:
+    """Seconds of each call, after one that is not counted."""
+    seconds = []
+    for n in range(repeats + 1):
+        started = time.perf_counter()
+        ask(n)
+        seconds.append(time.perf_counter() - started)
+    return seconds[1:]
+
+
+def drawn_ids(registered: Registered, n: int, draws: int) -> list[npt.NDArray[np.int64]]:
+    rng = np.random.default_rng(2)
+    ids = registered.objects["object_id"].to_numpy()
+    return [rng.choice(ids, n, replace=False) for _ in range(draws)]
+
+
+def lookups(registered: Registered, repeats: int) -> dict[str, list[float]]:
+    """Seconds by kind of lookup; answers are compared with what was registered."""
+    cube, objects = registered.cube, registered.objects
+    one, many = drawn_ids(registered, 1, repeats + 1), drawn_ids(registered, N_IDS, repeats + 1)
+    rows = pd.Series(np.arange(len(objects)), index=objects["object_id"])
+    if not np.array_equal(cube.rows_of(many[0]), rows[many[0]]):
+        raise RuntimeError("a lookup found other rows than were registered")
+    places = objects.sample(repeats + 1, random_state=3)[["ra", "dec"]].to_numpy()
+    return {
+        "row": times_of(lambda n: cube.rows_of(one[n]), repeats),
+        "one": times_of(lambda n: read_one(cube, int(one[n][0])), repeats),
+        "many": times_of(lambda n: cube.rows_of(many[n]), repeats),
+        "cone": times_of(lambda n: cube.rows_in_cone(*places[n], RADIUS_DEG), repeats),
+    }
+
+
+def scans(registered: Registered, repeats: int) -> dict[str, list[float]]:
+    """Seconds of the same questions put to pandas, which reads whole columns for each of them."""
+    cube = registered.cube
+    one, many = drawn_ids(registered, 1, repeats + 1), drawn_ids(registered, N_IDS, repeats + 1)
+
+    def find(ids: npt.NDArray[np.int64]) -> object:
+        return np.flatnonzero(cube.read_catalog(["object_id"])["object_id"].isin(ids))
+
+    def find_in_cone(_: int) -> object:
+        table = cube.read_catalog(["ra", "dec"])
+        ra, dec = np.radians(table["ra"]), np.radians(table["dec"])
+        cosine = np.sin(dec) * np.sin(0.1) + np.cos(dec) * np.cos(0.1) * np.cos(ra - 2.5)
+        return np.flatnonzero(cosine >= np.cos(np.radians(RADIUS_DEG)))
+
+    return {
+        "row": times_of(lambda n: find(one[n]), repeats),
+        "many": times_of(lambda n: find(many[n]), repeats),
+        "cone": times_of(find_in_cone, repeats),
+    }
+
+
+LIMITS: dict[str, tuple[str, float]] = {
+    "row": ("row of one id", 0),
+    "one": (f"one object by id: its row and {N_COLUMNS} columns of the catalog", 5),
+    "many": (f"rows of {N_IDS:,} random ids", 300),
+    "cone": (f"objects within {RADIUS_DEG:g} degree", 50),
+}
+"""How a lookup is called, and its limit in ms."""
+RATIO = 1.5
+
+
+def compare(small: Registered, large: Registered, table: Table, repeats: int, order: str) -> None:
+    for registered in (large, small):
+        held = {index: len(registered.cube._index(index).segments) for index in ("id", "sky")}  # noqa: SLF001
+        table.add(f"segments, {registered.told}, ids {order}", f"id {held['id']}, sky {held['sky']}")
+    started = time.perf_counter()
+    open_cube(large.cube.path).rows_of(large.objects["object_id"].to_numpy()[:1])
+    opening_s = time.perf_counter() - started
+    table.add("opening the cube and finding one row", f"{1e3 * opening_s:.0f} ms")
+    of_large, of_small = lookups(large, repeats), lookups(small, repeats)
+    by_scan = scans(large, 5)
+    for kind, (told, limit_ms) in LIMITS.items():
+        median_ms, base = 1e3 * statistics.median(of_large[kind]), statistics.median(of_small[kind])
+        table.add(
+            f"{told}, {large.told}, ids {order}", ms(of_large[kind]), "", None,
+            f"<= {limit_ms:g} ms" if limit_ms else "", met=not limit_ms or median_ms <= limit_ms,
+        )  # fmt: skip
+        ratio = median_ms / 1e3 / base
+        table.add("the same", ms(of_large[kind]), f"{small.told}: {ms(of_small[kind])}", ratio,
+                  f"<= {RATIO}", met=ratio <= RATIO)  # fmt: skip
+        if kind in by_scan:
+            scan_ms = 1e3 * statistics.median(by_scan[kind])
+            table.add("the same", ms(of_large[kind]), f"pandas over the whole column: {ms(by_scan[kind])}",
+                      median_ms / scan_ms)  # fmt: skip
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=1_000_000, help="of the larger cube; the other has a tenth")
+    parser.add_argument("--page-rows", type=int, default=50_000, help="objects registered at once")
+    parser.add_argument("--repeats", type=int, default=50, help="lookups of each kind")
+    return parser.parse_args()
+
+
+def main() -> None:
+    chosen = arguments()
+    table = Table()
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("icechunk", "zarr", "cdshealpix", "astropy"))
+    print(f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {libraries}")
+    with tempfile.TemporaryDirectory() as temporary:
+        for order in ("ascending", "shuffled"):
+            cubes = []
+            for n_objects in (chosen.objects // 10, chosen.objects):
+                started = time.perf_counter()
+                path = str(Path(temporary) / f"{order}-{n_objects}")
+                cubes.append(
+                    register_objects(path, n_objects, page_rows=chosen.page_rows, shuffled=order != "ascending")
+                )
+                seconds = time.perf_counter() - started
+                table.add(f"registering {cubes[-1].told}, ids {order}", f"{n_objects / seconds:,.0f} objects/s")
+            compare(*cubes, table, chosen.repeats, order)
+    table.show()
+    raise SystemExit(1 if table.n_failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Catalog, labels and state as one Parquet file that says its units: VOParquet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet
+
+from galstore.export.provenance import Provenance
+from galstore.export.rows import in_steps
+from galstore.export.table import GROUP_ROWS, TableColumn, arrow_schema, read_table, table_columns
+from galstore.reader import Cube
+
+
+def write_parquet(
+    cube: Cube,
+    file: Path,
+    rows: npt.NDArray[np.int64],
+    provenance: Provenance,
+    *,
+    extra_columns: tuple[TableColumn, ...] = (),
+    on_progress: Callable[[int], None],
+) -> None:
+    """Write the table of some objects, a row group at a time.
+
+    Parameters
+    ----------
+    cube
+        The snapshot.
+    file
+        Parquet file to be made.
+    rows
+        Row numbers, shape (n,), ascending.
+    provenance
+        Kept in the file's metadata.
+    extra_columns
+        Columns behind those that every table has.
+    on_progress
+        Called with how many objects have been written since the last call.
+    """
+    columns = (*table_columns(cube), *extra_columns)
+    schema = arrow_schema(columns, provenance)
+    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in in_steps(rows.size, GROUP_ROWS):
+            writer.write_table(read_table(cube, rows[part], columns).cast(schema), row_group_size=GROUP_ROWS)
+            on_progress(part.stop - part.start)

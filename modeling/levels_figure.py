@@ -1,0 +1,34 @@
+"""The resolution pyramid of one object as a figure; loads no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+
+def draw_levels(images: Mapping[int, NDArray[Any]], title: str, path: Path) -> None:
+    """Draw all levels of one object side by side, each as large as the finest, and write a PNG.
+
+    Parameters
+    ----------
+    images
+        By side in px: counts, shape (side, side, band), bands in the order in which a screen shows red, green, blue.
+    title
+        Above them.
+    path
+        Of the file.
+    """
+    figure = Figure(figsize=(1.6 * len(images), 2.1), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=9)
+    for axis, (side, counts) in zip(np.atleast_1d(figure.subplots(1, len(images))), images.items(), strict=True):
+        axis.imshow(np.clip(counts, 0, 255) / 255, interpolation="nearest")
+        axis.set_title(f"{side} px", fontsize=8)
+        axis.set_axis_off()
+    figure.savefig(path, dpi=160)

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from galstore import similar
+from galstore.cube import ensure_cube
+from galstore.predictions import write_predictions
+from galstore.reader import open_cube
+from galstore.similar import find_similar, read_embeddings
+from schemas.errors import CatalogError, FeatureError
+from tests.galstore.conftest import SCALE, add_objects
+
+N, N_FEATURES = 300, 32
+
+
+@pytest.fixture
+def scored_cube(cube_path: str) -> tuple[str, np.ndarray]:
+    """300 objects, of which a model has seen 290; and the embeddings."""
+    ensure_cube(cube_path, survey="made-up", scale=SCALE)
+    ids = np.arange(1000, 1000 + N)
+    add_objects(cube_path, pd.DataFrame({"object_id": ids, "ra": ids / 10, "dec": 1.0}), catalog="made-up")
+    vectors = np.random.default_rng(0).normal(size=(N, N_FEATURES)).astype(np.float32)
+    rows = np.arange(N - 10)
+    values = dict.fromkeys(("mean", "view_spread"), np.full(rows.size, 8.9))
+    write_predictions(cube_path, "m1", rows, values, attributes={"target": "oh_p50"}, embeddings=vectors[rows])
+    return cube_path, vectors
+
+
+def test_look_alikes_are_those_of_the_largest_cosine(scored_cube, monkeypatch) -> None:
+    path, vectors = scored_cube
+    cube = open_cube(path)
+    rounded = vectors[:290].astype(np.float16).astype(np.float64)
+    assert np.array_equal(read_embeddings(cube, "m1", np.array([5, 3])), rounded[[5, 3]])
+    unit = rounded / np.linalg.norm(rounded, axis=1, keepdims=True)
+    cosine = unit @ unit[7]
+    cosine[7] = -2
+    expected = 1000 + np.argsort(-cosine)[:12]
+    for rows_at_once in (similar.ROWS_AT_ONCE, 50):
+        monkeypatch.setattr(similar, "ROWS_AT_ONCE", rows_at_once)
+        found = find_similar(cube, 1007, 12)
+        assert found["object_id"].tolist() == expected.tolist()
+        np.testing.assert_allclose(found["similarity"], np.sort(cosine)[::-1][:12], atol=1e-6)
+    assert len(find_similar(cube, 1007, 10_000)) == 289
+
+
+def test_what_cannot_be_compared_says_why(scored_cube) -> None:
+    cube = open_cube(scored_cube[0])
+    with pytest.raises(FeatureError, match="model m1 has not scored object 1295"):
+        find_similar(cube, 1295, 3)
+    with pytest.raises(CatalogError, match="not registered"):
+        find_similar(cube, 5, 3)
+    with pytest.raises(FeatureError, match=r"no embeddings of model 'm2' are in .*; there are those of m1"):
+        find_similar(cube, 1007, 3, model_id="m2")
+    with pytest.raises(FeatureError, match="ask for one or more"):
+        find_similar(cube, 1007, 0)
