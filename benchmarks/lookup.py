@@ -1,6 +1,7 @@
 """What finding objects costs: by id and by place, among a million registered objects and among a tenth of them.
 
-The cubes have catalogs and no images. Ids come in survey order (each page above the last) or shuffled over all pages;
+The cubes have catalogs, and images (noise) of one block of 1,024 objects alone. Ids come in survey order (each page
+above the last) or shuffled over all pages;
 places are uniform over a strip of the sky of 160 by 20 degrees, as many a square degree in both cubes. Lookups take
 the reader of one snapshot that is opened once; what the first lookup of a process costs has a row of its own. Every
 ratio comes from one run; absolute figures do not travel.
@@ -21,21 +22,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
+import icechunk
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import zarr
 from made_up import made_up_objects, new_cube, prepared
 
+from galstore.commits import commit
 from galstore.reader import Cube, open_cube
 from galstore.register import Delivery, register_page
-from galstore.slices import read_slices
-from schemas.catalog import CATALOG_COLUMNS
+from galstore.store import FeatureStore
+from schemas.cube import BLOCK_ROWS, LEVEL
+from schemas.cutouts import Status
+from schemas.features import feature_view
 
-N_COLUMNS = 10
 N_IDS = 1000
 RADIUS_DEG = 1.0
-FEATURES = tuple(CATALOG_COLUMNS)[:N_COLUMNS]
+VIEW = feature_view("photometry")
 
 
 @dataclass(slots=True)
@@ -79,18 +85,27 @@ def register_objects(path: str, n_objects: int, *, page_rows: int, shuffled: boo
     objects = made_up_objects(n_objects)
     # as dense in a small cube as in a large one, so that a cone has as many
     objects["ra"] = rng.uniform(100, 100 + 160 * min(1.0, n_objects / 1e6), n_objects)
-    objects = objects.assign(**{name: rng.normal(18, 1, n_objects) for name in FEATURES if name not in objects})
+    objects = objects.assign(**{name: rng.normal(18, 1, n_objects) for name in VIEW.inputs})
     if shuffled:
         objects = objects.sample(frac=1, random_state=1, ignore_index=True)
     for first in range(0, n_objects, page_rows):
         register_page(path, Delivery(catalog="made-up"), prepared(objects[first : first + page_rows]))
+    commit(path, store_images, message="images", metadata={"operation": "benchmark"})
     return Registered(cube=open_cube(path), objects=objects)
 
 
-def read_one(cube: Cube, object_id: int) -> None:
-    """The features of one object: its row, and a value of each column."""
-    row = int(cube.rows_of(np.array([object_id]))[0])
-    read_slices([(cube.array(f"catalog/{name}"), slice(row, row + 1)) for name in FEATURES])
+def store_images(session: icechunk.Session) -> None:
+    """Noise as the images of the block in the middle."""
+    root: Any = zarr.open_group(session.store, mode="a")
+    block = slice(*imaged_rows(root["state/status"].shape[0]))
+    pixels = np.random.default_rng(4).normal(60, 8, (BLOCK_ROWS, 128, 128, 3)).astype(np.uint8)
+    root[LEVEL[128].path][block] = pixels
+    root["state/status"][block] = Status.STORED
+
+
+def imaged_rows(n_objects: int) -> tuple[int, int]:
+    start = n_objects // 2 // BLOCK_ROWS * BLOCK_ROWS
+    return start, start + BLOCK_ROWS
 
 
 def ms(seconds: Sequence[float]) -> str:
@@ -120,12 +135,16 @@ def lookups(registered: Registered, repeats: int) -> dict[str, list[float]]:
     rows = pd.Series(np.arange(len(objects)), index=objects["object_id"])
     if not np.array_equal(cube.rows_of(many[0]), rows[many[0]]):
         raise RuntimeError("a lookup found other rows than were registered")
+    store = FeatureStore(cube)
+    imaged = objects["object_id"].to_numpy()[slice(*imaged_rows(len(objects)))]
+    imaged = np.random.default_rng(5).choice(imaged, repeats + 1, replace=False)
     places = objects.sample(repeats + 1, random_state=3)[["ra", "dec"]].to_numpy()
     return {
         "row": times_of(lambda n: cube.rows_of(one[n]), repeats),
-        "one": times_of(lambda n: read_one(cube, int(one[n][0])), repeats),
-        "many": times_of(lambda n: cube.rows_of(many[n]), repeats),
-        "cone": times_of(lambda n: cube.rows_in_cone(*places[n], RADIUS_DEG), repeats),
+        "one": times_of(lambda n: store.get_features(one[n], VIEW.ref), repeats),
+        "many": times_of(lambda n: store.get_features(many[n], VIEW.ref), repeats),
+        "cutout": times_of(lambda n: store.cutout(int(imaged[n])), repeats),
+        "cone": times_of(lambda n: store.cone(*places[n], RADIUS_DEG), repeats),
     }
 
 
@@ -137,6 +156,10 @@ def scans(registered: Registered, repeats: int) -> dict[str, list[float]]:
     def find(ids: npt.NDArray[np.int64]) -> object:
         return np.flatnonzero(cube.read_catalog(["object_id"])["object_id"].isin(ids))
 
+    def find_features(ids: npt.NDArray[np.int64]) -> object:
+        table = cube.read_catalog(["object_id", *VIEW.inputs])
+        return table[table["object_id"].isin(ids)]
+
     def find_in_cone(_: int) -> object:
         table = cube.read_catalog(["ra", "dec"])
         ra, dec = np.radians(table["ra"]), np.radians(table["dec"])
@@ -145,15 +168,17 @@ def scans(registered: Registered, repeats: int) -> dict[str, list[float]]:
 
     return {
         "row": times_of(lambda n: find(one[n]), repeats),
-        "many": times_of(lambda n: find(many[n]), repeats),
+        "one": times_of(lambda n: find_features(one[n]), repeats),
+        "many": times_of(lambda n: find_features(many[n]), repeats),
         "cone": times_of(find_in_cone, repeats),
     }
 
 
 LIMITS: dict[str, tuple[str, float]] = {
     "row": ("row of one id", 0),
-    "one": (f"one object by id: its row and {N_COLUMNS} columns of the catalog", 5),
-    "many": (f"rows of {N_IDS:,} random ids", 300),
+    "one": (f"features of one id: {len(VIEW.columns)} columns", 5),
+    "many": (f"features of {N_IDS:,} random ids: {len(VIEW.columns)} columns", 300),
+    "cutout": ("a cutout of 128 px by id", 10),
     "cone": (f"objects within {RADIUS_DEG:g} degree", 50),
 }
 """How a lookup is called, and its limit in ms."""

@@ -137,7 +137,7 @@ def rebuild(
             return
     if not blocks:
         raise ContractError(
-            "which blocks? give --block N, as `galstore verify` names them, or --damaged for all; --index for the indexes"
+            "which blocks? give --block N, as `galstore verify` names them, or --damaged for all, or else --index"
         )
     for number in sorted(blocks):
         done = rebuild_block(store, number)

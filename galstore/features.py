@@ -19,6 +19,7 @@ import zarr
 from galstore.commits import commit
 from galstore.cube import ensure_feature_arrays
 from galstore.reader import Cube
+from galstore.slices import read_points, read_slices
 from schemas.cube import CATALOG_CHUNK_ROWS
 from schemas.errors import FeatureError
 from schemas.features import FEATURE_VIEWS, LABEL_VIEWS, FeatureColumn, FeatureView
@@ -41,21 +42,16 @@ def read_features(cube: Cube, rows: npt.NDArray[np.int64], view: FeatureView) ->
     if view.level:
         raise FeatureError(f"{view.ref} is a level of the images, not a table: read its pixels (Cube.read_pixels)")
     rows = np.asarray(rows, dtype=np.int64)
-    n_kept = _n_computed(cube, view)
-    read: dict[str, npt.NDArray[Any]] = {}
-
-    def column_at(path: str) -> npt.NDArray[Any]:
-        if path not in read:
-            read[path] = _values_at(cube.array(path), rows)
-        return read[path]
-
-    table = {}
-    for column in view.columns:
-        if column.is_derived and rows.size and rows.max() < n_kept:
-            table[column.name] = column_at(f"features/{view.ref}/{column.name}")
-        else:
-            table[column.name] = evaluate(column, {name: column_at(f"catalog/{name}") for name in column.inputs})
-    return pd.DataFrame(table)
+    is_kept = bool(rows.size) and int(rows.max()) < _n_computed(cube, view)
+    kept = {c.name: f"features/{view.ref}/{c.name}" for c in view.columns if c.is_derived and is_kept}
+    inputs = {name: f"catalog/{name}" for c in view.columns if c.name not in kept for name in c.inputs}
+    read = _read_at(cube, {**inputs, **{path: path for path in kept.values()}}, rows)
+    return pd.DataFrame(
+        {
+            c.name: read[kept[c.name]] if c.name in kept else evaluate(c, {n: read[n] for n in c.inputs})
+            for c in view.columns
+        }
+    )
 
 
 def evaluate(column: FeatureColumn, inputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
@@ -67,9 +63,13 @@ def evaluate(column: FeatureColumn, inputs: Mapping[str, npt.NDArray[Any]]) -> n
     >>> evaluate(FEATURE_VIEWS["structure@1"].columns[2], inputs).tolist()
     [3.0, nan]
     """
-    frame = pd.DataFrame({name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()})
+    wide = {name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()}
     with np.errstate(all="ignore"):
-        values = np.asarray(frame.eval(column.expression, engine="python"), dtype=np.float64)
+        values = (
+            wide[column.name]
+            if not column.is_derived
+            else np.asarray(pd.DataFrame(wide).eval(column.expression, engine="python"), dtype=np.float64)
+        )
         inside = (values >= column.valid_min) & (values <= column.valid_max)
         return np.where(inside, values, np.nan).astype(column.dtype)
 
@@ -172,11 +172,17 @@ def _n_computed(cube: Cube, view: FeatureView) -> int:
     return int(cube.group_attributes(f"features/{view.ref}").get("n_computed", 0))
 
 
-def _values_at(array: Any, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Values at some rows, in their order, by one read of the chunks that they are in."""
-    if rows.size * 4 > array.shape[0]:
-        return np.asarray(np.asarray(array[:])[rows])
-    return np.asarray(array.oindex[rows])
+def _read_at(cube: Cube, paths: Mapping[str, str], rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+    """Values of some arrays at some rows, in their order."""
+    if not rows.size:
+        return {name: np.empty(0, dtype=cube.array(path).dtype) for name, path in paths.items()}
+    first, last = int(rows.min()), int(rows.max()) + 1
+    if last - first > max(4 * rows.size, CATALOG_CHUNK_ROWS):
+        values = read_points([cube.array(path) for path in paths.values()], rows)
+        return dict(zip(paths, values, strict=True))
+    # rows that are close: one piece of each column, and all columns together
+    pieces = read_slices([(cube.array(path), slice(first, last)) for path in paths.values()])
+    return {name: piece[rows - first] for name, piece in zip(paths, pieces, strict=True)}
 
 
 def _array(root: zarr.Group, name: str) -> Any:

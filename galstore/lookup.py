@@ -20,7 +20,6 @@ WHOLE_SKY_FROM_DEG = 90.0
 of cones from about 150 degrees on."""
 
 _Rows = npt.NDArray[np.int64]
-_Degrees = npt.NDArray[np.float64]
 
 
 def index_objects(root: zarr.Group, first: int, objects: pd.DataFrame) -> None:
@@ -42,11 +41,12 @@ def index_objects(root: zarr.Group, first: int, objects: pd.DataFrame) -> None:
 def index_entries(objects: pd.DataFrame, first: int = 0) -> dict[str, dict[str, npt.NDArray[Any]]]:
     """By index, the entries of objects whose rows follow each other from `first` on."""
     rows = np.arange(first, first + len(objects), dtype=np.int64)
+    ids = objects["object_id"].to_numpy(dtype=np.int64)
     ra_deg, dec_deg = (objects[name].to_numpy(dtype=np.float64) for name in ("ra", "dec"))
     cells = sky_cells(ra_deg, dec_deg, order=SKY_INDEX_ORDER)
     return {
-        "id": {"key": objects["object_id"].to_numpy(dtype=np.int64), "row": rows},
-        "sky": {"key": cells, "row": rows, "ra": ra_deg, "dec": dec_deg},
+        "id": {"key": ids, "row": rows},
+        "sky": {"key": cells, "row": rows, "object_id": ids, "ra": ra_deg, "dec": dec_deg},
     }
 
 
@@ -56,7 +56,7 @@ def open_index(root: zarr.Group, name: str) -> SegmentIndex:
     return SegmentIndex(group)
 
 
-def rows_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: float) -> tuple[_Rows, _Degrees]:
+def entries_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, npt.NDArray[Any]]:
     """Objects within a radius around a place, boundary included, nearest first.
 
     Parameters
@@ -70,10 +70,9 @@ def rows_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: f
 
     Returns
     -------
-    ndarray
-        Rows, shape (n,); those at one separation in ascending order.
-    ndarray
-        Separation of each in degrees, by Vincenty's formula (astropy's `angular_separation`).
+    dict
+        Arrays of shape (n,): `row` (those at one separation in ascending order), `object_id`, `ra`, `dec`, and
+        `separation`, all three in degrees, the last by Vincenty's formula (astropy's `angular_separation`).
 
     Raises
     ------
@@ -86,13 +85,14 @@ def rows_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: f
     # a second that only lookups on the sky need
     from astropy.coordinates import angular_separation
 
-    found = sky.read_between(*cone_cover(ra_deg, dec_deg, radius_deg), ("row", "ra", "dec"))
+    found = sky.read_between(*cone_cover(ra_deg, dec_deg, radius_deg), ("row", "object_id", "ra", "dec"))
     place = math.radians(ra_deg), math.radians(dec_deg)
     separation_deg = np.degrees(angular_separation(*place, np.radians(found["ra"]), np.radians(found["dec"])))
     inside = separation_deg <= radius_deg
-    rows, separation_deg = found["row"][inside], separation_deg[inside]
-    order = np.lexsort((rows, separation_deg))
-    return rows[order], separation_deg[order]
+    near = {"row": found["row"], "object_id": found["object_id"], "ra": found["ra"], "dec": found["dec"]}
+    near = {name: values[inside] for name, values in {**near, "separation": separation_deg}.items()}
+    order = np.lexsort((near["row"], near["separation"]))
+    return {name: values[order] for name, values in near.items()}
 
 
 def cone_cover(ra_deg: float, dec_deg: float, radius_deg: float) -> tuple[_Rows, _Rows]:

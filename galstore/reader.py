@@ -15,7 +15,7 @@ import zarr
 
 from galstore.blocks import blocks_with
 from galstore.commits import BRANCH, open_repository
-from galstore.lookup import open_index, rows_in_cone
+from galstore.lookup import entries_in_cone, open_index
 from galstore.segments import SegmentIndex
 from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
@@ -172,22 +172,20 @@ class Cube:
             )
         return rows
 
-    def rows_in_cone(
-        self, ra_deg: float, dec_deg: float, radius_deg: float
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Rows of the objects within a radius around a place (ICRS, boundary included), and how far each is from it.
+    def objects_in_cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
+        """Objects within a radius around a place (ICRS, boundary included), nearest first.
 
         Returns
         -------
-        ndarray, ndarray
-            Rows and separations in degrees along a great circle, shape (n,), nearest first.
+        DataFrame
+            row, object_id, ra, dec, separation (along a great circle), the last three in degrees.
 
         Raises
         ------
         PositionError
             Place or radius is out of range.
         """
-        return rows_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg)
+        return pd.DataFrame(entries_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg))
 
     def _index(self, name: str) -> SegmentIndex:
         if name not in self._indexes:

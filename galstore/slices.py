@@ -25,3 +25,12 @@ def read_slices(pieces: Sequence[Piece]) -> list[npt.NDArray[Any]]:
 
 async def _read_all(pieces: Sequence[Piece]) -> list[Any]:
     return await asyncio.gather(*(array.async_array.getitem(rows) for array, rows in pieces))
+
+
+def read_points(arrays: Sequence[zarr.Array[Any]], rows: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
+    """Values of each array at some rows, shape (n,), in their order."""
+    return [np.asarray(one) for one in sync(_read_points(arrays, rows))]
+
+
+async def _read_points(arrays: Sequence[zarr.Array[Any]], rows: npt.NDArray[np.int64]) -> list[Any]:
+    return await asyncio.gather(*(array.async_array.get_orthogonal_selection((rows,)) for array in arrays))

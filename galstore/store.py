@@ -56,10 +56,12 @@ class FeatureStore:
         rows = self.cube.find_rows(ids)
         known = rows >= 0
         features = read_features(self.cube, rows[known], named)
-        features.index = pd.Index(np.flatnonzero(known))
-        return pd.concat(
-            [pd.DataFrame({"object_id": ids, "registered": known}), features.reindex(range(ids.size))], axis=1
-        )
+        if not known.all():
+            features.index = pd.Index(np.flatnonzero(known))
+            features = features.reindex(range(ids.size))
+        features.insert(0, "object_id", ids)
+        features.insert(1, "registered", known)
+        return features
 
     def cutout(self, object_id: int, level: int = 128) -> npt.NDArray[Any]:
         """The image of one object, shape (level, level, band), in counts; bands as of the cube.
@@ -83,11 +85,7 @@ class FeatureStore:
 
     def cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
         """Objects within a circle on the sky, nearest first: object_id, ra, dec, separation (all in deg)."""
-        rows, separation_deg = self.cube.rows_in_cone(ra_deg, dec_deg, radius_deg)
-        columns = {
-            name: np.asarray(self.cube.array(f"catalog/{name}").oindex[rows]) for name in ("object_id", "ra", "dec")
-        }
-        return pd.DataFrame({**columns, "separation": separation_deg})
+        return self.cube.objects_in_cone(ra_deg, dec_deg, radius_deg).drop(columns="row")
 
     def get_embeddings(
         self, object_ids: Sequence[int] | npt.NDArray[np.int64], model_id: str

@@ -118,6 +118,7 @@ INDEX_COLUMNS = {
             description="HEALPix cell (nested, order 29, ICRS), sorted within each segment",
         ),
         _INDEX_ROW,
+        StateColumn(name="object_id", dtype="int64", fill=-1, description="As in the catalog"),
         StateColumn(name="ra", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
         StateColumn(name="dec", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
     ),

@@ -86,5 +86,7 @@ def test_export_writes_what_the_condition_leaves(galstore: Command, store: str, 
     )
     n = int((open_cube(store).read_catalog(["ra"])["ra"] < 150).sum())
     assert plain["objects"] == n == len(list((out / "images").glob("*.jpg")))
-    assert_one_clear_line(galstore("export", store, str(out)), "is not empty")
+    again = galstore("export", store, str(out))
+    assert again.returncode == 1
+    assert "is not empty: name a folder that does not exist yet" in again.stderr.strip().splitlines()[-1]
     assert_one_clear_line(galstore("export", store, str(tmp_path / "x"), "--format", "fits"), "choose one of zarr")

@@ -16,7 +16,7 @@ from galstore import commits, lookup, register
 from galstore.catalog import prepare_catalog
 from galstore.commits import commit
 from galstore.cube import ensure_cube
-from galstore.lookup import index_entries, rows_in_cone
+from galstore.lookup import entries_in_cone, index_entries
 from galstore.reader import open_cube
 from galstore.rebuild import rebuild_index
 from galstore.register import Delivery, register_page
@@ -125,7 +125,9 @@ def require_brute_force(index: SegmentIndex, places: list[tuple[float, float]], 
     """How many are in the cone, by astropy's own SkyCoord."""
     ra, dec = np.array(places).T
     separation = SkyCoord(cone[0], cone[1], unit="deg").separation(SkyCoord(ra, dec, unit="deg")).deg
-    rows, found = rows_in_cone(index, *cone)
+    entries = entries_in_cone(index, *cone)
+    rows, found = entries["row"], entries["separation"]
+    assert np.array_equal(entries["object_id"], rows)
     # one ulp of a boundary may fall on either side, since SkyCoord keeps radians
     sure, possible = separation <= cone[2] - 1e-12, separation <= cone[2] + 1e-12
     assert set(np.flatnonzero(sure)) <= set(rows.tolist()) <= set(np.flatnonzero(possible))
@@ -174,7 +176,7 @@ def test_cones_among_many_objects_miss_none(radius: float) -> None:
 )
 def test_a_place_out_of_range_is_an_error(cone: tuple, text: str) -> None:
     with pytest.raises(PositionError, match=text):
-        rows_in_cone(SegmentIndex(empty_index("sky")), *cone)
+        entries_in_cone(SegmentIndex(empty_index("sky")), *cone)
 
 
 def objects(ids: range) -> pd.DataFrame:
@@ -208,7 +210,7 @@ def test_an_overtaken_registration_indexes_every_object_once(cube_path, monkeypa
     assert (done.n_new, cube.n_objects) == (15, 35)
     ids = cube.read_catalog(["object_id"])["object_id"].to_numpy()
     assert cube.rows_of(ids).tolist() == list(range(35))
-    assert sorted(cube.rows_in_cone(0, 10, 180)[0].tolist()) == list(range(35))
+    assert sorted(cube.objects_in_cone(0, 10, 180)["row"]) == list(range(35))
     assert verify_cube(cube).problems == ()
 
 
@@ -235,6 +237,6 @@ def test_a_rebuilt_index_finds_what_a_damaged_one_does_not(cube_path) -> None:
 def test_an_index_of_no_objects_is_searched_and_rebuilt(cube_path) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE)
     cube = open_cube(cube_path)
-    assert [one.size for one in cube.rows_in_cone(0, 0, 180)] == [0, 0]
+    assert cube.objects_in_cone(0, 0, 180).empty
     assert rebuild_index(cube_path) == 0
     assert verify_cube(open_cube(cube_path)).ok
