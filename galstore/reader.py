@@ -62,6 +62,7 @@ class Cube:
         # opening an array or an index costs as much as reading a chunk of it, and a snapshot never changes
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._indexes: dict[str, SegmentIndex] = {}
+        self._group_names: dict[str, tuple[str, ...]] = {}
         version = self._root.attrs.get("schema_version")
         if version != SCHEMA_VERSION:
             raise StoreError(
@@ -97,8 +98,10 @@ class Cube:
 
     def group_names(self, name: str) -> tuple[str, ...]:
         """Names of the groups inside a group; none where the group is missing."""
-        node = self._root.get(name)
-        return tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
+        if name not in self._group_names:
+            node = self._root.get(name)
+            self._group_names[name] = tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
+        return self._group_names[name]
 
     def array_names(self, name: str) -> tuple[str, ...]:
         """Names of the arrays inside a group."""
