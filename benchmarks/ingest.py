@@ -25,7 +25,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,6 +46,7 @@ from made_up import (
     read_bodies,
 )
 from PIL import Image
+from tables import Table, ms
 
 from flows.runtime import dask_client
 from galstore.blocks import Block
@@ -72,40 +72,8 @@ PAUSE_S = 0.5
 GROWN = {"10 k": 10_240, "100 k": 108_544, "1 M": 1_058_816}
 
 
-@dataclass(slots=True)
-class Table:
-    """Rows of a Markdown table, printed as they come."""
-
-    n_failed: int = 0
-    rows: list[str] = field(default_factory=list)
-
-    def add(
-        self,
-        what: str,
-        measured: str,
-        compared: str = "",
-        ratio: float | None = None,
-        aim: str = "",
-        *,
-        met: bool = True,
-    ) -> None:
-        verdict = "" if not aim else f"{aim}: {'met' if met else '**missed**'}"
-        shown = "" if ratio is None else f"{ratio:.2f}"
-        self.rows.append(f"| {what} | {measured} | {compared} | {shown} | {verdict} |")
-        self.n_failed += not met
-        print(f"  {self.rows[-1]}", flush=True)
-
-    def show(self) -> None:
-        print("\n| what | measured | compared with | ratio | limit or aim |\n|---|---|---|---|---|")
-        print("\n".join(self.rows))
-
-
 def median_of(seconds: Sequence[float]) -> float:
     return statistics.median(seconds)
-
-
-def ms(seconds: Sequence[float]) -> str:
-    return f"{1e3 * median_of(seconds):,.0f} ms ({1e3 * min(seconds):,.0f}-{1e3 * max(seconds):,.0f})"
 
 
 def politeness(requests_per_second: float, *, concurrency: int = 16) -> Politeness:

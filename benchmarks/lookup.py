@@ -18,8 +18,8 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 from made_up import made_up_objects, new_cube, prepared
+from tables import Table, ms
 
 from galstore.commits import commit
 from galstore.reader import Cube, open_cube
@@ -42,28 +43,6 @@ from schemas.features import feature_view
 N_IDS = 1000
 RADIUS_DEG = 1.0
 VIEW = feature_view("photometry")
-
-
-@dataclass(slots=True)
-class Table:
-    """Rows of a Markdown table, printed as they come."""
-
-    n_failed: int = 0
-    rows: list[str] = field(default_factory=list)
-
-    def add(
-        self, what: str, measured: str, compared: str = "", ratio: float | None = None, limit: str = "",
-        *, met: bool = True,
-    ) -> None:  # fmt: skip
-        verdict = "" if not limit else f"{limit}: {'met' if met else '**missed**'}"
-        shown = "" if ratio is None else f"{ratio:.2f}"
-        self.rows.append(f"| {what} | {measured} | {compared} | {shown} | {verdict} |")
-        self.n_failed += not met
-        print(f"  {self.rows[-1]}", flush=True)
-
-    def show(self) -> None:
-        print("\n| what | measured | compared with | ratio | limit |\n|---|---|---|---|---|")
-        print("\n".join(self.rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +85,6 @@ def store_images(session: icechunk.Session) -> None:
 def imaged_rows(n_objects: int) -> tuple[int, int]:
     start = n_objects // 2 // BLOCK_ROWS * BLOCK_ROWS
     return start, start + BLOCK_ROWS
-
-
-def ms(seconds: Sequence[float]) -> str:
-    return f"{1e3 * statistics.median(seconds):,.1f} ms ({1e3 * min(seconds):,.1f}-{1e3 * max(seconds):,.1f})"
 
 
 def times_of(ask: Callable[[int], object], repeats: int) -> list[float]:
@@ -198,15 +173,15 @@ def compare(small: Registered, large: Registered, table: Table, repeats: int, or
     for kind, (told, limit_ms) in LIMITS.items():
         median_ms, base = 1e3 * statistics.median(of_large[kind]), statistics.median(of_small[kind])
         table.add(
-            f"{told}, {large.told}, ids {order}", ms(of_large[kind]), "", None,
+            f"{told}, {large.told}, ids {order}", ms(of_large[kind], 1), "", None,
             f"<= {limit_ms:g} ms" if limit_ms else "", met=not limit_ms or median_ms <= limit_ms,
         )  # fmt: skip
         ratio = median_ms / 1e3 / base
-        table.add("the same", ms(of_large[kind]), f"{small.told}: {ms(of_small[kind])}", ratio,
+        table.add("the same", ms(of_large[kind], 1), f"{small.told}: {ms(of_small[kind], 1)}", ratio,
                   f"<= {RATIO}", met=ratio <= RATIO)  # fmt: skip
         if kind in by_scan:
             scan_ms = 1e3 * statistics.median(by_scan[kind])
-            table.add("the same", ms(of_large[kind]), f"pandas over the whole column: {ms(by_scan[kind])}",
+            table.add("the same", ms(of_large[kind], 1), f"pandas over the whole column: {ms(by_scan[kind], 1)}",
                       median_ms / scan_ms)  # fmt: skip
 
 
