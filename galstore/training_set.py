@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
-MEMBER_ARRAYS = {"row": "<i8", "object_id": "<i8", "split": "<i1"}
+MEMBER_COLUMNS = ("row", "object_id", "split")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -285,7 +285,7 @@ def open_training_set(path: str, name: str) -> TrainingSet:
             f"training set {name} was drawn from snapshot {kept['snapshot']} of {path}, which is gone: its tag must "
             "have been deleted by hand; build it anew under another name"
         ) from error
-    rows, ids, split = (np.asarray(tip.array(f"{group}/{one}")[:]) for one in MEMBER_ARRAYS)
+    rows, ids, split = (np.asarray(tip.array(f"{group}/{one}")[:]) for one in MEMBER_COLUMNS)
     definition: Mapping[str, Any] = kept["definition"]
     features = tuple(definition["feature_views"])
     values = {label: cube.read_label(label)[rows] for label in definition["labels"]}
@@ -322,12 +322,12 @@ def _keep(path: str, name: str, drawn: TrainingSet) -> None:
                 "definition": dict(drawn.definition), "moments": moments, "galstore": version("galstore"),
             },
         )  # fmt: skip
-        members: dict[str, npt.NDArray[Any]] = {"row": drawn.rows, "object_id": drawn.object_ids, "split": drawn.split}
+        members: list[npt.NDArray[Any]] = [drawn.rows, drawn.object_ids, drawn.split]
         flags: dict[str, Any] = {
             "flag_values": [int(one) for one in Split],
             "flag_meanings": " ".join(s.name.lower() for s in Split),
         }
-        for one, values in members.items():
+        for one, values in zip(MEMBER_COLUMNS, members, strict=True):
             array: Any = group.create_array(
                 one, shape=values.shape, dtype=values.dtype, chunks=(max(1, min(values.size, 65_536)),),
                 dimension_names=("member",), attributes=flags if one == "split" else {},

@@ -20,9 +20,6 @@ from schemas.cube import LABEL_VIEW, LEVELS
 from schemas.errors import FeatureError
 from schemas.fingerprints import fingerprint
 
-ENTITY = "object_id"
-"""What a row of every view belongs to."""
-
 
 class Missing(StrEnum):
     """What a training set does with an object that lacks a value."""
