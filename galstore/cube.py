@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from galstore.commits import commit, create_repository, repository_exists, write_lock
 from galstore.reader import open_cube
 from galstore.segments import ATTRIBUTE
+from galstore.splits import Split
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
 from schemas.cube import (
     BLOCK_ROWS,
@@ -136,6 +137,19 @@ def ensure_embedding_array(root: zarr.Group, model_id: str, n_features: int) -> 
         dimension_names=("object", "feature"),
         attributes={"long_name": f"Features of the images as model {model_id} sees them, averaged over the views"},
     )
+
+
+def create_training_set(root: zarr.Group, name: str, n_members: int, attributes: Mapping[str, Any]) -> zarr.Group:
+    """Create the group of a training set with its arrays `row`, `object_id` and `split`, shape (member,)."""
+    group = root.create_group(f"training_sets/{name}", attributes=dict(attributes))
+    flags = {"flag_values": [int(one) for one in Split], "flag_meanings": " ".join(one.name.lower() for one in Split)}
+    for column, dtype, told in (
+        ("row", "int64", {"long_name": "Row of the object in the cube"}),
+        ("object_id", "int64", {"long_name": "Object id"}),
+        ("split", "int8", {"long_name": "Part of the training set", **flags}),
+    ):
+        _create_column(group, column, dtype, fill=-1, attributes=told, n_objects=n_members, along="member")
+    return group
 
 
 def ensure_feature_arrays(root: zarr.Group, view: FeatureView) -> None:

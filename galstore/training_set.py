@@ -24,6 +24,7 @@ import zarr
 
 from galstore.blocks import blocks_with
 from galstore.commits import commit, open_repository, write_lock
+from galstore.cube import create_training_set
 from galstore.features import keep_definition, read_features
 from galstore.reader import Cube, open_cube
 from galstore.selecting import rows_selected
@@ -315,24 +316,13 @@ def _keep(path: str, name: str, drawn: TrainingSet) -> None:
             return
         for ref in drawn.features:
             keep_definition(root, path, feature_view(ref))
-        group = root.create_group(
-            f"training_sets/{name}",
-            attributes={
-                "content_hash": drawn.content_hash, "snapshot": drawn.snapshot_id, "tag": tag,
-                "definition": dict(drawn.definition), "moments": moments, "galstore": version("galstore"),
-            },
-        )  # fmt: skip
-        members: list[npt.NDArray[Any]] = [drawn.rows, drawn.object_ids, drawn.split]
-        flags: dict[str, Any] = {
-            "flag_values": [int(one) for one in Split],
-            "flag_meanings": " ".join(s.name.lower() for s in Split),
-        }
-        for one, values in zip(MEMBER_COLUMNS, members, strict=True):
-            array: Any = group.create_array(
-                one, shape=values.shape, dtype=values.dtype, chunks=(max(1, min(values.size, 65_536)),),
-                dimension_names=("member",), attributes=flags if one == "split" else {},
-            )  # fmt: skip
-            array[:] = values
+        attributes = {
+            "content_hash": drawn.content_hash, "snapshot": drawn.snapshot_id, "tag": tag,
+            "definition": dict(drawn.definition), "moments": moments, "galstore": version("galstore"),
+        }  # fmt: skip
+        group: Any = create_training_set(root, name, drawn.rows.size, attributes)
+        for column, values in zip(MEMBER_COLUMNS, (drawn.rows, drawn.object_ids, drawn.split), strict=True):
+            group[column][:] = values
 
     metadata = {"operation": "training set", "name": name, "content_hash": drawn.content_hash}
     commit(path, write, message=f"training set {name}", metadata=metadata)

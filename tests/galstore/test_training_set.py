@@ -15,6 +15,7 @@ from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
 from galstore.training_set import build_training_set, draw_training_set, open_training_set
+from galstore.verify import verify_cube
 from schemas.errors import FeatureError, TrainingError
 from schemas.recipes import SplitSection
 from tests.galstore.conftest import add_objects, registered_cube, source_of
@@ -74,6 +75,7 @@ def test_a_kept_set_reads_the_same_after_appends_relabelling_and_gc(
     pd.testing.assert_frame_equal(again.to_pandas(), before, check_exact=True)
     assert np.array_equal(again.to_xarray()["image_16"].values, images)
     assert again.moments == kept.moments
+    assert verify_cube(open_cube(own_cube)).ok
     assert open_cube(own_cube, snapshot_id=old_snapshot).n_objects == 300
     # what is built now differs in the labels that changed, and in nothing else: the new ones have no image yet
     second = build_training_set(own_cube, "second", ["oh_p50"], features=VIEWS).to_pandas()
