@@ -18,6 +18,7 @@ from flows.train import train
 from galstore.history import trace_lineage
 from galstore.reader import open_cube
 from galstore.store import open_store
+from galstore.verify import verify_cube
 from schemas.errors import TrainingError, WeightsError
 from tests.conftest import draw_blobs, encode
 from tests.flows.conftest import overrides_in
@@ -57,6 +58,7 @@ def test_a_model_s_lineage_and_look_alikes_are_in_the_cube(small_run) -> None:
     assert len(found) == 5
     assert set(found["object_id"]) <= set(scored)
     assert found["similarity"].is_monotonic_decreasing
+    assert verify_cube(store.cube).ok
 
 
 def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:
