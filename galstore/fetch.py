@@ -15,7 +15,7 @@ from galstore.services.conversation import Politeness
 from galstore.services.desk import SharedPacer, SharedWitness
 from galstore.services.loops import run
 from galstore.services.skyserver import SkyServer
-from galstore.services.witness import Claim, key_of
+from galstore.services.witness import Claim
 from schemas.cutouts import CutoutScale, Reason, Status
 
 MOST_OTHERS = 8
@@ -69,9 +69,9 @@ class Job:
 class Settled:
     """What became of a block's open rows: one delivery and one pixel scale (arcsec/px) for each of `rows`.
 
-    `keys` say what was asked for, as of `key_of`; without them nobody is asked whose an image is. `doubted` rows, with
-    their requests so far, have an image that another object got too. `n_further` requests were for other objects.
-    `down` says that the service failed before all of them were settled.
+    `keys` say what was asked for, as of `CutoutRequest.query`; without them nobody is asked whose an image is.
+    `doubted` rows, with their requests so far, have an image that another object got too. `n_further` requests were for
+    other objects. `down` says that the service failed before all of them were settled.
     """
 
     job: Job
@@ -131,7 +131,7 @@ def fetch_block(cube: Cube, job: Job, source: CutoutSource) -> Settled:
         scales_arcsec=np.array(
             [scale for request, scale in zip(requests, scales_arcsec, strict=True) if request.row in settled]
         ),
-        keys=tuple(key_of(request.params) for request in requests if request.row in settled),
+        keys=tuple(request.query for request in requests if request.row in settled),
         doubted=collected.doubted,
         n_further=collected.n_further,
         down=str(collected.down or ""),

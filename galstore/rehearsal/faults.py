@@ -103,20 +103,23 @@ class FaultPlan:
 
     seed: int
     section: FaultSection
+    _shares: tuple[tuple[Fault, float], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        total = sum(getattr(self.section, fault) for fault in Fault)
+        shares = [(fault, getattr(self.section, fault)) for fault in Fault]
+        object.__setattr__(self, "_shares", tuple(one for one in shares if one[1]))
+        total = sum(share for _, share in shares)
         if total > 1 + 1e-9:
             raise ContractError(f"the shares of faults add up to {total:g}, at most 1 is possible: lower some of them")
 
     def fate(self, object_id: int) -> Fate:
         """What is in store for an object."""
-        if not any(getattr(self.section, fault) for fault in Fault):
+        if not self._shares:
             return Fate()
         draw, endurance, permanence = np.random.default_rng((self.seed, object_id)).random(3)
         bound = 0.0
-        for fault in Fault:
-            bound += getattr(self.section, fault)
+        for fault, share in self._shares:
+            bound += share
             if draw < bound:
                 return Fate(
                     fault=fault,

@@ -32,15 +32,21 @@ class PositionIndex:
         from scipy.spatial import KDTree
 
         self._tree = KDTree(_unit_vectors(ra_deg, dec_deg))
+        # what is asked for is most often a place of the catalog itself: found at a tenth of the time of a search
+        places = zip(np.asarray(ra_deg).tolist(), np.asarray(dec_deg).tolist(), strict=True)
+        self._row_at = {place: row for row, place in enumerate(places)}
 
     def nearest(self, ra_deg: float, dec_deg: float) -> int | None:
         """Row of the nearest object within `MATCH_ARCSEC`, or None."""
+        row = self._row_at.get((ra_deg, dec_deg))
+        if row is not None:
+            return row
         reach = 2 * math.sin(math.radians(MATCH_ARCSEC / 3600) / 2)
         ra, dec = math.radians(ra_deg), math.radians(dec_deg)
         # numpy's arithmetic on single numbers would take longer than the search
         place = (math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec))
-        distance, row = self._tree.query(place)
-        return int(row) if distance <= reach else None
+        distance, nearest = self._tree.query(place)
+        return int(nearest) if distance <= reach else None
 
 
 def _unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> NDArray[np.float64]:

@@ -29,12 +29,25 @@ _OK, _NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 200, 404, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoutRequest:
-    """One object's cutout: its row, which no other request of the same call has, and what to ask for."""
+    """One object's cutout: its row, which no other request of the same call has, and what to ask for.
+
+    `query` holds the parameters as one string, the same whatever their order.
+
+    Examples
+    --------
+    >>> CutoutRequest(row=0, url="http://127.0.0.1", params={"ra": "1.5", "dec": "-2"}).query
+    'dec=-2&ra=1.5'
+    """
 
     row: int
     url: str
     params: Mapping[str, str]
     headers: Mapping[str, str] = field(default_factory=dict)
+    query: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # once an object: encoding takes a fifth of the time of a request
+        object.__setattr__(self, "query", urlencode(sorted(self.params.items())))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +111,7 @@ async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Deliv
     status, wait_s = 0, None
     body = b""
     try:
-        # encoded here: yarl takes five times as long over parameters
-        url = URL(f"{request.url}?{urlencode(request.params)}", encoded=True)
+        url = URL(f"{request.url}?{request.query}", encoded=True)
         async with http.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:
             status = response.status
             wait_s = retry_after_s(response.headers.get("Retry-After"))

@@ -16,7 +16,7 @@ from galstore.services.answers import CutoutRequest, Delivery
 from galstore.services.conversation import Politeness
 from galstore.services.http import fetch_cutouts
 from galstore.services.pacing import LocalPacer, Pacer
-from galstore.services.witness import NO_IMAGE, Claim, LocalWitness, Witness, key_of
+from galstore.services.witness import NO_IMAGE, Claim, LocalWitness, Witness
 from schemas.cutouts import DOWN_REASONS, Reason
 from schemas.errors import ServiceDownError
 
@@ -67,7 +67,7 @@ async def collect_cutouts(
         Knows the images of the run's other calls; by default there are none.
     """
     witness = witness or LocalWitness()
-    keys = {request.row: key_of(request.params) for request in requests}
+    keys = {request.row: request.query for request in requests}
     by_row = {request.row: request for request in requests}
     delivered: dict[int, Delivery] = {}
     down = None
@@ -172,7 +172,7 @@ class _Examination:
 
     async def settle(self, requests: Sequence[CutoutRequest]) -> Collected:
         down, settled = None, list[Delivery]()
-        keys = {request.row: key_of(request.params) for request in requests}
+        keys = {request.row: request.query for request in requests}
         for request in requests:
             try:
                 settled.append(await self._examine(request))
@@ -198,7 +198,7 @@ class _Examination:
             if delivery.reason is not Reason.NONE:
                 return delivery
             if delivery.digest == before != shown:
-                claim = Claim(key_of(request.params), before, examined=True)
+                claim = Claim(request.query, before, examined=True)
                 (contested,) = await self._witness.seen_elsewhere([claim])
                 return _repeated(request.row) if contested else replace(delivery, examined=True)
             before = delivery.digest if delivery.digest != shown else NO_IMAGE

@@ -6,9 +6,8 @@ run holds one `RecentBodies` for all of its workers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
-from urllib.parse import urlencode
 
 REMEMBERED_BODIES = 65_536
 """64 blocks; about 30 MB. A cache that is stuck repeats what it sent a moment ago, not yesterday."""
@@ -23,7 +22,7 @@ class Claim(NamedTuple):
     Attributes
     ----------
     key
-        What was asked for, as of `key_of`.
+        What was asked for, as of `CutoutRequest.query`.
     digest
         SHA-256 of the image's bytes, or `NO_IMAGE`.
     examined
@@ -112,14 +111,3 @@ class LocalWitness:
 
     async def seen_elsewhere(self, claims: Sequence[Claim]) -> Sequence[bool]:
         return self._bodies.seen_elsewhere(claims)
-
-
-def key_of(params: Mapping[str, str]) -> str:
-    """What a request asks for, as one string, whatever the order of its parameters.
-
-    Examples
-    --------
-    >>> key_of({"ra": "1.5", "dec": "-2"})
-    'dec=-2&ra=1.5'
-    """
-    return urlencode(sorted(params.items()))
