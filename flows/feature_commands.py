@@ -194,9 +194,10 @@ def list_views(store: StoreArgument, as_json: AsJson = False) -> None:
     """
     from galstore.features import label_views_of, views_of
     from galstore.reader import open_cube
+    from galstore.similar import embedding_views
 
     cube = open_cube(store)
-    views, labels = views_of(cube), label_views_of(cube)
+    views, labels = [*views_of(cube), *embedding_views(cube)], label_views_of(cube)
     if as_json:
         _print_json({"feature_views": views, "label_views": labels})
         return

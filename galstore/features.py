@@ -19,7 +19,6 @@ import zarr
 from galstore.commits import commit
 from galstore.cube import ensure_feature_arrays
 from galstore.reader import Cube
-from galstore.slices import read_points, read_slices
 from schemas.cube import CATALOG_CHUNK_ROWS
 from schemas.errors import FeatureError
 from schemas.features import FEATURE_VIEWS, LABEL_VIEWS, FeatureColumn, FeatureView
@@ -45,10 +44,10 @@ def read_features(cube: Cube, rows: npt.NDArray[np.int64], view: FeatureView) ->
     is_kept = bool(rows.size) and int(rows.max()) < _n_computed(cube, view)
     kept = {c.name: f"features/{view.ref}/{c.name}" for c in view.columns if c.is_derived and is_kept}
     inputs = {name: f"catalog/{name}" for c in view.columns if c.name not in kept for name in c.inputs}
-    read = _read_at(cube, {**inputs, **{path: path for path in kept.values()}}, rows)
+    read = cube.read_values([*inputs.values(), *kept.values()], rows)
     return pd.DataFrame(
         {
-            c.name: read[kept[c.name]] if c.name in kept else evaluate(c, {n: read[n] for n in c.inputs})
+            c.name: read[kept[c.name]] if c.name in kept else evaluate(c, {n: read[inputs[n]] for n in c.inputs})
             for c in view.columns
         }
     )
@@ -170,19 +169,6 @@ def _n_computed(cube: Cube, view: FeatureView) -> int:
     if not view.is_derived or view.ref not in cube.group_names("features"):
         return 0
     return int(cube.group_attributes(f"features/{view.ref}").get("n_computed", 0))
-
-
-def _read_at(cube: Cube, paths: Mapping[str, str], rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-    """Values of some arrays at some rows, in their order."""
-    if not rows.size:
-        return {name: np.empty(0, dtype=cube.array(path).dtype) for name, path in paths.items()}
-    first, last = int(rows.min()), int(rows.max()) + 1
-    if last - first > max(4 * rows.size, CATALOG_CHUNK_ROWS):
-        values = read_points([cube.array(path) for path in paths.values()], rows)
-        return dict(zip(paths, values, strict=True))
-    # rows that are close: one piece of each column, and all columns together
-    pieces = read_slices([(cube.array(path), slice(first, last)) for path in paths.values()])
-    return {name: piece[rows - first] for name, piece in zip(paths, pieces, strict=True)}
 
 
 def _array(root: zarr.Group, name: str) -> Any:

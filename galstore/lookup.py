@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
+from galstore.columns import Columns
 from galstore.segments import SegmentIndex
 from galstore.sky import sky_cells
 from schemas.cube import SKY_INDEX_ORDER
@@ -50,10 +51,10 @@ def index_entries(objects: pd.DataFrame, first: int = 0) -> dict[str, dict[str, 
     }
 
 
-def open_index(root: zarr.Group, name: str) -> SegmentIndex:
-    """The index of this name: id or sky."""
+def open_index(root: zarr.Group, name: str, columns: Columns | None = None) -> SegmentIndex:
+    """The index of this name (id or sky), as of `SegmentIndex`."""
     group: Any = root[f"index/{name}"]
-    return SegmentIndex(group)
+    return SegmentIndex(group, columns)
 
 
 def entries_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, npt.NDArray[Any]]:

@@ -14,6 +14,7 @@ import pandas as pd
 import zarr
 
 from galstore.blocks import blocks_with
+from galstore.columns import Columns
 from galstore.commits import BRANCH, open_repository
 from galstore.lookup import entries_in_cone, open_index
 from galstore.segments import SegmentIndex
@@ -62,6 +63,7 @@ class Cube:
         # opening an array or an index costs as much as reading a chunk of it, and a snapshot never changes
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._indexes: dict[str, SegmentIndex] = {}
+        self._columns = Columns()
         self._group_names: dict[str, tuple[str, ...]] = {}
         version = self._root.attrs.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -111,6 +113,16 @@ class Cube:
     def group_attributes(self, name: str) -> Mapping[str, Any]:
         """Attributes of a group."""
         return self._root[name].attrs.asdict()
+
+    def read_values(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """Values of some columns (as `catalog/ra`) at some rows, in their order; what was read is kept for next time.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return dict(zip(names, self._columns.take([self.array(name) for name in names], rows), strict=True))
 
     def read_state(self, name: str) -> npt.NDArray[Any]:
         """One column of `/state`, shape (object,) or (object, byte)."""
@@ -192,7 +204,7 @@ class Cube:
 
     def _index(self, name: str) -> SegmentIndex:
         if name not in self._indexes:
-            self._indexes[name] = open_index(self._root, name)
+            self._indexes[name] = open_index(self._root, name, self._columns)
         return self._indexes[name]
 
     def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from galstore.slices import read_slices
+from galstore.columns import Columns
 from schemas.cube import INDEX_CHUNK_ROWS
 
 ATTRIBUTE = "segments"
@@ -80,14 +80,22 @@ class Segment:
 class SegmentIndex:
     """One index of a cube, as of the session in which its group was opened.
 
+    Parameters
+    ----------
+    group
+        `/index/<name>`.
+    columns
+        Keeps what was read of a snapshot; by default the index keeps it for itself.
+
     Attributes
     ----------
     segments
         In the order of their positions.
     """
 
-    def __init__(self, group: zarr.Group) -> None:
+    def __init__(self, group: zarr.Group, columns: Columns | None = None) -> None:
         self._group = group
+        self._columns = columns or Columns()
         self._arrays: dict[str, Any] = {}
         held: Any = group.attrs[ATTRIBUTE]
         self.segments: tuple[Segment, ...] = parse_segments(held)
@@ -109,14 +117,27 @@ class SegmentIndex:
             asked = np.flatnonzero(is_open & (ascending >= segment.fences[0]) & (ascending <= segment.last))
             if not asked.size:
                 continue
-            wanted = np.zeros(segment.fences.size, dtype=bool)
-            wanted[np.searchsorted(segment.fences, ascending[asked], "right") - 1] = True
-            held = self._read(("key", "row"), segment.runs(wanted))
-            places = np.searchsorted(held["key"], ascending[asked])
-            is_found = held["key"][np.minimum(places, held["key"].size - 1)] == ascending[asked]
-            rows[order[asked[is_found]]] = held["row"][places[is_found]]
+            places = self._places_of(ascending[asked], segment)
+            is_found = places >= 0
+            (found,) = self._columns.take([self._array("row")], places[is_found])
+            rows[order[asked[is_found]]] = found
             is_open[asked[is_found]] = False
         return rows
+
+    def _places_of(self, keys: _Integers, segment: Segment) -> _Integers:
+        """Position of each key in a segment whose range holds them, -1 where it has none: by bisection of one chunk."""
+        chunks = segment.start // INDEX_CHUNK_ROWS + np.searchsorted(segment.fences, keys, "right") - 1
+        lows = np.maximum(segment.start, chunks * INDEX_CHUNK_ROWS)
+        highs = np.minimum(segment.stop, (chunks + 1) * INDEX_CHUNK_ROWS)
+        self._columns.take([self._array("key"), self._array("row")], lows)  # both at once: a read takes a while
+        # the key, if there, is at lows or behind, and before highs
+        for _ in range(INDEX_CHUNK_ROWS.bit_length()):
+            middles = (lows + highs) // 2
+            (held,) = self._columns.take([self._array("key")], middles)
+            is_above = held > keys
+            lows, highs = np.where(is_above, lows, middles), np.where(is_above, middles, highs)
+        (held,) = self._columns.take([self._array("key")], lows)
+        return np.where(held == keys, lows, -1)
 
     def read_between(self, lows: _Integers, highs: _Integers, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
         """Columns of the entries whose key is in one of some ranges, segment by segment.
@@ -172,6 +193,7 @@ class SegmentIndex:
             entries = _merged(self._read(entries, [slice(start, end)]), entries)
         for name, values in entries.items():
             self._array(name)[start : start + values.size] = values
+        self._columns.clear()
         segment = Segment(
             start=held[n_kept].start if fences.size else start,
             stop=end + order.size,
@@ -191,7 +213,7 @@ class SegmentIndex:
     def _read(self, names: Mapping[str, Any] | Sequence[str], runs: Sequence[slice]) -> dict[str, npt.NDArray[Any]]:
         """Columns over some ranges of positions, one behind the other."""
         arrays = {name: self._array(name) for name in names}
-        values = iter(read_slices([(array, run) for array in arrays.values() for run in runs]))
+        values = iter(self._columns.read([(array, run) for array in arrays.values() for run in runs]))
         return {
             name: np.concatenate([np.empty(0, dtype=array.dtype), *(next(values) for _ in runs)])
             for name, array in arrays.items()

@@ -11,6 +11,9 @@ import pandas as pd
 from galstore.reader import Cube
 from schemas.errors import FeatureError
 
+EMBEDDING_PREFIX = "embeddings/"
+"""A model's view of objects is called `embeddings/<model id>`."""
+
 ROWS_AT_ONCE = 16_384
 """32 MB of 512 features: memory does not grow with the cube."""
 
@@ -18,6 +21,27 @@ ROWS_AT_ONCE = 16_384
 def read_embeddings(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     """How a model sees some objects, shape (n, feature); NaN where it has not scored them."""
     return np.asarray(_vectors(cube, model_id).oindex[rows, :], dtype=np.float32)
+
+
+def embedding_table(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+    """The same as a table: columns `embedding_0` to that of the last feature."""
+    embeddings = read_embeddings(cube, model_id, rows)
+    return pd.DataFrame(embeddings, columns=[f"embedding_{n}" for n in range(embeddings.shape[1])])
+
+
+def embedding_views(cube: Cube) -> list[dict[str, Any]]:
+    """The views of embeddings in a cube: one of each model that has scored."""
+    return [
+        {
+            "ref": f"{EMBEDDING_PREFIX}{model_id}",
+            "description": f"How model {model_id} sees an object: embedding_0, embedding_1 and so on",
+            "columns": [{"name": "embedding", "dtype": str(vectors.dtype), "shape": [int(vectors.shape[1])]}],
+            "n_computed": int(np.isfinite(cube.array(f"predictions/{model_id}/mean")[:]).sum()),
+            "n_objects": cube.n_objects,
+        }
+        for model_id in cube.group_names("embeddings")
+        for vectors in [_vectors(cube, model_id)]
+    ]
 
 
 def find_similar(cube: Cube, object_id: int, k: int, *, model_id: str | None = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ import pandas as pd
 
 from galstore.features import read_features
 from galstore.reader import Cube, open_cube
-from galstore.similar import find_similar, read_embeddings
+from galstore.similar import EMBEDDING_PREFIX, embedding_table, find_similar, read_embeddings
 from galstore.training_set import TrainingSet, build_training_set, open_training_set
 from schemas.cube import Listing
 from schemas.cutouts import Reason, Status
@@ -40,22 +40,32 @@ class FeatureStore:
     def get_features(self, object_ids: Sequence[int] | npt.NDArray[np.int64], view: str) -> pd.DataFrame:
         """Features of some objects, one row for each id, in the order asked.
 
+        Parameters
+        ----------
+        object_ids
+            64-bit integers, shape (n,), known or not.
+        view
+            `name@version`, a name alone for its newest version, or `embeddings/<model id>`.
+
         Returns
         -------
         DataFrame
-            object_id, registered (bool), and the columns of the view: null where the object is not registered or the
-            catalog has no value.
+            object_id, registered (bool), and the columns of the view: null where the object is not registered or has
+            no value.
 
         Raises
         ------
         FeatureError
             There is no such view, or it is one of images.
         """
-        named = feature_view(view)
         ids = _whole_ids(object_ids)
         rows = self.cube.find_rows(ids)
         known = rows >= 0
-        features = read_features(self.cube, rows[known], named)
+        model_id = view.removeprefix(EMBEDDING_PREFIX)
+        if model_id != view:
+            features = embedding_table(self.cube, model_id, rows[known])
+        else:
+            features = read_features(self.cube, rows[known], feature_view(view))
         if not known.all():
             features.index = pd.Index(np.flatnonzero(known))
             features = features.reindex(range(ids.size))

@@ -33,6 +33,9 @@ IMAGE_SHAPES: dict[str, tuple[tuple[int, ...], str]] = {
     BODY_PATH: ((DELIVERED_BYTES,), "uint8"),
 }
 
+CHECKED_ROWS = 65_536
+"""Rows of a column that are in memory at once."""
+
 _Array = zarr.Array[Any]
 _Flags = npt.NDArray[np.bool_]
 
@@ -199,12 +202,18 @@ def check_columns(arrays: Mapping[str, _Array], state: State, pool: ThreadPoolEx
 
     def check(path: str) -> list[Problem]:
         array = arrays[path]
-        rows = read_rows(array, 0, array.shape[0])
-        problems = unreadable(path, rows)
-        if path.startswith("predictions/") and array.shape == (state.n_objects,):
-            orphans = np.flatnonzero(state.is_unstored & rows.known & ~np.isnan(rows.values))
-            problems += state.problem(ProblemKind.ORPHAN, path, orphans, "a prediction of an object that is not stored")
-        return problems
+        is_prediction = path.startswith("predictions/") and array.shape == (state.n_objects,)
+        problems, orphans = list[Problem](), [np.empty(0, dtype=np.int64)]
+        # embeddings are a kilobyte an object
+        for first in range(0, array.shape[0], CHECKED_ROWS):
+            last = min(first + CHECKED_ROWS, array.shape[0])
+            rows = read_rows(array, first, last)
+            problems += unreadable(path, rows)
+            if is_prediction:
+                is_orphan = state.is_unstored[first:last] & rows.known & ~np.isnan(rows.values)
+                orphans.append(first + np.flatnonzero(is_orphan))
+        text = "a prediction of an object that is not stored"
+        return problems + state.problem(ProblemKind.ORPHAN, path, np.concatenate(orphans), text)
 
     return [problem for found in pool.map(check, [path for path in arrays if path not in done]) for problem in found]
 

@@ -92,16 +92,17 @@ def test_a_lookup_reads_the_chunks_that_may_hold_its_keys_alone(monkeypatch) -> 
     group = empty_index()
     n = 20 * INDEX_CHUNK_ROWS
     index = grow(group, {"key": 10 * np.arange(n), "row": np.arange(n)})
-    read: list[slice] = []
-    from galstore import segments
+    read: list[tuple[str, int]] = []
+    from galstore import columns
 
-    inner = segments.read_slices
-    monkeypatch.setattr(segments, "read_slices", lambda pieces: read.extend(p[1] for p in pieces) or inner(pieces))
+    inner = columns._read_chunks
+    monkeypatch.setattr(
+        columns, "_read_chunks", lambda wanted: read.extend((a.path, n) for a, n in wanted) or inner(wanted)
+    )
     assert index.rows_of(np.array([-1, 10 * n])).tolist() == [-1, -1]
     assert not read
     assert index.rows_of(np.array([70, 75, 10 * (n - 1)])).tolist() == [7, -1, n - 1]
-    chunks = [slice(0, INDEX_CHUNK_ROWS), slice(n - INDEX_CHUNK_ROWS, n)]
-    assert read == 2 * chunks
+    assert read == [(name, chunk) for name in ("key", "row") for chunk in (0, 19)]
 
 
 RA = st.one_of(st.floats(0, 360), st.sampled_from([0.0, 1e-9, 45.0, 180.0, 360 - 1e-9, 360.0]))

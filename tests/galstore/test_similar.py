@@ -8,7 +8,8 @@ from galstore import similar
 from galstore.cube import ensure_cube
 from galstore.predictions import write_predictions
 from galstore.reader import open_cube
-from galstore.similar import find_similar, read_embeddings
+from galstore.similar import embedding_views, find_similar, read_embeddings
+from galstore.store import open_store
 from schemas.errors import CatalogError, FeatureError
 from tests.galstore.conftest import SCALE, add_objects
 
@@ -43,6 +44,20 @@ def test_look_alikes_are_those_of_the_largest_cosine(scored_cube, monkeypatch) -
         assert found["object_id"].tolist() == expected.tolist()
         np.testing.assert_allclose(found["similarity"], np.sort(cosine)[::-1][:12], atol=1e-6)
     assert len(find_similar(cube, 1007, 10_000)) == 289
+
+
+def test_embeddings_are_a_view_of_their_model(scored_cube) -> None:
+    path, vectors = scored_cube
+    features = open_store(path).get_features([1007, 5, 1295, 1003], "embeddings/m1")
+    assert features.columns.tolist() == ["object_id", "registered", *(f"embedding_{n}" for n in range(N_FEATURES))]
+    assert features["registered"].tolist() == [True, False, True, True]
+    values = features.drop(columns=["object_id", "registered"]).to_numpy()
+    assert np.array_equal(values[[0, 3]], vectors[[7, 3]].astype(np.float16).astype(np.float32))
+    assert np.isnan(values[[1, 2]]).all()
+    (view,) = embedding_views(open_cube(path))
+    assert (view["ref"], view["n_computed"], view["n_objects"]) == ("embeddings/m1", 290, N)
+    with pytest.raises(FeatureError, match=r"no embeddings of model 'm2' .*; there are those of m1"):
+        open_store(path).get_features([1007], "embeddings/m2")
 
 
 def test_what_cannot_be_compared_says_why(scored_cube) -> None:
