@@ -9,11 +9,13 @@ again upon the new tip; they are not fetched again.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import distributed
@@ -260,7 +262,14 @@ def _finished_blocks(
 
 def fill_block(job: Job, *, path: str, source: CutoutSource) -> FilledBlock:
     """Fetch, decode, average and write the open rows of one block, in a worker process."""
+    _keep_imports()
     return write_block(path, fetch_block(open_cube(path), job, source))
+
+
+@cache
+def _keep_imports() -> None:
+    """Spare the collector what lives as long as the process: it would look at all modules again with every block."""
+    gc.freeze()
 
 
 def write_block(path: str, settled: Settled) -> FilledBlock:

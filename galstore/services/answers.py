@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ MOST_READ_BYTES = DELIVERED_BYTES + 65_536
 """Of a longer body no more is read: enough to know a page or a text by, and no more memory than that."""
 
 MAX_REDIRECTS = 3
+
+_NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9._-]*")
 
 _OK, _NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 200, 404, 408, 429, 503
 
@@ -46,8 +49,15 @@ class CutoutRequest:
     query: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        # once an object: encoding takes a fifth of the time of a request
-        object.__setattr__(self, "query", urlencode(sorted(self.params.items())))
+        object.__setattr__(self, "query", _encoded(self.params))
+
+
+def _encoded(params: Mapping[str, str]) -> str:
+    pairs = sorted(params.items())
+    # numbers need no encoding, which would take a tenth of a request's time
+    if _NEEDS_NO_ENCODING.fullmatch("".join(part for pair in pairs for part in pair)):
+        return "&".join([f"{name}={value}" for name, value in pairs])
+    return urlencode(pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
