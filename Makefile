@@ -8,10 +8,13 @@ BIN := $(VENV)/bin
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: setup demo test test-long check clean
+.PHONY: setup demo study test test-long check clean
 
 demo: $(STAMP) ## the main job: ingest, train, score and report over the embedded, simulated survey
 	@$(BIN)/galstore run demo
+
+study: $(STAMP) ## train and judge at each resolution over a simulated sky of 6,000 galaxies (20 minutes)
+	@$(BIN)/python benchmarks/simulated_study.py
 
 test: check ## every check and every test
 	@$(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from flows.runtime import output_path
 from galstore.reader import Cube
 from galstore.training_set import TrainingSet, build_training_set, draw_training_set
+from modeling.model_store import STORE, find_model
 from schemas.errors import WeightsError
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
@@ -19,14 +20,14 @@ from schemas.recipes import Recipe
 
 def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
     """The training set that a recipe describes, as of this snapshot of the cube."""
-    return draw_training_set(cube, [recipe.train.target], features=_features(recipe), split=recipe.split)
+    return draw_training_set(cube, recipe.train.targets, features=_features(recipe), split=recipe.split)
 
 
 def freeze_training_set(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> str:
     """Keep the set that a model is trained on, so that it can be read as long as the cube is there; its name."""
     name = f"train-{training_set.content_hash[:12]}"
     build_training_set(
-        recipe.store.path, name, [recipe.train.target], features=_features(recipe), split=recipe.split,
+        recipe.store.path, name, recipe.train.targets, features=_features(recipe), split=recipe.split,
         snapshot_id=cube.snapshot_id,
     )  # fmt: skip
     return name
@@ -39,13 +40,35 @@ def _features(recipe: Recipe) -> list[str]:
 def trained_model_id(recipe: Recipe, training_set: TrainingSet) -> str:
     """Id of the model that a recipe trains on a training set, trained or not."""
     return fingerprint(
-        network=recipe.network, train=recipe.train, cutouts=recipe.cutouts, training_set=training_set.content_hash
+        network=recipe.network,
+        train=recipe.train.identity(),
+        cutouts=recipe.cutouts,
+        training_set=training_set.content_hash,
     )
 
 
 def model_folder(recipe: Recipe, model_id: str) -> Path:
     """Where a recipe's models are kept."""
-    return recipe.output.folder / "models" / model_id
+    return models_folder(recipe) / model_id
+
+
+def models_folder(recipe: Recipe) -> Path:
+    """The store that a recipe's models are kept in."""
+    return recipe.output.folder / STORE
+
+
+def named_model_id(recipe: Recipe) -> str:
+    """Whole id of the model that the recipe names by id or by a promoted name; empty where it names none.
+
+    Raises
+    ------
+    WeightsError
+        There is no such model, or its weights are damaged.
+    """
+    named = recipe.score.model
+    if not named:
+        return ""
+    return find_model(models_folder(recipe), named).require_sound("config.json", "model.safetensors").model_id
 
 
 def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
@@ -54,13 +77,16 @@ def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
     Raises
     ------
     WeightsError
-        It does not exist (yet).
+        It does not exist (yet), or is damaged.
     """
-    model_id = recipe.score.model or trained_model_id(recipe, training_set_of(recipe, cube))
+    model_id = named_model_id(recipe)
+    if model_id:
+        return model_id
+    model_id = trained_model_id(recipe, training_set_of(recipe, cube))
     if not model_folder(recipe, model_id).is_dir():
         raise WeightsError(
-            f"model {model_id} is not in {recipe.output.folder / 'models'}: run `galstore train` with this recipe, or "
-            "name another model as score.model"
+            f"model {model_id} is not in {models_folder(recipe)}: run `galstore train` with this recipe, or name "
+            "another model as score.model"
         )
     return model_id
 
@@ -68,7 +94,7 @@ def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
 def held_out_rows(recipe: Recipe, cube: Cube) -> npt.NDArray[np.int64]:
     """Rows by which the report judges the network."""
     training_set = training_set_of(recipe, cube)
-    return training_set.rows[training_set.indices(training_set.evaluation_split)]
+    return training_set.rows[training_set.labelled(training_set.evaluation_split)]
 
 
 def predictions_path(recipe: Recipe) -> Path:

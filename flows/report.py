@@ -130,7 +130,7 @@ def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> E
     from modeling.report import Evaluation
 
     split = training_set.evaluation_split
-    indices = training_set.indices(split)
+    indices = training_set.labelled(split)
     rows = training_set.rows[indices]
     predictions = read_predictions(cube, model_id, rows)
     if predictions["mean"].isna().any():
@@ -156,8 +156,8 @@ def judge_predictors(
     from modeling.metrics import Regression
     from modeling.report import COLOURS, FOREST, MEAN, NETWORK, ORACLE
 
-    fit = training_set.indices(Split.TRAIN)
-    held_out = training_set.indices(training_set.evaluation_split)
+    fit = training_set.labelled(Split.TRAIN)
+    held_out = training_set.labelled(training_set.evaluation_split)
     magnitudes = cube.read_catalog(FOREST_COLUMNS).iloc[training_set.rows]
     labels = training_set.labels[fit]
     judged: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}

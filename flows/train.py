@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -12,7 +14,12 @@ from flows.runtime import console, load_recipe, progress_bar
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
 from galstore.training_set import TrainingSet
+from schemas.cube import LEVEL
+from schemas.cutouts import BANDS
 from schemas.recipes import Recipe
+
+if TYPE_CHECKING:
+    from modeling.pixels import Pixels
 
 
 @flow(name="train")
@@ -47,16 +54,20 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
     """Freeze the training set, read its images, fit the network, and keep its best epoch."""
-    freeze_training_set(recipe, cube, training_set)
-    from modeling.checkpoint import build_model, save_model
+    from modeling.checkpoint import build_model, calibrate, save_model
     from modeling.metrics import Regression
-    from modeling.predict import predict
+    from modeling.predict import predict_pixels
+    from modeling.ranks import current_ranks
     from modeling.train import EpochRecord, train_network
 
+    is_first = current_ranks().is_first
+    if is_first:
+        freeze_training_set(recipe, cube, training_set)
     fit, validate = training_set.indices(Split.TRAIN), training_set.indices(Split.VALIDATION)
-    with console.status(f"reading {fit.size + validate.size} images at {recipe.network.level} px"):
-        pixels = cube.read_pixels(recipe.network.level, training_set.rows[fit])
-        validation_pixels = cube.read_pixels(recipe.network.level, training_set.rows[validate])
+    labels = np.stack(list(training_set.values.values()), axis=1)
+    pixels, validation_pixels = (pixels_of(recipe, cube, training_set.rows[one]) for one in (fit, validate))
+    folder = model_folder(recipe, model_id)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     title = f"training {recipe.network.arch} on {fit.size} galaxies at {recipe.network.level} px"
     with progress_bar(title, recipe.train.epochs) as progress:
 
@@ -68,13 +79,16 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
 
         trained = train_network(
             pixels=pixels,
-            labels=training_set.labels[fit],
+            labels=labels[fit],
             validation_pixels=validation_pixels,
-            validation_labels=training_set.labels[validate],
+            validation_labels=labels[validate],
             network=recipe.network,
             train=recipe.train,
             on_epoch=show,
+            progress_path=folder.with_name(f".{model_id}.progress"),
         )
+    if not is_first:
+        return
     model = build_model(
         trained,
         model_id=model_id,
@@ -84,10 +98,32 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
         training_set=training_set.content_hash,
         snapshot=cube.snapshot_id,
     )
-    predicted = predict(model, validation_pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
-    result = Regression.of(training_set.labels[validate], predicted.mean)
-    save_model(model_folder(recipe, model_id), model, metrics={"validation": result}, log=trained.log)
+    known = np.isfinite(training_set.labels[validate])
+    predicted = predict_pixels(model, validation_pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
+    result = Regression.of(training_set.labels[validate][known], predicted.mean[known])
+    model = calibrate(model, training_set.labels[validate], predicted)
+    save_model(folder, model, metrics={"validation": result}, log=trained.log)
     console.print(
         f"model {model_id}: best epoch {trained.best_epoch}, validation RMSE {result.rmse:.4f}, NMAD {result.nmad:.4f} "
         f"(mean over {recipe.score.views} views)"
     )
+
+
+def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels:
+    """The images of some objects at the recipe's level: in memory where they fit, else read while they are used."""
+    import torch
+
+    from modeling.networks import choose_device
+    from modeling.pixels import StreamedPixels, choose_residence, place_pixels
+
+    level = recipe.network.level
+    dtype = torch.uint8 if LEVEL[level].scale_factor == 1 else torch.float32
+    n_bytes = rows.size * level * level * len(BANDS) * dtype.itemsize
+    if choose_residence(n_bytes, recipe.train.pixels) == "streamed":
+        console.print(f"{n_bytes / 1e9:.1f} GB of images are read from the cube while they are used")
+        return StreamedPixels(
+            lambda some: cube.read_pixels(level, some), rows, side_px=level, dtype=dtype, n_bands=len(BANDS)
+        )
+    with console.status(f"reading {rows.size} images at {level} px"):
+        pixels = cube.read_pixels(level, rows)
+    return place_pixels(pixels, choose_device(recipe.train.device), rows)

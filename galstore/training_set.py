@@ -102,6 +102,10 @@ class TrainingSet:
         """Positions in this set (not row numbers) of one split."""
         return np.flatnonzero(self.split == split)
 
+    def labelled(self, split: Split) -> npt.NDArray[np.int64]:
+        """The same, of those whose first label is known."""
+        return np.flatnonzero((self.split == split) & np.isfinite(self.labels))
+
     @property
     def evaluation_split(self) -> Split:
         """The split that a report judges by: test, or validation where a recipe leaves no test split."""

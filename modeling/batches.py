@@ -1,13 +1,13 @@
-"""Training batches from pixels that stay in memory, the CPU's or the GPU's.
+"""Training batches: images in a shuffled order, turned, mirrored and normalised on the device.
 
-The order of the rows and every draw of the augmentation are pure functions of (seed, epoch, step).
+The order of the objects and every draw of the augmentation are pure functions of (seed, epoch, step), whichever way the
+pixels come.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from modeling.augment import dihedral, plan_views
 from modeling.normalisation import Normalisation
+from modeling.pixels import Pixels, plan_order
+from modeling.ranks import Ranks
 
 
 class FloatBuffer:
@@ -56,85 +58,72 @@ class FloatBuffer:
 
 
 class TrainingBatches:
-    """Shuffled, augmented and normalised batches of resident pixels.
+    """Shuffled, augmented and normalised batches.
 
     Parameters
     ----------
     pixels
-        (object, y, x, band), uint8 or float32 counts, on the device of training or, where they do not fit there, in
-        the memory of the CPU.
+        Where images come from.
     labels
         (object, n_targets) standardised, float32, on the device of training.
     normalisation
         Of the bands.
     batch_size
-        Largest batch. An epoch is cut into equal parts no larger than this, so that every row is seen once an epoch
+        Largest batch. An epoch is cut into equal parts no larger than this, so that every object is seen once an epoch
         and no left-over batch is too small for batch normalisation.
     seed
         Of the order and of the augmentation.
+    ranks
+        Processes that share each batch: this one takes its part.
     """
 
     def __init__(
         self,
-        pixels: Tensor,
+        pixels: Pixels,
         labels: Tensor,
         *,
         normalisation: Normalisation,
         batch_size: int,
         seed: int,
+        ranks: Ranks | None = None,
     ) -> None:
+        self._ranks = ranks or Ranks()
         self._pixels = pixels
         self._labels = labels
         self._seed = seed
-        # at least two rows a batch: of one, batch normalisation knows no variance
-        self._n_steps = max(1, min(math.ceil(len(pixels) / batch_size), len(pixels) // 2))
-        largest = math.ceil(len(pixels) / self._n_steps)
-        _, side_y, side_x, n_bands = pixels.shape
+        n_objects, side_y, side_x, n_bands = pixels.shape
+        # at least two objects a batch: of one, batch normalisation knows no variance
+        self._n_steps = max(1, min(math.ceil(n_objects / batch_size), n_objects // 2))
+        largest = math.ceil(n_objects / self._n_steps)
         self._floats = FloatBuffer(normalisation, (largest, side_y, side_x, n_bands), labels.device)
-        self._counts = torch.empty((largest, side_y, side_x, n_bands), dtype=pixels.dtype, device=pixels.device)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
         return self._n_steps
 
     def order(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Rows of each batch of an epoch: a pure function of (seed, epoch)."""
-        rows = np.random.default_rng((self._seed, epoch)).permutation(len(self._pixels))
-        return np.array_split(rows, self._n_steps)
+        """Objects of each batch of an epoch: a pure function of (seed, epoch)."""
+        return np.array_split(plan_order(self._pixels.rows, self._seed, epoch), self._n_steps)
 
-    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch.
+    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, from one of its steps on.
 
         Yields
         ------
         images
             (n, band, y, x) float32, channels last. The next batch overwrites them.
         labels
-            (n, n_targets) float32.
+            (n, n_targets) float32, of the whole batch, also where several ranks share its images.
         """
-        for step, chosen in enumerate(self.order(epoch)):
+        order = self.order(epoch)[first_step:]
+        parts = [self._ranks.part(len(chosen)) for chosen in order]
+        mine = self._pixels.batches([chosen[part] for chosen, part in zip(order, parts, strict=True)])
+        for step, (chosen, part, counts) in enumerate(zip(order, parts, mine, strict=True), first_step):
             rng = np.random.default_rng((self._seed, epoch, step))
-            n, rows = len(chosen), torch.from_numpy(chosen)
-            counts = torch.index_select(self._pixels, 0, rows.to(self._pixels.device), out=self._counts[:n])
+            n = len(counts)
             images, source = self._floats.images(n), counts.permute(0, 3, 1, 2)
-            for places, view in plan_views(n, rng):
-                images[places] = dihedral(source[places], view)
-            yield self._floats.normalise(n), self._labels.index_select(0, rows.to(self._labels.device))
-
-
-def place_pixels(pixels: NDArray[Any], device: torch.device) -> Tensor:
-    """Put pixels where batches are gathered from them fastest.
-
-    Parameters
-    ----------
-    pixels
-        (object, y, x, band), uint8 or float32. On the CPU, copied only where they are read-only.
-    device
-        Where the network is. A GPU holds the pixels where they take at most half of its free memory (142,000 galaxies
-        of 128 px: 7 GB); else they stay in the memory of the CPU and batch after batch crosses over.
-    """
-    # torch warns of memory that it may not write to, as of a file opened to be read: such pixels are copied
-    resident = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-    if device.type == "cuda" and resident.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
-        return resident.to(device)
-    return resident
+            for places, view in plan_views(len(chosen), rng):
+                own = slice(max(places.start - part.start, 0), min(places.stop - part.start, n))
+                if own.start < own.stop:
+                    images[own] = dihedral(source[own], view)
+            yield self._floats.normalise(n), self._labels[torch.from_numpy(chosen).to(self._labels.device)]

@@ -17,7 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -25,7 +27,9 @@ from modeling.metrics import Regression
 from modeling.model import Model, ModelConfig
 from modeling.networks import build_network
 from modeling.normalisation import LabelScale, Normalisation
+from modeling.predict import Prediction
 from modeling.train import EpochRecord, TrainedNetwork
+from modeling.uncertainty import MIN_ROWS, Conformal
 from schemas.cutouts import BANDS, CutoutScale
 from schemas.errors import WeightsError
 from schemas.recipes import NetworkSection, TrainSection
@@ -63,7 +67,7 @@ def build_model(
         network=trained.network,
         config=ModelConfig(
             model_id=model_id,
-            target=train.target,
+            targets=train.targets,
             arch=network.arch,
             level=network.level,
             bands=bands,
@@ -71,7 +75,8 @@ def build_model(
             scale_rule=scale.rule.value,
             scale_arcsec=scale.arcsec_per_px,
             normalisation=trained.normalisation,
-            label_scale=trained.label_scale,
+            label_scales=trained.label_scales,
+            loss=train.loss,
             training_set=training_set,
             snapshot=snapshot,
             seed=train.seed,
@@ -82,6 +87,25 @@ def build_model(
             },
         ),
     )
+
+
+def calibrate(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
+    """Give a model the intervals that its errors on validation rows teach, unless they are too few.
+
+    Parameters
+    ----------
+    model
+        Whose predictions they are.
+    true
+        (object,), NaN where there is no label.
+    predicted
+        Of the same objects.
+    """
+    known = np.isfinite(true)
+    if np.count_nonzero(known) < MIN_ROWS:
+        return model
+    sigma = predicted.sigma[known] if model.config.gives_sigma else None
+    return model.calibrated(Conformal.of(true[known], predicted.mean[known], sigma))
 
 
 def save_model(
@@ -133,7 +157,7 @@ def load_model(folder: Path) -> Model:
     section = NetworkSection.model_validate(
         {"arch": config.arch, "level": config.level, "dropout": config.dropout, "weights": "none"}
     )
-    network = build_network(section)
+    network = build_network(section, n_targets=config.n_outputs)
     path = folder / "model.safetensors"
     try:
         network.load_state_dict(load_file(path))
@@ -176,7 +200,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise WeightsError(f"no model at {path.parent}: {path.name} is missing; give a folder from training") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WeightsError(f"{path} is not JSON ({error}): the file is damaged; train the model again") from error
     return value
 
@@ -193,7 +217,9 @@ def _parse_config(values: dict[str, Any], path: Path) -> ModelConfig:
         "bands": tuple(values["bands"]),
         "dropout": tuple(values["dropout"]),
         "normalisation": Normalisation(**{name: tuple(v) for name, v in values["normalisation"].items()}),
-        "label_scale": LabelScale(**values["label_scale"]),
+        "targets": tuple(values["targets"]),
+        "calibration": values["calibration"] and Conformal.from_dict(values["calibration"]),
+        "label_scales": tuple(LabelScale(**one) for one in values["label_scales"]),
     }
     return ModelConfig(**{**values, **nested})
 

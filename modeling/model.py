@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from modeling.networks import GalaxyNetwork
 from modeling.normalisation import LabelScale, Normalisation
+from modeling.uncertainty import Conformal
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
 
@@ -16,8 +17,8 @@ class ModelConfig:
     """What a model is, where it comes from and what it may be applied to."""
 
     model_id: str
-    target: str
-    """Column that is predicted; predictions have its unit."""
+    targets: tuple[str, ...]
+    """Columns that are predicted, the one that is scored first; predictions have their units."""
     arch: str
     level: int
     """Side of the images, px."""
@@ -27,7 +28,10 @@ class ModelConfig:
     scale_arcsec: float
     """arcsec per pixel of the finest level, where `scale_rule` is 'fixed'."""
     normalisation: Normalisation
-    label_scale: LabelScale
+    label_scales: tuple[LabelScale, ...]
+    """Of each target."""
+    loss: str
+    """That it was trained by: a 'gaussian' one predicts sigma too."""
     training_set: str
     """Hash of the training set."""
     snapshot: str
@@ -36,6 +40,27 @@ class ModelConfig:
     best_epoch: int
     versions: dict[str, str]
     """Of python, torch, torchvision and galstore."""
+    calibration: Conformal | None = None
+    """Intervals that the validation rows teach; None where they were too few."""
+
+    @property
+    def target(self) -> str:
+        """The column that is scored."""
+        return self.targets[0]
+
+    @property
+    def label_scale(self) -> LabelScale:
+        """Of the column that is scored."""
+        return self.label_scales[0]
+
+    @property
+    def gives_sigma(self) -> bool:
+        return self.loss == "gaussian"
+
+    @property
+    def n_outputs(self) -> int:
+        """Of the network."""
+        return len(self.targets) * (2 if self.gives_sigma else 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +69,10 @@ class Model:
 
     network: GalaxyNetwork
     config: ModelConfig
+
+    def calibrated(self, calibration: Conformal) -> Model:
+        """The same, with intervals."""
+        return replace(self, config=replace(self.config, calibration=calibration))
 
     def require_scale(self, scale: CutoutScale) -> None:
         """Refuse cutouts that were cut by another scale rule than the ones that the network has seen.

@@ -54,6 +54,7 @@ class GalaxyNetwork(nn.Module):
     def __init__(self, body: nn.Module, *, n_features: int, dropout: tuple[float, float], n_targets: int) -> None:
         super().__init__()
         self.n_features = n_features
+        self.n_outputs = n_targets
         self.body = body
         self.head = nn.Sequential(
             ConcatPool(),

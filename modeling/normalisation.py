@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -48,21 +47,14 @@ class Normalisation:
     std_counts: tuple[float, ...]
 
     @classmethod
-    def of(cls, pixels: Tensor) -> Normalisation:
-        """Measure training pixels, block by block.
-
-        Parameters
-        ----------
-        pixels
-            (object, y, x, band) in counts, on any device.
+    def from_moments(cls, moments: PixelMoments) -> Normalisation:
+        """From the sums over all training pixels.
 
         Raises
         ------
         TrainingError
             A band is constant or not finite, so that nothing can be learnt from it.
         """
-        rows = max(1, MOMENT_BYTES // (pixels[0].numel() * 8))
-        moments = sum((PixelMoments.of(block) for block in torch.split(pixels, rows)), PixelMoments())
         mean = tuple(total / moments.n for total in moments.total)
         variance = [square / moments.n - m * m for square, m in zip(moments.total_square, mean, strict=True)]
         for band, value in enumerate(variance):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -11,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from modeling.augment import N_VIEWS, dihedral
-from modeling.batches import FloatBuffer, place_pixels
+from modeling.batches import FloatBuffer
+from modeling.losses import split_gaussian
 from modeling.model import Model
 from modeling.networks import GalaxyNetwork, choose_device
 from modeling.normalisation import Normalisation
+from modeling.pixels import Pixels, place_pixels
 from schemas.errors import StoreError
 
 
@@ -29,6 +32,10 @@ class Prediction:
     embedding: NDArray[np.float32]
     """(object, feature): features of the body, averaged over each image and over the views, so that a turned galaxy has
     the same ones."""
+    sigma: NDArray[np.float64]
+    """Standard deviation of the error as the network sees it, over the views; NaN where it was not trained to."""
+    further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """Mean of each further target, in its unit."""
 
 
 def predict(
@@ -69,31 +76,62 @@ def predict(
     -----
     Views are averaged in float32 before the mean of the labels is added: at 8.9, bfloat16 has steps of 0.06 dex.
     """
+    source = place_pixels(pixels, torch.device("cpu"))
+    return predict_pixels(model, source, views=views, batch_size=batch_size, device=device)
+
+
+def predict_pixels(
+    model: Model,
+    pixels: Pixels,
+    *,
+    views: Literal[1, 8] = 8,
+    batch_size: int = 256,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+) -> Prediction:
+    """Score images of any source, as of `predict`."""
     _check_pixels(model, pixels)
     if views not in (1, N_VIEWS):
         raise ValueError(f"views = {views}: give 8 (all of D4) or 1 (the image as it is)")
     where = choose_device(device)
     network = model.network.to(where).to(memory_format=torch.channels_last)
-    scale = model.config.label_scale
-    pooled = torch.zeros((len(pixels), network.n_features), dtype=torch.float32, device=where)
-    if not len(pixels):
-        return Prediction(mean=np.empty(0), view_spread=np.empty(0), embedding=pooled.cpu().numpy())
+    config, n = model.config, pixels.shape[0]
+    scale = config.label_scale
+    pooled = torch.zeros((n, network.n_features), dtype=torch.float32, device=where)
+    if not n:
+        nothing = np.empty(0)
+        return Prediction(mean=nothing, view_spread=nothing, embedding=pooled.cpu().numpy(), sigma=nothing)
     by_view = predict_views(
-        network, pixels, normalisation=model.config.normalisation, views=views, batch_size=batch_size, device=where,
+        network, pixels, normalisation=config.normalisation, views=views, batch_size=batch_size, device=where,
         pooled=pooled,
     )  # fmt: skip
-    spread = by_view.std(dim=0, correction=0).numpy().astype(np.float64) * scale.std
+    mean = by_view.mean(dim=0).numpy()
+    spread = by_view[:, :, 0].std(dim=0, correction=0).numpy().astype(np.float64) * scale.std
+    unknown = np.full(n, np.nan)
     return Prediction(
-        mean=scale.restore(by_view.mean(dim=0).numpy()),
-        view_spread=spread if views > 1 else np.full(len(pixels), np.nan),
+        mean=scale.restore(mean[:, 0]),
+        view_spread=spread if views > 1 else unknown,
         embedding=(pooled / views).cpu().numpy(),
+        sigma=_sigma(by_view) * scale.std if config.gives_sigma else unknown,
+        further={
+            name: one.restore(mean[:, column])
+            for column, (name, one) in enumerate(zip(config.targets, config.label_scales, strict=True))
+            if column
+        },
     )
+
+
+def _sigma(by_view: Tensor) -> NDArray[np.float64]:
+    """Root of the mean variance over the views of the first target, in its standard deviations."""
+    n_views, n_objects, n_outputs = by_view.shape
+    _, log_variance = split_gaussian(by_view.reshape(-1, n_outputs))
+    variance = torch.exp(log_variance[:, 0].double()).reshape(n_views, n_objects).mean(dim=0)
+    return np.asarray(variance.sqrt().numpy(), dtype=np.float64)
 
 
 @torch.inference_mode()
 def predict_views(
     network: GalaxyNetwork,
-    pixels: NDArray[Any] | Tensor,
+    pixels: Pixels,
     *,
     normalisation: Normalisation,
     views: int,
@@ -101,14 +139,14 @@ def predict_views(
     device: torch.device,
     pooled: Tensor | None = None,
 ) -> Tensor:
-    """Standardised predictions of each view of each image.
+    """Outputs of the network for each view of each image.
 
     Parameters
     ----------
     network
         On `device`; put into evaluation mode.
     pixels
-        (object, y, x, band) counts; at least one object.
+        Images of at least one object.
     normalisation
         Of the bands.
     views
@@ -123,30 +161,31 @@ def predict_views(
     Returns
     -------
     Tensor
-        (view, object) float32, on the CPU.
+        (view, object, output) float32, on the CPU.
     """
     network.eval()
-    resident = pixels if isinstance(pixels, Tensor) else place_pixels(pixels, torch.device("cpu"))
-    n, side_y, side_x, n_bands = resident.shape
+    n, side_y, side_x, n_bands = pixels.shape
     floats = FloatBuffer(normalisation, (min(batch_size, n), side_y, side_x, n_bands), device)
-    predicted = torch.empty((views, n), dtype=torch.float32, device=device)
-    for start in range(0, n, batch_size):
-        counts = resident[start : start + batch_size]
+    predicted = torch.empty((views, n, network.n_outputs), dtype=torch.float32, device=device)
+    in_order = np.argsort(pixels.rows, kind="stable")
+    order = [in_order[start : start + batch_size] for start in range(0, n, batch_size)]
+    for chosen, counts in zip(order, pixels.batches(order), strict=True):
         floats.images(len(counts)).copy_(counts.permute(0, 3, 1, 2))
         images = floats.normalise(len(counts))
+        places = torch.from_numpy(chosen).to(device)
         for view in range(views):
             turned = dihedral(images, view).contiguous(memory_format=torch.channels_last)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                labels, features = network.predict_and_pool(turned)
-            predicted[view, start : start + batch_size] = labels[:, 0]
+                outputs, features = network.predict_and_pool(turned)
+            predicted[view, places] = outputs
             if pooled is not None:
-                pooled[start : start + batch_size] += features
+                pooled[places] += features
     return predicted.cpu()
 
 
-def _check_pixels(model: Model, pixels: NDArray[Any]) -> None:
+def _check_pixels(model: Model, pixels: Pixels) -> None:
     side, n_bands = model.config.level, len(model.config.bands)
-    if pixels.ndim != 4 or pixels.shape[1:] != (side, side, n_bands):
+    if pixels.shape[1:] != (side, side, n_bands):
         raise StoreError(
             f"pixels have shape {pixels.shape}; model {model.config.model_id} reads (object, {side}, {side}, "
             f"{n_bands}): take them from level {side}"

@@ -197,23 +197,60 @@ class NetworkSection(Section):
         return self
 
 
+Residence = Literal["auto", "resident", "streamed"]
+"""Where training pixels are: in memory, or read from the cube while they are used."""
+
+
 class TrainSection(Section):
     """How the network is trained."""
 
     target: str = "oh_p50"
+    further_targets: tuple[str, ...] = Field(
+        (), description="Labels that are learnt along with the target; an object without one counts for the others"
+    )
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=2)] = 128
-    learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="Peak of the one-cycle schedule")
+    method: Literal["one_cycle", "wu_boada_2019"] = Field(
+        "one_cycle",
+        description="one_cycle: AdamW, weights averaged. wu_boada_2019: SGD, body frozen for 2 epochs, then cosine "
+        "restarts after 1, 1, 2, 4 ... epochs at rates of 0.01, 0.1 and 1 times the head's",
+    )
+    loss: Literal["rmse", "gaussian"] = Field(
+        "rmse", description="gaussian: the likelihood of a normal error whose sigma is predicted too"
+    )
+    learning_rate: Annotated[float, Field(gt=0)] = Field(0.01, description="Largest rate of the head")
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    patience: Annotated[int, Field(ge=0)] = Field(0, description="Stop after so many epochs without a gain; 0 = never")
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    pixels: Residence = Field("auto", description="In memory where half of what is free suffices, else streamed")
+    save_every_s: Annotated[float, Field(ge=0)] = Field(
+        60.0, description="A killed run goes on from its last saved step; it is saved after so many seconds"
+    )
+
+    @model_validator(mode="after")
+    def _targets(self) -> TrainSection:
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets {', '.join(self.targets)}: name each label once")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Every label that is learnt, the one that is scored first."""
+        return (self.target, *self.further_targets)
+
+    def identity(self) -> dict[str, object]:
+        """What the weights depend on: all but where the work is done and how often it is saved."""
+        return self.model_dump(mode="json", exclude={"device", "pixels", "save_every_s"})
 
 
 class ScoreSection(Section):
     """Which new catalog is scored."""
 
     catalog: Path | None = None
-    model: str = Field("", description="Id of a model under the output folder; empty = the one that this recipe trains")
+    model: str = Field(
+        "", description="Id or promoted name of a model under the output folder; empty = this recipe's own"
+    )
     views: Literal[1, 8] = 8
     batch_size: Annotated[int, Field(ge=1)] = 256
 

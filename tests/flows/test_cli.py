@@ -30,7 +30,8 @@ def test_help_names_every_command_with_an_example(galstore: Command) -> None:
     commands = (
         "run", "ingest", "train", "score", "report", "emulate", "info", "quarantine", "verify", "rebuild", "gc",
         "lookup", "cone", "similar", "history", "lineage", "export", "features list", "features show",
-        "features compute", "training-set build", "training-set show",
+        "features compute", "training-set build", "training-set show", "evaluate", "figures", "models list",
+        "models show", "models promote", "models export", "sweep", "cross-validate",
     )  # fmt: skip
     overview = galstore("--help").stdout
     for command in commands:

@@ -2,18 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.batches import FloatBuffer, TrainingBatches, place_pixels
-from modeling.normalisation import Normalisation
+from modeling.batches import FloatBuffer, TrainingBatches
+from modeling.pixels import ResidentPixels, measure_normalisation, place_pixels
 
 SIDE = 8
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (50, SIDE, SIDE, 3), dtype=np.uint8))
 LABELS = torch.arange(50, dtype=torch.float32)[:, None]
-NORMALISATION = Normalisation.of(PIXELS)
+NORMALISATION = measure_normalisation(ResidentPixels(PIXELS))
 
 
 def batches(**changes):
     settings = {"normalisation": NORMALISATION, "batch_size": 16, "seed": 5} | changes
-    return TrainingBatches(PIXELS, LABELS, **settings)
+    return TrainingBatches(ResidentPixels(PIXELS), LABELS, **settings)
 
 
 def epoch_of(source, epoch):
@@ -60,7 +60,7 @@ def test_fewer_rows_than_a_batch_make_one_batch():
 
 
 def test_no_batch_is_left_with_a_single_row():
-    few = TrainingBatches(PIXELS[:3], LABELS[:3], normalisation=NORMALISATION, batch_size=2, seed=0)
+    few = TrainingBatches(ResidentPixels(PIXELS[:3]), LABELS[:3], normalisation=NORMALISATION, batch_size=2, seed=0)
     assert [len(labels) for _, labels in few.epoch(0)] == [3]
 
 
@@ -75,12 +75,12 @@ def test_the_buffer_normalises_as_the_plain_expression(dtype):
 
 def test_pixels_on_a_cpu_are_not_copied():
     pixels = PIXELS.numpy()
-    assert np.shares_memory(place_pixels(pixels, torch.device("cpu")).numpy(), pixels)
+    assert np.shares_memory(place_pixels(pixels, torch.device("cpu"))._pixels.numpy(), pixels)
 
 
 def test_read_only_pixels_are_copied():
     pixels = PIXELS.numpy().copy()
     pixels.flags.writeable = False
-    placed = place_pixels(pixels, torch.device("cpu"))
+    placed = place_pixels(pixels, torch.device("cpu"))._pixels
     assert not np.shares_memory(placed.numpy(), pixels)
     np.testing.assert_array_equal(placed.numpy(), pixels)

@@ -9,7 +9,7 @@ PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3
 
 
 def test_bands_are_measured_as_numpy_does():
-    measured = Normalisation.of(PIXELS)
+    measured = Normalisation.from_moments(PixelMoments.of(PIXELS))
     flat = PIXELS.numpy().reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(measured.mean_counts, flat.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(measured.std_counts, flat.std(axis=0), rtol=1e-12)
@@ -25,14 +25,14 @@ def test_a_constant_band_is_refused():
     pixels = PIXELS.clone()
     pixels[..., 1] = 5
     with pytest.raises(TrainingError, match="band 1 of the training pixels has variance 0"):
-        Normalisation.of(pixels)
+        Normalisation.from_moments(PixelMoments.of(pixels))
 
 
 def test_pixels_that_are_nan_are_refused():
     pixels = PIXELS.float()
     pixels[3, 2, 1, 2] = torch.nan
     with pytest.raises(TrainingError, match="band 2 of the training pixels has variance nan"):
-        Normalisation.of(pixels)
+        Normalisation.from_moments(PixelMoments.of(pixels))
 
 
 def test_labels_come_back():

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from modeling.checkpoint import build_model
 from modeling.metrics import Regression
+from modeling.predict import predict
 from modeling.train import train_network
+from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import TrainingError, WeightsError
 from schemas.recipes import NetworkSection, TrainSection
 
@@ -113,3 +116,87 @@ def test_rows_without_a_label_are_refused(draw_discs):
 def test_rows_that_cannot_be_trained_on_are_refused(draw_discs, change, message):
     with pytest.raises(TrainingError, match=message):
         train_on(change(*draw_discs(32, 0)), draw_discs(16, 1))
+
+
+def test_labels_are_learnt_together_and_a_missing_one_is_left_out(draw_discs):
+    (pixels, labels), (unseen, unseen_labels) = draw_discs(384, 0), draw_discs(96, 1)
+    # a second label at another mean and scale, of which every other object has none
+    second = 10 - 2 * (labels - 8.9)
+    second[::2] = np.nan
+    both = np.stack([labels, second], axis=1)
+    validation = np.stack([unseen_labels, 10 - 2 * (unseen_labels - 8.9)], axis=1)
+    train = TRAIN.model_copy(update={"epochs": 8, "further_targets": ("lgm_tot_p50",)})
+    trained = train_on((pixels, both), (unseen, validation), train=train)
+    np.testing.assert_allclose(trained.label_scales[1].mean, np.nanmean(second))
+    model = build_model(
+        trained,
+        model_id="two",
+        network=NETWORK,
+        train=train,
+        scale=CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296),
+        training_set="",
+        snapshot="",
+    )
+    predicted = predict(model, unseen, device="cpu")
+    assert Regression.of(unseen_labels, predicted.mean).rmse < 0.5 * unseen_labels.std()
+    assert Regression.of(validation[:, 1], predicted.further["lgm_tot_p50"]).rmse < 0.5 * validation[:, 1].std()
+    assert np.isnan(predicted.sigma).all()
+
+
+def test_a_predicted_sigma_follows_the_scatter(draw_discs):
+    rng = np.random.default_rng(5)
+
+    def noisy(n, seed):
+        pixels, labels = draw_discs(n, seed)
+        # brighter corners mark the objects whose labels are noisy
+        is_noisy = rng.random(n) < 0.5
+        pixels[is_noisy, :2, :2] = 250
+        return pixels, labels + rng.normal(0, np.where(is_noisy, 0.2, 0.02)), is_noisy
+
+    pixels, labels, _ = noisy(768, 0)
+    unseen, unseen_labels, is_noisy = noisy(128, 1)
+    train = TRAIN.model_copy(update={"epochs": 10, "loss": "gaussian"})
+    trained = train_on((pixels, labels), (unseen, unseen_labels), train=train)
+    model = build_model(
+        trained,
+        model_id="sigma",
+        network=NETWORK,
+        train=train,
+        scale=CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296),
+        training_set="",
+        snapshot="",
+    )
+    sigma = predict(model, unseen, device="cpu").sigma
+    assert np.median(sigma[is_noisy]) > 2 * np.median(sigma[~is_noisy])
+
+
+def test_training_stops_where_nothing_is_gained_any_more(draw_discs):
+    rows = draw_discs(64, 0)
+    # validation labels that have nothing to do with the images: the first epochs are as good as any
+    unseen, labels = draw_discs(64, 1)
+    train = TRAIN.model_copy(update={"epochs": 60, "patience": 2})
+    trained = train_on(rows, (unseen, labels[::-1].copy()), train=train)
+    assert len(trained.log) == trained.best_epoch + 2 < 60
+
+
+def test_the_paper_s_method_leaves_the_body_alone_at_first(draw_discs, trained, tmp_path):
+    path = tmp_path / "body.pth"
+    torch.save(trained.network.body.state_dict(), path)
+    section = NETWORK.model_copy(update={"weights": str(path)})
+    paper = TRAIN.model_copy(update={"method": "wu_boada_2019", "learning_rate": 0.1})
+    for epochs, is_still in ((2, True), (3, False)):
+        after = train_on(
+            draw_discs(96, 2), draw_discs(16, 1), network=section, train=paper.model_copy(update={"epochs": epochs})
+        )
+        before, now = (one.network.body.get_submodule("conv1").weight for one in (trained, after))
+        assert torch.equal(before, now) is is_still or after.best_epoch < 3
+
+
+def test_labels_that_do_not_fit_the_targets_are_refused(draw_discs):
+    pixels, labels = draw_discs(32, 0)
+    two = TRAIN.model_copy(update={"further_targets": ("lgm_tot_p50",)})
+    with pytest.raises(TrainingError, match="training labels have 1 columns: expected one for each of oh_p50, lgm_tot"):
+        train_on((pixels, labels), draw_discs(16, 1), train=two)
+    none = np.stack([labels, np.full_like(labels, np.nan)], axis=1)
+    with pytest.raises(TrainingError, match="no training row has the label lgm_tot_p50"):
+        train_on((pixels, none), (pixels, none), train=two)

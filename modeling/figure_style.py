@@ -1,0 +1,175 @@
+"""What all figures share: sizes of a paper's columns, colours that colour-blind readers can tell apart, file formats.
+
+A matplotlib Figure is made without pyplot, so that nothing global is kept and no display is needed. Colours are those
+of Okabe & Ito (2008).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.legend import Legend
+from numpy.typing import NDArray
+
+from schemas.errors import ContractError
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
+PURPLE, YELLOW = "#CC79A7", "#E69F00"
+
+COLUMN_INCHES = 3.5
+"""Width of one column of a journal page; text of 7-9 points is read there without scaling."""
+
+PAGE_INCHES = 7.2
+"""Width of both columns."""
+
+FORMATS = ("png", "pdf")
+
+COUNTS = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.2, 1, 256)), name="counts")
+"""Of a 2-D histogram: grey from the first galaxy on, since one that is drawn white is not seen."""
+
+SIMULATED = "simulated galaxies"
+"""What stands on every figure of a made-up sky."""
+
+MIN_FOR_HISTOGRAM = 1000
+"""Fewer galaxies are drawn as points: a histogram of them is mostly empty."""
+
+Values = NDArray[np.float64]
+
+
+def figure_png(figure: Figure, dpi: int = 200) -> bytes:
+    """A figure as PNG, without a creation date: the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def figure_pdf(figure: Figure) -> bytes:
+    """A figure as PDF, without a creation date; its letters are fonts, not outlines, as journals ask for."""
+    buffer = io.BytesIO()
+    nameless = {"Creator": None, "Producer": None, "CreationDate": None}
+    with mpl.rc_context({"pdf.fonttype": 42}):
+        figure.savefig(buffer, format="pdf", dpi=300, metadata=nameless)
+    return buffer.getvalue()
+
+
+def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotlib's own word
+    """A figure as a file of one of `FORMATS`.
+
+    Raises
+    ------
+    ContractError
+        Another format.
+    """
+    if format not in FORMATS:
+        raise ContractError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    return figure_pdf(figure) if format == "pdf" else figure_png(figure, dpi=300)
+
+
+def mark_simulated(figure: Figure) -> None:
+    """Write across the top of a figure that its galaxies are made up."""
+    if figure.get_layout_engine() is None:
+        figure.text(0.006, 0.994, SIMULATED, fontsize=8, color=GREY, ha="left", va="top", style="italic")
+    else:
+        figure.suptitle(SIMULATED, fontsize=8, color=GREY, style="italic")
+
+
+def one_panel(height_inches: float = 2.7) -> tuple[Figure, Axes]:
+    """A figure as wide as one column."""
+    figure = Figure(figsize=(COLUMN_INCHES, height_inches), layout="constrained")
+    axis = figure.subplots()
+    tidy(axis)
+    return figure, axis
+
+
+def tidy(*axes: Any) -> None:
+    """Take the frame's upper and right lines away, and set the sizes of the text."""
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.tick_params(labelsize=8)
+        axis.xaxis.label.set_size(9)
+        axis.yaxis.label.set_size(9)
+
+
+def legend(axis: Axes, **options: Any) -> Legend:
+    """A legend without a frame, in a size that fits a column."""
+    return axis.legend(**{"frameon": False, "fontsize": 7, **options})
+
+
+def draw_counts(
+    axis: Axes,
+    x: Values,
+    y: Values,
+    *,
+    x_range: tuple[float, float],
+    y_range: tuple[float, float],
+    alpha: float = 1,
+) -> QuadMesh | None:
+    """Draw galaxies as a 2-D histogram on a logarithmic colour scale, or as points where they are few.
+
+    Parameters
+    ----------
+    axis
+        Where to.
+    x, y
+        (object,), finite.
+    x_range, y_range
+        Of the histogram.
+    alpha
+        Below 1 where lines are to be read before it.
+
+    Returns
+    -------
+    QuadMesh or None
+        The histogram, for `count_bar`; None for points.
+    """
+    if len(x) < MIN_FOR_HISTOGRAM:
+        axis.scatter(x, y, s=8, color=GREY, alpha=0.55, linewidths=0)
+        return None
+    # one image in a PDF, not thousands of squares with hairlines between them
+    *_, mesh = axis.hist2d(
+        x,
+        y,
+        bins=55 if len(x) > 5000 else 33,
+        range=[x_range, y_range],
+        norm=LogNorm(vmin=1),
+        cmap=COUNTS,
+        alpha=alpha,
+        rasterized=True,
+    )
+    share_counts([mesh])
+    return mesh
+
+
+def share_counts(meshes: Sequence[QuadMesh]) -> None:
+    """Give histograms one colour scale, from one galaxy to the fullest cell of all."""
+    fullest = max(float(np.max(np.asarray(mesh.get_array()))) for mesh in meshes)
+    for mesh in meshes:
+        mesh.set_norm(LogNorm(vmin=1, vmax=max(fullest, 2)))
+
+
+def count_bar(panel: Figure | SubFigure, mesh: QuadMesh, axes: Any, **options: Any) -> None:
+    """Draw the colour scale of a histogram, with whole numbers of galaxies."""
+    bar = panel.colorbar(mesh, ax=axes, **options)
+    fullest = float(np.max(np.asarray(mesh.norm.vmax)))
+    steps = (1, 2, 5) if fullest <= 50 else (1,)
+    ticks = [step * 10**power for power in range(7) for step in steps if step * 10**power <= fullest]
+    # a matplotlib formatter writes 10^0, and labels of minor ticks over each other
+    bar.set_ticks([float(tick) for tick in ticks], labels=[f"{tick:,}" for tick in ticks])
+    bar.minorticks_off()
+    bar.set_label("galaxies", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def n_bins(n: int) -> int:
+    """Bins for a histogram of n values: the square root rule, between what shows a shape and what shows noise."""
+    return int(np.clip(np.sqrt(n), 8, 60))

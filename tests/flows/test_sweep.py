@@ -1,0 +1,178 @@
+"""The sweep and cross-validation over a small simulated run: what is done is kept, and what failed is done alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import flows.cross_validate
+import flows.sweep
+from flows.cross_validate import cross_validate
+from flows.runtime import load_recipe
+from flows.sweep import COLUMNS, plan_sweep, sweep
+from galstore.reader import open_cube
+from schemas.cutouts import Status
+from schemas.errors import RecipeError
+from tests.flows.conftest import Command, assert_one_clear_line, overrides_in
+
+pytestmark = pytest.mark.slow
+
+LEVELS = [4, 2, 1]
+BASELINES = ["mean", "forest", "oracle", "colours"]
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code catches it."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    # networks as small as these gain nothing from a second thread, and wait for it on a busy machine
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def overrides(small_run, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The recipe of a small simulated run, over a cube of its own."""
+    folder = tmp_path_factory.mktemp("study")
+    for name in ("cube", "new_catalog.csv"):
+        (shutil.copytree if name == "cube" else shutil.copy)(small_run[0] / name, folder / name)
+    return overrides_in(folder, "train.epochs=1", "train.batch_size=64", "train.device='cpu'", "score.views=1")
+
+
+@pytest.fixture(scope="module")
+def swept(prefect_server: None, overrides: list[str]) -> tuple[Path, list[dict]]:
+    folder = plan_sweep("demo", overrides, LEVELS)[0].recipe.output.folder
+    return folder, sweep("demo", overrides, LEVELS)
+
+
+def test_a_sweep_keeps_a_model_and_a_row_for_each_level(swept, overrides) -> None:
+    folder, rows = swept
+    table = pd.read_csv(folder / "sweep" / "sweep.csv")
+    assert tuple(table.columns) == COLUMNS
+    assert table["predictor"].tolist() == ["network"] * 3 + BASELINES
+    assert table["level"].tolist() == [*LEVELS, 0, 0, 0, 0]
+    assert [row["rmse"] for row in rows] == pytest.approx(table["rmse"].tolist())
+    for plan in plan_sweep("demo", overrides, LEVELS):
+        config = json.loads((folder / "models" / plan.model_id / "config.json").read_text())
+        assert config["level"] == plan.level
+        assert plan.model_id in set(table["model_id"])
+    predictions = pd.read_csv(folder / "sweep" / "predictions.csv")
+    assert predictions.columns.tolist() == ["object_id", "true", "network_4", "network_2", "network_1", *BASELINES]
+    error = predictions["network_2"] - predictions["true"]
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(table["rmse"][1])
+    assert set(table["n"][:3]) == {len(predictions)}
+
+
+def test_a_second_sweep_trains_and_predicts_nothing_and_gives_the_same_file(swept, overrides, monkeypatch) -> None:
+    folder, rows = swept
+    files = [folder / "sweep" / name for name in ("sweep.csv", "predictions.csv")]
+    before = [file.read_bytes() for file in files]
+
+    def never(*_: object) -> None:
+        raise AssertionError("done already")
+
+    monkeypatch.setattr(flows.sweep, "train", never)
+    monkeypatch.setattr(flows.sweep, "predict_held_out", never)
+    assert [row["model_id"] for row in sweep.fn("demo", overrides, LEVELS)] == [row["model_id"] for row in rows]
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_a_killed_level_is_repeated_alone(swept, overrides, monkeypatch) -> None:
+    folder, _ = swept
+    before = (folder / "sweep" / "sweep.csv").read_bytes()
+    middle = plan_sweep("demo", overrides, LEVELS)[1]
+    shutil.rmtree(middle.folder)
+    middle.kept.unlink()
+    trained: list[str] = []
+    really = flows.sweep.train
+
+    def killed(recipe: str, given: list[str]) -> None:
+        raise Killed(given[-1])
+
+    def noted(recipe: str, given: list[str]) -> None:
+        trained.append(given[-1])
+        really(recipe, given)
+
+    monkeypatch.setattr(flows.sweep, "train", killed)
+    with pytest.raises(Killed, match=r"network.level=2"):
+        sweep.fn("demo", overrides, LEVELS)
+    # what was judged before the kill is there, whole
+    assert pd.read_csv(folder / "sweep" / "sweep.csv")["level"].tolist() == [4, 0, 0, 0, 0]
+    monkeypatch.setattr(flows.sweep, "train", noted)
+    sweep("demo", overrides, LEVELS)
+    assert trained == ["network.level=2"]
+    assert (folder / "sweep" / "sweep.csv").read_bytes() == before
+
+
+def test_the_command_prints_the_curve_beside_the_paper_s(swept, overrides, galstore: Command) -> None:
+    sets = [word for one in overrides for word in ("--set", one)]
+    told = galstore("sweep", "demo", "--levels", "4,2,1", *sets).stdout
+    for part in ("simulated sky", "0.1290", "0.1587", "0.2002", "Wu & Boada 2019", "sweep.csv"):
+        assert part in told
+    plain = json.loads(galstore("sweep", "demo", "--levels", "4,2,1", *sets, "--json").stdout)
+    assert [row["level"] for row in plain] == [*LEVELS, 0, 0, 0, 0]
+    assert_one_clear_line(galstore("sweep", "demo", "--levels", "4,x", *sets), "--levels '4,x': give sides in px")
+
+
+def test_levels_that_the_cube_lacks_are_refused(overrides) -> None:
+    for levels in ([], [3], [4, 4]):
+        with pytest.raises(RecipeError, match=r"give some of 128, 64, .*, each once"):
+            plan_sweep("demo", overrides, levels)
+
+
+def test_every_galaxy_is_predicted_once_and_a_killed_fold_is_repeated_alone(
+    prefect_server, overrides, monkeypatch
+) -> None:
+    given = [*overrides, "network.level=2"]
+    first = cross_validate("demo", given, n_folds=3)
+    path = Path(first["predictions"])
+    kept = path.read_bytes()
+    table = pd.read_csv(path)
+    cube = open_cube(load_recipe("demo", given).store.path)
+    labelled = np.isfinite(cube.read_label("oh_p50")) & (cube.read_state("status") == Status.STORED)
+    assert table["object_id"].is_unique
+    assert len(table) == np.count_nonzero(labelled) == first["overall"]["n"]
+    assert sum(one["n"] for one in first["folds"]) == len(table)
+
+    folds = sorted((path.parent / "folds").iterdir())
+    assert len(folds) == 3
+    times = [file.stat().st_mtime_ns for file in folds]
+    folds[1].unlink()
+    assert cross_validate("demo", given, n_folds=3) == first
+    assert path.read_bytes() == kept
+    again = sorted((path.parent / "folds").iterdir())
+    assert again == folds
+    assert [file.stat().st_mtime_ns == time for file, time in zip(again, times, strict=True)] == [True, False, True]
+
+    def never(*_: object) -> None:
+        raise AssertionError("done already")
+
+    monkeypatch.setattr(flows.cross_validate, "fit_folds", never)
+    assert cross_validate.fn("demo", given, n_folds=3) == first
+
+
+def test_seeds_are_averaged_and_the_final_network_is_a_model_like_any_other(
+    prefect_server, overrides, galstore: Command
+) -> None:
+    sets = [word for one in [*overrides, "network.level=1"] for word in ("--set", one)]
+    words = ("cross-validate", "demo", "--folds", "2", "--seeds", "2", "--final", *sets, "--json")
+    judged = json.loads(galstore(*words).stdout)
+    folder = Path(judged["predictions"]).parent
+    seeds = [pd.concat(map(pd.read_csv, sorted(folder.glob(f"folds/fold?-seed{seed}-*.csv")))) for seed in (0, 1)]
+    by_seed = [one.set_index("object_id")["predicted"] for one in seeds]
+    table = pd.read_csv(judged["predictions"]).set_index("object_id")
+    assert np.allclose(table["predicted"], ((by_seed[0] + by_seed[1]) / 2).loc[table.index], atol=1e-12)
+    assert len(set(judged["final_models"])) == 2
+    metrics = json.loads((folder.parent / "models" / judged["final_models"][0] / "metrics.json").read_text())
+    assert metrics["cross_validation"]["rmse"] == pytest.approx(judged["overall"]["rmse"])
