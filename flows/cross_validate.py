@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -119,6 +120,8 @@ def training_workers(recipe: Recipe, n_tasks: int) -> Iterator[distributed.Clien
     on_cpu = choose_device(recipe.train.device).type == "cpu"
     section = recipe.dask if on_cpu else recipe.dask.model_copy(update={"workers": 1})
     with dask_client(section, n_tasks=n_tasks) as client:
+        # a heartbeat that meets the end of the cluster would be told with a traceback; errors of tasks come as results
+        client.run(logging.getLogger("distributed").setLevel, logging.CRITICAL)
         yield client
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numba
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 N_VIEWS = 8
@@ -60,8 +60,8 @@ def inverse_view(view: int) -> int:
     return view if not view & 4 else 4 | (view & 1) << 1 | (view & 2) >> 1
 
 
-def plan_views(n: int, rng: np.random.Generator) -> Iterator[tuple[slice, int]]:
-    """Which images of a shuffled batch are seen in which view.
+def plan_views(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """In which view each image of a shuffled batch is seen.
 
     Every image gets one of the eight views with equal chance. Since a batch is shuffled anyway, its images come sorted
     by view: eight slices to copy where a view drawn for each place would need a gather.
@@ -73,13 +73,40 @@ def plan_views(n: int, rng: np.random.Generator) -> Iterator[tuple[slice, int]]:
     rng
         Drawn from; the same state gives the same plan.
 
-    Yields
-    ------
-    rows, view
-        Slices that are not empty, in order, together 0 to n.
+    Returns
+    -------
+    ndarray
+        (n,), ascending.
     """
-    start = 0
-    for view, count in enumerate(rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS).tolist()):
-        if count:
-            yield slice(start, start + count), view
-        start += count
+    return np.repeat(np.arange(N_VIEWS), rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS))
+
+
+@numba.njit(nogil=True, cache=True, parallel=True)
+def write_views(
+    counts: NDArray[np.uint8], views: NDArray[np.int64], table: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """Write each image in its view of D4, every count replaced by its value in a table: one pass over memory.
+
+    Parameters
+    ----------
+    counts
+        (n, y, x, band), y and x of one size.
+    views
+        (n,), as of `dihedral`.
+    table
+        (band, 256).
+    out
+        Like `counts`.
+    """
+    n_images, side, _, n_bands = counts.shape
+    for i in numba.prange(n_images):
+        view = views[i]
+        for y in range(side):
+            for x in range(side):
+                from_y, from_x = (x, y) if view & 4 else (y, x)
+                if view & 2:
+                    from_y = side - 1 - from_y
+                if view & 1:
+                    from_x = side - 1 - from_x
+                for band in range(n_bands):
+                    out[i, y, x, band] = table[band, counts[i, from_y, from_x, band]]

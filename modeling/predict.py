@@ -170,8 +170,7 @@ def predict_views(
     in_order = np.argsort(pixels.rows, kind="stable")
     order = [in_order[start : start + batch_size] for start in range(0, n, batch_size)]
     for chosen, counts in zip(order, pixels.batches(order), strict=True):
-        floats.images(len(counts)).copy_(counts.permute(0, 3, 1, 2))
-        images = floats.normalise(len(counts))
+        images = floats.write(counts, np.zeros(len(counts), dtype=np.int64))
         places = torch.from_numpy(chosen).to(device)
         for view in range(views):
             turned = dihedral(images, view).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,10 @@
-"""The loader's benchmark runs and compares what it says; how fast it is here proves nothing."""
+"""Benchmarks run and compare what they say; how fast they are here proves nothing."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +50,30 @@ def test_ways_without_their_package_are_left_out_with_a_word(
     assert (
         "nothing: left out, no module 'nowhere'; to measure it: pip install nowhere-package" in capsys.readouterr().out
     )
+
+
+def test_gpu_benchmark_runs_small_on_a_cpu() -> None:
+    words = [
+        "--images",
+        "320",
+        "--level",
+        "32",
+        "--arch",
+        "resnet10w32",
+        "--epochs",
+        "1",
+        "--scored",
+        "64",
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "gpu.py"), *words], capture_output=True, text=True, timeout=300, check=True
+    )
+    told = json.loads(done.stdout)
+    assert told["images"] == 320
+    for name in ("loading_images_per_s", "forward_passes_per_s", "paper_training_s", "paper_scoring_s", "limit_tflops"):
+        assert told[name] > 0, name
+    # one order of galaxies, whichever way they come: the same error to the last digit
+    assert told["resident"]["rmse_dex"] == told["streamed"]["rmse_dex"]
+    assert 0 <= told["streamed"]["waiting_share"] < 1

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling.augment import dihedral
 from modeling.batches import FloatBuffer, TrainingBatches
 from modeling.pixels import ResidentPixels, measure_normalisation, place_pixels
 
@@ -71,6 +72,16 @@ def test_the_buffer_normalises_as_the_plain_expression(dtype):
     buffer.images(4).copy_(torch.from_numpy(counts).permute(0, 3, 1, 2))
     plain = (counts.astype(np.float64) - NORMALISATION.mean_counts) / NORMALISATION.std_counts
     np.testing.assert_allclose(buffer.normalise(4).permute(0, 2, 3, 1).numpy(), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_are_written_in_their_views(dtype):
+    views = np.array([0, 1, 4, 4, 7])
+    buffer = FloatBuffer(NORMALISATION, (6, SIDE, SIDE, 3), torch.device("cpu"))
+    written = buffer.write(PIXELS[:5].to(dtype), views)
+    plain = (PIXELS[:5].double() - torch.tensor(NORMALISATION.mean_counts)) / torch.tensor(NORMALISATION.std_counts)
+    for image, view, one in zip(plain.permute(0, 3, 1, 2), views.tolist(), written, strict=True):
+        torch.testing.assert_close(one, dihedral(image[None], view)[0].float(), atol=1e-5, rtol=0)
 
 
 def test_pixels_on_a_cpu_are_not_copied():
