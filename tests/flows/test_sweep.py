@@ -42,12 +42,13 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def overrides(small_run, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def overrides(small_run, dask_workers, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The recipe of a small simulated run, over a cube of its own."""
     folder = tmp_path_factory.mktemp("study")
     for name in ("cube", "new_catalog.csv"):
         (shutil.copytree if name == "cube" else shutil.copy)(small_run[0] / name, folder / name)
-    return overrides_in(folder, "train.epochs=1", "train.batch_size=64", "train.device='cpu'", "score.views=1")
+    settings = ("train.epochs=1", "train.batch_size=64", "train.device='cpu'", "score.views=1")
+    return overrides_in(folder, *settings, f"dask.scheduler='{dask_workers.scheduler.address}'")
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +164,10 @@ def test_every_galaxy_is_predicted_once_and_a_killed_fold_is_repeated_alone(
 
 
 def test_seeds_are_averaged_and_the_final_network_is_a_model_like_any_other(
-    prefect_server, overrides, galstore: Command
+    prefect_server, overrides, galstore: Command, tmp_path: Path
 ) -> None:
-    sets = [word for one in [*overrides, "network.level=1"] for word in ("--set", one)]
+    given = [*overrides, "network.level=1", f"output.folder='{tmp_path}'"]
+    sets = [word for one in given for word in ("--set", one)]
     words = ("cross-validate", "demo", "--folds", "2", "--seeds", "2", "--final", *sets, "--json")
     judged = json.loads(galstore(*words).stdout)
     folder = Path(judged["predictions"]).parent
