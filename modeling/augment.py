@@ -81,7 +81,8 @@ def plan_views(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.repeat(np.arange(N_VIEWS), rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS))
 
 
-@numba.njit(nogil=True, cache=True, parallel=True)
+# in one thread: numba's parallel loops change the number of threads that torch works with
+@numba.njit(nogil=True, cache=True)
 def write_views(
     counts: NDArray[np.uint8], views: NDArray[np.int64], table: NDArray[np.float32], out: NDArray[np.float32]
 ) -> None:
@@ -99,7 +100,7 @@ def write_views(
         Like `counts`.
     """
     n_images, side, _, n_bands = counts.shape
-    for i in numba.prange(n_images):
+    for i in range(n_images):
         view = views[i]
         for y in range(side):
             for x in range(side):

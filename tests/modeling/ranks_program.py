@@ -24,7 +24,7 @@ def main() -> None:
         # dropout falls on other units in every rank
         network=NetworkSection(arch="resnet10w32", level=8, dropout=(0.0, 0.0)),
         # AdamW would hide gradients of another scale, and amplify rounding
-        train=TrainSection(epochs=4, batch_size=32, method="wu_boada_2019", learning_rate=0.02, device="cpu"),
+        train=TrainSection(epochs=4, batch_size=32, method="wu_boada_2019", learning_rate=0.002, device="cpu"),
     )
     if current_ranks().is_first:
         Path(sys.argv[1]).write_text(json.dumps([[one.train_loss, one.rmse] for one in trained.log]))

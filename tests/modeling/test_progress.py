@@ -41,7 +41,9 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, method, long_run):
             assert run.stdout is not None
             run.stdout.readline()
             n_resumed += (folder / "progress.pt").exists()
-            time.sleep(rng.uniform(0.2, 3.0))
+            while not (folder / "progress.pt").exists() and run.poll() is None:
+                time.sleep(0.01)
+            time.sleep(rng.uniform(0, 1.0))
             if run.poll() is None:
                 os.kill(run.pid, signal.SIGKILL)
                 n_killed += 1
@@ -77,7 +79,7 @@ def test_nothing_is_executed_while_reading(tmp_path):
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
-    (tmp_path / "p").write_bytes(pickle.dumps(Evil()))
+    (tmp_path / "p").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(WeightsError, match="holds no progress"):
         SavedProgress(tmp_path / "p", "one").read()
     assert not (tmp_path / "executed").exists()
