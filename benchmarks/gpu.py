@@ -36,10 +36,10 @@ from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg, read_file, w
 from galstore.commits import commit
 from galstore.reader import Cube, open_cube
 from galstore.register import Delivery, register_page
-from modeling.batches import FloatBuffer
+from modeling.loading.batches import FloatBuffer
+from modeling.loading.pixels import Pixels, StreamedPixels, place_pixels
 from modeling.losses import rmse_loss
 from modeling.networks import GalaxyNetwork, build_network, choose_device
-from modeling.pixels import Pixels, StreamedPixels, place_pixels
 from modeling.predict import predict_views
 from modeling.train import TrainedNetwork, train_network
 from schemas.cube import BLOCK_ROWS, LEVEL

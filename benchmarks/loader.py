@@ -45,9 +45,9 @@ from torch.utils.data import DataLoader, Dataset
 from galstore.blocks import Block
 from galstore.ingest import commit_blocks, write_block
 from galstore.reader import Cube, open_cube
-from modeling.batches import FloatBuffer, TrainingBatches
-from modeling.normalisation import Normalisation
-from modeling.pixels import Pixels, StreamedPixels, measure_normalisation, place_pixels
+from modeling.loading.batches import FloatBuffer, TrainingBatches
+from modeling.loading.normalisation import Normalisation
+from modeling.loading.pixels import Pixels, StreamedPixels, measure_normalisation, place_pixels
 from modeling.train import train_network
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import BANDS

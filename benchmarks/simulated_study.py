@@ -29,11 +29,11 @@ from flows.runtime import load_recipe
 from galstore.reader import open_cube
 from galstore.rehearsal.sky import SimulatedSky
 from galstore.splits import Split
-from modeling.checkpoint import load_model
-from modeling.comparison import Comparison, Difference
-from modeling.metrics import Regression
+from modeling.judging.comparison import Comparison, Difference
+from modeling.judging.metrics import Regression
+from modeling.judging.uncertainty import Conformal
+from modeling.models.checkpoint import load_model
 from modeling.predict import predict
-from modeling.uncertainty import Conformal
 
 RECIPE = "simulated_study"
 NULL_SEED = 4

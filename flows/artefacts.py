@@ -12,7 +12,7 @@ import numpy.typing as npt
 from flows.runtime import output_path
 from galstore.reader import Cube
 from galstore.training_set import TrainingSet, build_training_set, draw_training_set
-from modeling.model_store import STORE, find_model
+from modeling.models.model_store import STORE, find_model
 from schemas.errors import WeightsError
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe

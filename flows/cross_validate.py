@@ -90,7 +90,7 @@ def fit_folds(plan: FoldPlan, jobs: Sequence[FoldJob]) -> None:
 @task(cache_policy=NO_CACHE)
 def fit_final_networks(plan: FoldPlan, jobs: Mapping[str, FoldJob], judged: CrossValidation) -> None:
     """Train on all galaxies and keep the models, with the metrics that cross-validation found for their like."""
-    from modeling.checkpoint import build_model, save_model
+    from modeling.models.checkpoint import build_model, save_model
 
     freeze_training_set(plan.recipe, plan.cube, plan.galaxies)
     with (

@@ -15,9 +15,9 @@ from flows.terminal import escaped, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from modeling.comparison import Comparison
-    from modeling.evaluation import Scores
-    from modeling.residuals import BinMetrics
+    from modeling.judging.comparison import Comparison
+    from modeling.judging.evaluation import Scores
+    from modeling.judging.residuals import BinMetrics
 
 METRIC_TITLES = {
     "rmse": ("RMSE", "{:.5f}"),
@@ -64,7 +64,7 @@ def evaluate(
     Example: galstore evaluate predictions.csv --true oh_p50 --predicted prediction --against forest
     """
     from galstore.services.catalogfile import read_catalog_file
-    from modeling.evaluation import ScoredColumns, score_predictions
+    from modeling.judging.evaluation import ScoredColumns, score_predictions
 
     columns = ScoredColumns(true=true, predicted=predicted, sigma=sigma, against=against)
     table = read_catalog_file(predictions)

@@ -44,7 +44,7 @@ def lookup(
     opened = open_store(store, as_of=as_of)
     known = opened.describe(object_id)
     if png is not None:
-        from modeling.levels_figure import draw_levels
+        from modeling.figures.levels import draw_levels
         from schemas.cube import LEVELS
 
         draw_levels({level: opened.cutout(object_id, level) for level in LEVELS}, f"object {object_id}", png)

@@ -14,8 +14,8 @@ from flows.terminal import escaped, stdout
 
 if TYPE_CHECKING:
     from flows.figure_inputs import FigureInputs
-    from modeling.paper_figures import PaperFigure
-    from modeling.paper_numbers import Measurement
+    from modeling.figures.paper import PaperFigure
+    from modeling.figures.paper_numbers import Measurement
 
 NUMBERS_FILE = "numbers.json"
 
@@ -71,7 +71,7 @@ def figures(
 
     Example: galstore figures predictions.csv --store sdss/cube --sweep sweep.csv --format pdf
     """
-    from modeling.figure_style import FORMATS
+    from modeling.figures.style import FORMATS
     from schemas.errors import ContractError
 
     if format not in FORMATS:
@@ -80,8 +80,8 @@ def figures(
         raise ContractError(f"--out {out} is a file: give a folder")
 
     from flows.figure_inputs import read_figure_inputs
-    from modeling.paper_figures import draw_paper_figures
-    from modeling.paper_numbers import measure_paper_numbers
+    from modeling.figures.paper import draw_paper_figures
+    from modeling.figures.paper_numbers import measure_paper_numbers
     from schemas.catalog import COLUMN
 
     inputs = read_figure_inputs(
@@ -113,7 +113,7 @@ def figures(
 
 def write_figures(out: Path, format: str, drawn: list[PaperFigure]) -> None:  # noqa: A002
     """Write each figure as a file named after it."""
-    from modeling.figure_style import figure_bytes
+    from modeling.figures.style import figure_bytes
 
     out.mkdir(parents=True, exist_ok=True)
     for one in drawn:

@@ -13,8 +13,8 @@ import pandas as pd
 
 from galstore.reader import Cube, open_cube
 from galstore.services.catalogfile import read_catalog_file
-from modeling.paper_figures import Galaxies
-from modeling.resolution_figure import read_sweep
+from modeling.figures.paper import Galaxies
+from modeling.figures.resolution import read_sweep
 from schemas.cutouts import SIDE_PX, Status
 from schemas.errors import CatalogError
 

@@ -16,8 +16,8 @@ from flows.terminal import escaped, stdout
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from modeling.model_store import Promotions
-    from modeling.stored_model import StoredModel
+    from modeling.models.model_store import Promotions
+    from modeling.models.stored_model import StoredModel
 
 ModelArgument = Annotated[
     str, typer.Argument(metavar="ID", help="Id of a model, its beginning, or a name that a model was promoted to")
@@ -45,8 +45,8 @@ def list_models(
 
     Example: galstore models list runs/sdss
     """
-    from modeling.model_store import list_models as read_models
-    from modeling.model_store import read_promotions
+    from modeling.models.model_store import list_models as read_models
+    from modeling.models.model_store import read_promotions
 
     folder = models_in(place)
     found, promotions = read_models(folder), read_promotions(folder)
@@ -76,18 +76,18 @@ def show_model(
 
     Example: galstore models show champion --in runs/sdss --curve curve.png
     """
-    from modeling.model_store import find_model, read_promotions
+    from modeling.models.model_store import find_model, read_promotions
 
     folder = models_in(place)
     found = find_model(folder, model).require_sound()
     written = {}
     if curve is not None:
-        from modeling.curves import write_training_curve
+        from modeling.figures.curves import write_training_curve
 
         write_training_curve(curve, found)
         written["curve"] = curve
     if tensorboard is not None:
-        from modeling.curves import read_curve, write_tensorboard
+        from modeling.figures.curves import read_curve, write_tensorboard
 
         # a folder for each model, so that one TensorBoard shows several
         write_tensorboard(tensorboard / found.model_id, read_curve(found))
@@ -119,7 +119,7 @@ def promote(
 
     Example: galstore models promote 3f2a90 --in runs/sdss --as champion
     """
-    from modeling.model_store import promote_model
+    from modeling.models.model_store import promote_model
 
     promotion = promote_model(models_in(place), model, name=name)
     if as_json:
@@ -141,13 +141,13 @@ def export(
 
     Example: galstore models export champion --in runs/sdss --onnx metallicity.onnx
     """
-    from modeling.model_store import open_model
+    from modeling.models.model_store import open_model
     from schemas.errors import ExportError
 
     if views not in (1, 8):
         raise ExportError(f"--views {views}: give 8 (mean over turned and mirrored images) or 1 (the image as it is)")
     found = open_model(models_in(place), model)
-    from modeling.onnx_export import export_onnx
+    from modeling.models.onnx_export import export_onnx
 
     done = export_onnx(found, onnx, views=views)  # type: ignore[arg-type]  # checked above
     if as_json:
@@ -169,7 +169,7 @@ def models_in(place: str) -> Path:
         Neither a folder nor a recipe.
     """
     from flows.runtime import load_recipe, recipe_names
-    from modeling.model_store import STORE
+    from modeling.models.model_store import STORE
     from schemas.errors import RecipeError
 
     folder = Path(place).expanduser()

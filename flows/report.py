@@ -34,7 +34,7 @@ from schemas.errors import TrainingError
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.metrics import Regression
+    from modeling.judging.metrics import Regression
     from modeling.report import Evaluation
 
 
@@ -72,7 +72,7 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
 @task(cache_policy=NO_CACHE)
 def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
-    from modeling.checkpoint import load_model, read_training_log
+    from modeling.models.checkpoint import load_model, read_training_log
     from modeling.report import IngestCounts, Provenance, Report, verdict, write_report
 
     training_set = training_set_of(recipe, cube)
@@ -152,8 +152,8 @@ def judge_predictors(
     recipe: Recipe, cube: Cube, training_set: TrainingSet, evaluation: Evaluation
 ) -> dict[str, Regression | str]:
     """Metrics of the network, the baselines and, on a simulated sky, the oracle, all on the same galaxies."""
-    from modeling.baselines import FOREST_COLUMNS, predict_forest, predict_mean
-    from modeling.metrics import Regression
+    from modeling.judging.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+    from modeling.judging.metrics import Regression
     from modeling.report import COLOURS, FOREST, MEAN, NETWORK, ORACLE
 
     fit = training_set.labelled(Split.TRAIN)

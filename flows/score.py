@@ -70,7 +70,7 @@ def score_rows(recipe: Recipe, cube: Cube, model_id: str, rows: npt.NDArray[np.i
     if not rows.size:
         console.print(f"predictions of model {model_id}: all there, nothing scored again")
         return 0
-    from modeling.checkpoint import load_model
+    from modeling.models.checkpoint import load_model
 
     model = load_model(model_folder(recipe, model_id))
     model.require_scale(cube.scale)

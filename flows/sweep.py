@@ -141,7 +141,7 @@ def held_out_labels(training_set: TrainingSet) -> pd.DataFrame:
 
 def predict_held_out(plan: LevelPlan, cube: Cube) -> pd.DataFrame:
     """What a level's network predicts for the held-out galaxies: `object_id`, `predicted`."""
-    from modeling.checkpoint import load_model
+    from modeling.models.checkpoint import load_model
     from modeling.predict import predict_pixels
 
     training_set, settings = plan.training_set, plan.recipe.score
@@ -158,7 +158,7 @@ def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> 
 
     A baseline that cannot be fitted is left out, and the reason is told.
     """
-    from modeling.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+    from modeling.judging.baselines import FOREST_COLUMNS, predict_forest, predict_mean
 
     fit, held_out = training_set.indices(Split.TRAIN), judges(training_set)
     fit = fit[np.isfinite(training_set.labels[fit])]
@@ -191,7 +191,7 @@ def judge_sweep(
     baselines: Mapping[str, npt.NDArray[np.float64]],
 ) -> pd.DataFrame:
     """The rows of sweep.csv: the curve, the finest level first, then the baselines."""
-    from modeling.baselines import Baseline
+    from modeling.judging.baselines import Baseline
 
     true = held_out["true"].to_numpy()
     rows: list[tuple[Any, ...]] = []

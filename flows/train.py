@@ -19,7 +19,7 @@ from schemas.cutouts import BANDS
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.pixels import Pixels
+    from modeling.loading.pixels import Pixels
 
 
 @flow(name="train")
@@ -54,10 +54,10 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
     """Freeze the training set, read its images, fit the network, and keep its best epoch."""
-    from modeling.checkpoint import build_model, calibrate, save_model
-    from modeling.metrics import Regression
+    from modeling.judging.metrics import Regression
+    from modeling.loading.ranks import current_ranks
+    from modeling.models.checkpoint import build_model, calibrate, save_model
     from modeling.predict import predict_pixels
-    from modeling.ranks import current_ranks
     from modeling.train import EpochRecord, train_network
 
     is_first = current_ranks().is_first
@@ -113,8 +113,8 @@ def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels
     """The images of some objects at the recipe's level: in memory where they fit, else read while they are used."""
     import torch
 
+    from modeling.loading.pixels import StreamedPixels, choose_residence, place_pixels
     from modeling.networks import choose_device
-    from modeling.pixels import StreamedPixels, choose_residence, place_pixels
 
     level = recipe.network.level
     dtype = torch.uint8 if LEVEL[level].scale_factor == 1 else torch.float32

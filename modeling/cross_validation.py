@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galstore.splits import hash_share, leaders
-from modeling.baselines import predict_mean
-from modeling.checkpoint import build_model
-from modeling.metrics import Regression
+from modeling.judging.baselines import predict_mean
+from modeling.judging.metrics import Regression
+from modeling.models.checkpoint import build_model
 from modeling.predict import predict
 from modeling.train import EpochRecord, TrainedNetwork, train_network
 from schemas.cutouts import CutoutScale

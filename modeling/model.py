@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from modeling.judging.uncertainty import Conformal
+from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.networks import GalaxyNetwork
-from modeling.normalisation import LabelScale, Normalisation
-from modeling.uncertainty import Conformal
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
 

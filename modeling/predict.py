@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.augment import N_VIEWS, dihedral
-from modeling.batches import FloatBuffer
+from modeling.loading.augment import N_VIEWS, dihedral
+from modeling.loading.batches import FloatBuffer
+from modeling.loading.normalisation import Normalisation
+from modeling.loading.pixels import Pixels, place_pixels
 from modeling.losses import split_gaussian
 from modeling.model import Model
 from modeling.networks import GalaxyNetwork, choose_device
-from modeling.normalisation import Normalisation
-from modeling.pixels import Pixels, place_pixels
 from schemas.errors import StoreError
 
 

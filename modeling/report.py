@@ -18,8 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from modeling import figures
-from modeling.metrics import Regression
+from modeling.figures import predictions as figures
+from modeling.judging.metrics import Regression
 from modeling.train import EpochRecord
 from schemas.errors import ContractError
 

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from modeling.batches import TrainingBatches
+from modeling.judging.metrics import Regression
+from modeling.loading.batches import TrainingBatches
+from modeling.loading.normalisation import LabelScale, Normalisation
+from modeling.loading.pixels import Pixels, measure_normalisation, place_pixels
+from modeling.loading.ranks import Ranks, current_ranks
 from modeling.losses import gaussian_loss, rmse_loss
-from modeling.metrics import Regression
 from modeling.networks import GalaxyNetwork, build_network, choose_device, load_pretrained_weights
-from modeling.normalisation import LabelScale, Normalisation
-from modeling.pixels import Pixels, measure_normalisation, place_pixels
 from modeling.predict import predict_views
 from modeling.progress import SavedProgress
-from modeling.ranks import Ranks, current_ranks
 from modeling.schedules import freeze_body, plan_optimisation
 from schemas.errors import TrainingError
 from schemas.fingerprints import fingerprint

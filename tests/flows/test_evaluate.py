@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modeling.metrics import Regression
+from modeling.judging.metrics import Regression
 from tests.conftest import SHARED_DATA
 from tests.flows.conftest import Command, assert_one_clear_line
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from galstore.reader import Cube
-from modeling.mass_metallicity import tremonti_metallicity
+from modeling.judging.mass_metallicity import tremonti_metallicity
 from tests.conftest import SHARED_DATA
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.galstore.conftest import filled_cube

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.checkpoint import build_model
 from modeling.model import Model
+from modeling.models.checkpoint import build_model
 from modeling.train import TrainedNetwork, train_network
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.recipes import NetworkSection, TrainSection

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from modeling.checkpoint import build_model, save_model
-from modeling.metrics import Regression
+from modeling.judging.metrics import Regression
+from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.model import Model
+from modeling.models.checkpoint import build_model, save_model
 from modeling.networks import build_network
-from modeling.normalisation import LabelScale, Normalisation
 from modeling.train import EpochRecord, TrainedNetwork
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.recipes import NetworkSection, TrainSection

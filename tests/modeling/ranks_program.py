@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from modeling.ranks import current_ranks
+from modeling.loading.ranks import current_ranks
 from modeling.train import train_network
 from schemas.recipes import NetworkSection, TrainSection
 from tests.modeling.training_program import discs

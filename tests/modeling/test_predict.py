@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.augment import dihedral
+from modeling.loading.augment import dihedral
 from modeling.predict import predict
 from schemas.errors import StoreError
 

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import simplejpeg
 
-from modeling.checkpoint import build_model
-from modeling.metrics import Regression
+from modeling.judging.metrics import Regression
+from modeling.models.checkpoint import build_model
 from modeling.predict import predict
 from modeling.train import train_network
 from schemas.cutouts import CutoutScale, ScaleRule

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modeling.metrics import Regression
+from modeling.judging.metrics import Regression
 from modeling.report import (
     FOREST,
     MEAN,

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.checkpoint import build_model
-from modeling.metrics import Regression
+from modeling.judging.metrics import Regression
+from modeling.models.checkpoint import build_model
 from modeling.predict import predict
 from modeling.train import train_network
 from schemas.cutouts import CutoutScale, ScaleRule

@@ -1,0 +1,97 @@
+"""Figure 1: cutouts with their true and predicted values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from modeling.figures.style import BLUE, ORANGE, PAGE_INCHES, Values
+
+N_COLUMNS = 5
+
+
+def gallery_rows(true: Values, predicted: Values, *, seed: int = 0) -> dict[str, NDArray[np.int64]]:
+    """Which objects Figure 1 shows.
+
+    Parameters
+    ----------
+    true, predicted
+        (object,), finite.
+    seed
+        Of the random row.
+
+    Returns
+    -------
+    dict
+        Seven titles, in order; up to five row numbers each, all fewer than `len(true)`.
+    """
+    rng = np.random.default_rng(seed)
+    error = predicted - true
+    n = min(N_COLUMNS, len(true))
+    return {
+        "lowest predicted": np.argsort(predicted)[:n],
+        "highest predicted": np.argsort(-predicted)[:n],
+        "lowest true": np.argsort(true)[:n],
+        "highest true": np.argsort(-true)[:n],
+        "most under-predicted": np.argsort(error)[:n],
+        "most over-predicted": np.argsort(-error)[:n],
+        "random": rng.choice(len(true), size=n, replace=False),
+    }
+
+
+def draw_gallery(
+    cutouts: Mapping[str, NDArray[np.uint8]], rows: Mapping[str, NDArray[np.int64]], true: Values, predicted: Values
+) -> Figure:
+    """Figure 1: seven rows of five cutouts, each with its predicted and its true value.
+
+    Parameters
+    ----------
+    cutouts
+        By title of the row: (column, y, x, band), bands in the order of red, green and blue.
+    rows
+        From `gallery_rows`.
+    true, predicted
+        (object,).
+    """
+    figure = Figure(figsize=(PAGE_INCHES * 0.86, 1.09 * len(rows) + 0.25))
+    axes = figure.subplots(len(rows), N_COLUMNS, squeeze=False)
+    for row_axes, (title, chosen) in zip(axes, rows.items(), strict=True):
+        for column, axis in enumerate(row_axes):
+            axis.set_axis_off()
+            if column >= len(chosen):
+                continue
+            axis.imshow(cutouts[title][column], interpolation="nearest")
+            row = chosen[column]
+            _label_cutout(axis, 0.03, f"{predicted[row]:.2f}", "left", BLUE)
+            _label_cutout(axis, 0.97, f"{true[row]:.2f}", "right", ORANGE)
+        row_axes[0].text(
+            -0.06,
+            0.5,
+            title.replace(" ", "\n", 1),
+            transform=row_axes[0].transAxes,
+            fontsize=8,
+            ha="right",
+            va="center",
+        )
+    figure.subplots_adjust(left=0.165, right=0.995, bottom=0.005, top=0.968, wspace=0.04, hspace=0.04)
+    figure.text(0.58, 0.994, "predicted (left, blue) and true (right, orange)", fontsize=8, ha="center", va="top")
+    return figure
+
+
+def _label_cutout(axis: Axes, x: float, text: str, align: str, colour: str) -> None:
+    axis.text(
+        x,
+        0.035,
+        text,
+        transform=axis.transAxes,
+        fontsize=7,
+        fontweight="bold",
+        color="white",
+        ha=align,
+        va="bottom",
+        bbox={"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"},
+    )

@@ -1,0 +1,210 @@
+"""All figures of Wu & Boada (2019) from one table of galaxies; what cannot be drawn says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from modeling.figures import predictions as figures
+from modeling.figures import relations as mzr_figures
+from modeling.figures.resolution import SweepPoint, draw_resolution
+from modeling.figures.style import Values, mark_simulated
+from modeling.judging.fundamental_relation import measure_fundamental_relation
+from modeling.judging.mass_metallicity import SparseRelationError, measure_mzr_scatter, metallicity_from_mass
+
+QUANTITIES = ("true", "predicted", "log_mass", "predicted_log_mass", "log_sfr")
+
+ReadCutouts = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Galaxies:
+    """What the figures are drawn from: columns of shape (object,), NaN where a galaxy lacks the value.
+
+    Masses are log10(M / solar mass), star formation rates log10(solar masses a year).
+    """
+
+    columns: Mapping[str, Values]
+    """By name, of `QUANTITIES`; those that there are."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Why the others are not there, for people, by name; also 'cutouts' and 'sweep'."""
+    has_cutout: NDArray[np.bool_] | None = None
+    """(object,)."""
+    read_cutouts: ReadCutouts | None = None
+    """Row numbers -> (n, y, x, band) uint8, bands in the order of red, green and blue."""
+    sweep: Sequence[SweepPoint] = ()
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"columns have the lengths {lengths}: give one value a galaxy in each")
+
+    def complete(self, *names: str) -> NDArray[np.bool_]:
+        """Galaxies that have all of some quantities, (object,)."""
+        kept = np.ones(len(self.columns[names[0]]), dtype=np.bool_)
+        for name in names:
+            kept &= np.isfinite(self.columns[name])
+        return kept
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaperFigure:
+    """A figure, drawn or left out."""
+
+    name: str
+    title: str
+    figure: Figure | None = None
+    n_galaxies: int = 0
+    n_left_out: int = 0
+    """Galaxies that lack one of the quantities, or whose predicted mass lies beyond Tremonti's relation (Figure 5b)."""
+    reason: str = ""
+    """Why it is left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    draw: Callable[..., Figure]
+    """(needed columns ..., label) -> figure."""
+
+
+def _draw_from_mass(true: Values, predicted_log_mass: Values, label: str) -> Figure:
+    return mzr_figures.draw_metallicity_from_mass(true, metallicity_from_mass(predicted_log_mass), label=label)
+
+
+def _draw_mzr(log_mass: Values, true: Values, predicted: Values, label: str) -> Figure:
+    scatter = measure_mzr_scatter(log_mass, true, predicted)
+    return mzr_figures.draw_mzr(log_mass, true, predicted, label=label, scatter=scatter)
+
+
+def _draw_fundamental(log_mass: Values, log_sfr: Values, true: Values, predicted: Values, label: str) -> Figure:
+    del label
+    return mzr_figures.draw_fundamental_relation(measure_fundamental_relation(log_mass, log_sfr, true, predicted))
+
+
+PLANS = (
+    _Plan(
+        name="figure-2-distributions",
+        title="distributions of true and predicted values",
+        needs=("true", "predicted"),
+        draw=lambda true, predicted, label: figures.draw_distributions(true, predicted, label=label),
+    ),
+    _Plan(
+        name="figure-3-comparison",
+        title="predicted against true, and its scatter",
+        needs=("true", "predicted"),
+        draw=lambda true, predicted, label: figures.draw_comparison(true, predicted, label=label),
+    ),
+    _Plan(
+        name="figure-5a-mass",
+        title="stellar mass, predicted against true",
+        needs=("log_mass", "predicted_log_mass"),
+        draw=lambda mass, predicted, label: mzr_figures.draw_mass_comparison(mass, predicted),  # noqa: ARG005
+    ),
+    _Plan(
+        name="figure-5b-metallicity-from-mass",
+        title="metallicity from the predicted mass through Tremonti et al. (2004), against true",
+        needs=("true", "predicted_log_mass"),
+        draw=_draw_from_mass,
+    ),
+    _Plan(
+        name="figure-6-mass-metallicity",
+        title="mass-metallicity relation, true and predicted",
+        needs=("log_mass", "true", "predicted"),
+        draw=_draw_mzr,
+    ),
+    _Plan(
+        name="fundamental-relation",
+        title="residual metallicity against residual star formation rate",
+        needs=("log_mass", "log_sfr", "true", "predicted"),
+        draw=_draw_fundamental,
+    ),
+)
+
+
+def draw_paper_figures(galaxies: Galaxies, *, label: str, simulated: bool = False, seed: int = 0) -> list[PaperFigure]:
+    """Draw every figure for which the quantities are there.
+
+    Parameters
+    ----------
+    galaxies
+        Rows that lack a quantity are left out of the figures that need it, and counted.
+    label
+        Name of the target, as in '12 + log(O/H)'.
+    simulated
+        The galaxies are made up, and each figure says so.
+    seed
+        Of the random row of Figure 1.
+
+    Returns
+    -------
+    list of PaperFigure
+        In the order of the paper; those that could not be drawn have no figure, and a reason.
+    """
+    drawn = [_gallery(galaxies, seed=seed)]
+    for plan in PLANS:
+        drawn.append(_drawn(plan, galaxies, label))
+        if plan.name.startswith("figure-3"):
+            drawn.append(_resolution(galaxies))
+    for one in drawn:
+        if simulated and one.figure is not None:
+            mark_simulated(one.figure)
+    return drawn
+
+
+def _drawn(plan: _Plan, galaxies: Galaxies, label: str) -> PaperFigure:
+    missing = [name for name in plan.needs if name not in galaxies.columns]
+    if missing:
+        return PaperFigure(name=plan.name, title=plan.title, reason=_why(galaxies, missing))
+    kept = galaxies.complete(*plan.needs)
+    if plan.draw is _draw_from_mass:
+        kept &= np.isfinite(metallicity_from_mass(galaxies.columns["predicted_log_mass"]))
+    n = int(np.count_nonzero(kept))
+    reason, figure = f"no galaxy has finite values of {', '.join(plan.needs)}", None
+    if n:
+        try:
+            figure, reason = plan.draw(*(galaxies.columns[name][kept] for name in plan.needs), label), ""
+        except SparseRelationError as error:
+            reason = str(error)
+    return PaperFigure(
+        name=plan.name, title=plan.title, figure=figure, n_galaxies=n, n_left_out=len(kept) - n, reason=reason
+    )
+
+
+def _gallery(galaxies: Galaxies, *, seed: int) -> PaperFigure:
+    name, title = "figure-1-cutouts", "cutouts with predicted and true values"
+    missing = [one for one in ("true", "predicted") if one not in galaxies.columns]
+    if galaxies.read_cutouts is None or galaxies.has_cutout is None:
+        missing.append("cutouts")
+    if missing or galaxies.read_cutouts is None or galaxies.has_cutout is None:
+        return PaperFigure(name=name, title=title, reason=_why(galaxies, missing))
+    kept = np.flatnonzero(galaxies.complete("true", "predicted") & galaxies.has_cutout)
+    n_left_out = len(galaxies.has_cutout) - kept.size
+    if not kept.size:
+        return PaperFigure(
+            name=name, title=title, n_left_out=n_left_out, reason="no galaxy with finite values has a stored cutout"
+        )
+    true, predicted = (galaxies.columns[one][kept] for one in ("true", "predicted"))
+    rows = figures.gallery_rows(true, predicted, seed=seed)
+    wanted, place = np.unique(np.concatenate(list(rows.values())), return_inverse=True)
+    pixels = galaxies.read_cutouts(kept[wanted])
+    split = np.split(pixels[place], np.cumsum([len(chosen) for chosen in rows.values()])[:-1])
+    figure = figures.draw_gallery(dict(zip(rows, split, strict=True)), rows, true, predicted)
+    return PaperFigure(name=name, title=title, figure=figure, n_galaxies=kept.size, n_left_out=n_left_out)
+
+
+def _resolution(galaxies: Galaxies) -> PaperFigure:
+    name, title = "figure-4-resolution", "RMSE and NMAD against the side of the images"
+    if not galaxies.sweep:
+        return PaperFigure(name=name, title=title, reason=_why(galaxies, ["sweep"]))
+    return PaperFigure(name=name, title=title, figure=draw_resolution(galaxies.sweep))
+
+
+def _why(galaxies: Galaxies, missing: Sequence[str]) -> str:
+    return "; ".join(galaxies.absent.get(name, f"no {name.replace('_', ' ')}") for name in missing)

@@ -1,0 +1,185 @@
+"""Figure 5 of the paper, its mass-metallicity relation, and the fundamental relation as residuals."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from modeling.figures.predictions import METALLICITY_RANGE, fill_comparison
+from modeling.figures.style import (
+    BLUE,
+    COLUMN_INCHES,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE_INCHES,
+    Values,
+    count_bar,
+    draw_counts,
+    legend,
+    share_counts,
+    tidy,
+)
+from modeling.judging.fundamental_relation import FundamentalRelation, Trend
+from modeling.judging.mass_metallicity import (
+    MASS_BIN_DEX,
+    TREMONTI_RANGE,
+    BinnedRelation,
+    MzrScatter,
+    tremonti_metallicity,
+)
+
+MASS_RANGE = (8.4, 11.4)
+"""log masses of the paper's figures."""
+
+MASS_LABEL = "log(M / M$_\\odot$)"
+SFR_LABEL = "log SFR"
+
+Range = tuple[float, float]
+
+
+def draw_mass_comparison(log_mass: Values, predicted_log_mass: Values) -> Figure:
+    """Figure 5, left: predicted stellar mass against the catalog's, in bins of 0.2 dex; as `figures.draw_comparison`.
+
+    Parameters
+    ----------
+    log_mass, predicted_log_mass
+        (object,), finite, log10(M / solar mass).
+    """
+    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
+    fill_comparison(
+        figure,
+        log_mass,
+        predicted_log_mass,
+        x_label=f"true {MASS_LABEL}",
+        y_label=f"predicted {MASS_LABEL}",
+        bin_dex=MASS_BIN_DEX,
+        usual_range=MASS_RANGE,
+    )
+    return figure
+
+
+def draw_metallicity_from_mass(true: Values, from_mass: Values, *, label: str) -> Figure:
+    """Figure 5, right: metallicity that the predicted mass stands for, against the true one.
+
+    Parameters
+    ----------
+    true, from_mass
+        (object,), finite.
+    label
+        Name of the quantity.
+    """
+    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
+    fill_comparison(figure, true, from_mass, x_label=f"true {label}", y_label=f"{label} from predicted mass")
+    return figure
+
+
+def draw_mzr(log_mass: Values, true: Values, predicted: Values, *, label: str, scatter: MzrScatter) -> Figure:
+    """Mass-metallicity relation, true on the left and predicted on the right, with Tremonti et al. (2004) on both.
+
+    Each panel is a 2-D histogram with the median and the 16th and 84th percentiles in bins of 0.2 dex; the right one
+    repeats the true median, which shows where the predicted relation is flatter.
+
+    Parameters
+    ----------
+    log_mass, true, predicted
+        (object,), finite.
+    label
+        Name of the quantity.
+    scatter
+        Of the same galaxies, for the numbers in the panels.
+    """
+    figure = Figure(figsize=(PAGE_INCHES, 3.3), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    x_range, y_range = _usual(log_mass, MASS_RANGE), _usual(np.concatenate([true, predicted]), METALLICITY_RANGE)
+    relations = [BinnedRelation.of(log_mass, values) for values in (true, predicted)]
+    curve = np.linspace(*TREMONTI_RANGE, 200)[1:-1]
+    sets = (
+        ("true", true, relations[0], f"NMAD {scatter.true.value:.3f} dex", ORANGE),
+        ("predicted", predicted, relations[1], f"NMAD {scatter.predicted.value:.3f} dex\nratio {scatter.ratio}", BLUE),
+    )
+    meshes = []
+    for axis, (name, values, relation, text, colour) in zip(panels, sets, strict=True):
+        meshes.append(draw_counts(axis, log_mass, values, x_range=x_range, y_range=y_range, alpha=0.7))
+        axis.plot(curve, tremonti_metallicity(curve), color="black", linewidth=1.2, linestyle="--", zorder=4)
+        if name == "predicted":
+            axis.plot(relations[0].centre, relations[0].median, color=ORANGE, linewidth=1.4, label="median, true")
+        axis.plot(relation.centre, relation.median, color=colour, linewidth=1.8, label=f"median, {name}")
+        for side, outer in ((relation.p16, f"16th and 84th percentile, {name}"), (relation.p84, None)):
+            axis.plot(relation.centre, side, color=colour, linewidth=1, linestyle=":", label=outer)
+        axis.plot([], [], color="black", linewidth=1.2, linestyle="--", label="Tremonti et al. (2004)")
+        axis.set(xlabel=MASS_LABEL, xlim=x_range, ylim=y_range)
+        axis.text(0.03, 0.97, text, transform=axis.transAxes, fontsize=8, ha="left", va="top", color=colour)
+        legend(axis, loc="lower right")
+    panels[0].set_ylabel(f"true {label}")
+    panels[1].set_ylabel(f"predicted {label}")
+    panels[1].tick_params(labelleft=True)
+    drawn = [mesh for mesh in meshes if mesh is not None]
+    if drawn:
+        share_counts(drawn)
+        count_bar(figure, drawn[0], panels, aspect=30, pad=0.01)
+    tidy(*panels)
+    return figure
+
+
+def draw_fundamental_relation(relation: FundamentalRelation) -> Figure:
+    """Residual metallicity against residual star formation rate, true on the left and predicted on the right.
+
+    Residuals are what mass does not explain. The line has the least-squares slope of all galaxies; points with bars are
+    medians and 16th and 84th percentiles in bins of 0.2 dex.
+
+    Parameters
+    ----------
+    relation
+        Measured.
+    """
+    figure = Figure(figsize=(PAGE_INCHES, 3.1), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True, sharey=True)
+    x = relation.residuals.log_sfr
+    both = np.concatenate([relation.residuals.true, relation.residuals.predicted])
+    x_range, y_range = _spread(x), _spread(both)
+    sets = (
+        ("true", relation.residuals.true, relation.true, ORANGE),
+        ("predicted", relation.residuals.predicted, relation.predicted, BLUE),
+    )
+    for axis, (name, values, trend, colour) in zip(panels, sets, strict=True):
+        draw_counts(axis, x, values, x_range=x_range, y_range=y_range, alpha=0.7)
+        axis.axhline(0, color=GREY, linewidth=0.8, linestyle=":")
+        binned = BinnedRelation.of(x, values)
+        shown = (binned.centre > x_range[0]) & (binned.centre < x_range[1])
+        bars = np.array([binned.median - binned.p16, binned.p84 - binned.median])[:, shown]
+        axis.errorbar(
+            binned.centre[shown], binned.median[shown], yerr=bars, color=colour, fmt="o", markersize=3.5, linewidth=1
+        )
+        ends = np.array(x_range)
+        middle = float(values.mean() - trend.slope.value * x.mean())
+        axis.plot(ends, middle + trend.slope.value * ends, color=GREEN, linewidth=1.4)
+        axis.text(0.97, 0.97, _told(trend), transform=axis.transAxes, fontsize=8, ha="right", va="top")
+        axis.set(
+            xlabel=f"residual {SFR_LABEL} at given mass [dex]",
+            ylabel=f"residual {name} metallicity [dex]",
+            xlim=x_range,
+            ylim=y_range,
+        )
+    panels[1].tick_params(labelleft=True)
+    tidy(*panels)
+    return figure
+
+
+def _told(trend: Trend) -> str:
+    lines = (
+        f"Spearman {trend.spearman.value:+.3f} ± {trend.spearman.error:.3f}",
+        f"slope {trend.slope.value:+.3f} ± {trend.slope.error:.3f}",
+    )
+    return "\n".join(lines).replace("-", "\N{MINUS SIGN}")
+
+
+def _usual(values: Values, usual: Range) -> Range:
+    """The paper's axis where it holds 95 % of the values, else one that follows them."""
+    return usual if np.mean((values >= usual[0]) & (values <= usual[1])) >= 0.95 else _spread(values)
+
+
+def _spread(values: Values) -> Range:
+    low, high = (float(q) for q in np.quantile(values, [0.002, 0.998]))
+    margin = 0.08 * (high - low) + 1e-6
+    return low - margin, high + margin

@@ -1,0 +1,132 @@
+"""Baselines: what a network has to beat, from the same training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestRegressor
+
+from modeling.judging.metrics import Regression
+
+FOREST_COLUMNS = ("modelMag_g", "modelMag_r", "modelMag_i")
+"""Magnitudes of the bands that the images are made of (Wu & Boada 2019, section 4.2)."""
+
+N_TREES = 40
+MIN_LEAF = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Baseline:
+    """Predictions of a baseline, or why there are none."""
+
+    name: str
+    predicted: NDArray[np.float64] | None
+    """(object,) of the evaluated rows, in the unit of the label; NaN where a row lacks an input. None where the
+    baseline could not be fitted at all."""
+    note: str = ""
+    """Why there are no predictions, or what they leave out; empty where there is nothing to say."""
+
+    def against(self, true: NDArray[np.float64]) -> Regression | str:
+        """How well the baseline does on the rows that it predicts, or why it predicts none.
+
+        Parameters
+        ----------
+        true
+            (object,) of the evaluated rows, without NaN.
+        """
+        if self.predicted is None:
+            return self.note
+        scored = np.isfinite(self.predicted)
+        return Regression.of(true[scored], self.predicted[scored])
+
+
+def predict_mean(train_labels: NDArray[np.float64], n: int) -> Baseline:
+    """The mean of the training labels, for every object.
+
+    Parameters
+    ----------
+    train_labels
+        (object,), without NaN.
+    n
+        Objects to predict.
+
+    Examples
+    --------
+    >>> predict_mean(np.array([8.0, 9.0]), 3).predicted
+    array([8.5, 8.5, 8.5])
+    """
+    return Baseline(name="mean of training labels", predicted=np.full(n, np.mean(train_labels)))
+
+
+def predict_forest(
+    train_catalog: pd.DataFrame,
+    train_labels: NDArray[np.float64],
+    catalog: pd.DataFrame,
+    *,
+    seed: int = 0,
+) -> Baseline:
+    """The paper's random forest on three magnitudes: 40 trees, at least 8 galaxies a leaf.
+
+    Parameters
+    ----------
+    train_catalog
+        Columns `modelMag_g`, `modelMag_r` and `modelMag_i`, mag; null where unknown. Rows as in `train_labels`.
+    train_labels
+        (object,), without NaN.
+    catalog
+        The same columns of the rows to predict.
+    seed
+        Of the trees.
+
+    Returns
+    -------
+    Baseline
+        Training rows with a null magnitude are left out, and evaluated rows with one get NaN: no magnitude is made
+        up. Both are counted in `note`. No predictions where a column is absent or too few rows are complete.
+
+    Raises
+    ------
+    ValueError
+        Catalog and labels of different length.
+    """
+    name = "random forest on g, r, i magnitudes"
+    if len(train_catalog) != len(train_labels):
+        raise ValueError(f"{len(train_catalog)} catalog rows and {len(train_labels)} labels: give one label a row")
+    for which, table in (("training", train_catalog), ("evaluated", catalog)):
+        absent = [column for column in FOREST_COLUMNS if column not in table.columns or table[column].isna().all()]
+        if absent:
+            return Baseline(
+                name=name, predicted=None, note=f"not fitted: the {which} rows have no values of {', '.join(absent)}"
+            )
+    train_magnitudes, magnitudes = _magnitudes(train_catalog), _magnitudes(catalog)
+    complete, scored = _complete(train_magnitudes), _complete(magnitudes)
+    if complete.sum() < 2 * MIN_LEAF or not scored.any():
+        return Baseline(
+            name=name,
+            predicted=None,
+            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have all three magnitudes, "
+            f"needed are {2 * MIN_LEAF} and 1",
+        )
+    forest: Any = RandomForestRegressor(n_estimators=N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=1)
+    forest.fit(train_magnitudes[complete], train_labels[complete])
+    predicted = np.full(len(catalog), np.nan)
+    predicted[scored] = forest.predict(magnitudes[scored])
+    return Baseline(name=name, predicted=predicted, note=_left_out(~complete, ~scored))
+
+
+def _magnitudes(catalog: pd.DataFrame) -> NDArray[np.float64]:
+    return catalog[list(FOREST_COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _complete(magnitudes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(magnitudes).all(axis=1), dtype=np.bool_)
+
+
+def _left_out(train_rows: NDArray[np.bool_], rows: NDArray[np.bool_]) -> str:
+    if not train_rows.any() and not rows.any():
+        return ""
+    return f"{train_rows.sum()} training and {rows.sum()} evaluated rows without all three magnitudes are left out"

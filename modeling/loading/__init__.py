@@ -1,0 +1,1 @@
+"""How images reach a network: where pixels come from, in which order, turned and normalised."""

@@ -1,0 +1,1 @@
+"""Trained models as folders: written, checked, listed, promoted, exported."""

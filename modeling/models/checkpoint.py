@@ -1,0 +1,231 @@
+"""Checkpoints: a model as a folder of files that anyone can read, and that nothing is executed from.
+
+`model.safetensors` weights · `config.json` what the model is · `metrics.json` how well it does · `training_log.jsonl`
+one line for each epoch · `README.md` the model card.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from modeling.judging.metrics import Regression
+from modeling.judging.uncertainty import MIN_ROWS, Conformal
+from modeling.loading.normalisation import LabelScale, Normalisation
+from modeling.model import Model, ModelConfig
+from modeling.networks import build_network
+from modeling.predict import Prediction
+from modeling.train import EpochRecord, TrainedNetwork
+from schemas.cutouts import BANDS, CutoutScale
+from schemas.errors import WeightsError
+from schemas.recipes import NetworkSection, TrainSection
+
+
+def build_model(
+    trained: TrainedNetwork,
+    *,
+    model_id: str,
+    network: NetworkSection,
+    train: TrainSection,
+    scale: CutoutScale,
+    training_set: str,
+    snapshot: str,
+    bands: tuple[str, ...] = BANDS,
+) -> Model:
+    """Join a trained network with where it comes from.
+
+    Parameters
+    ----------
+    trained
+        From `train_network`.
+    model_id
+        From `schemas.fingerprints.fingerprint`.
+    network, train
+        Sections of the recipe that it was trained by.
+    scale
+        Of the cutouts.
+    training_set, snapshot
+        Hash of the training set, and commit of the cube that it was read from.
+    bands
+        Order of the `band` axis.
+    """
+    return Model(
+        network=trained.network,
+        config=ModelConfig(
+            model_id=model_id,
+            targets=train.targets,
+            arch=network.arch,
+            level=network.level,
+            bands=bands,
+            dropout=network.dropout,
+            scale_rule=scale.rule.value,
+            scale_arcsec=scale.arcsec_per_px,
+            normalisation=trained.normalisation,
+            label_scales=trained.label_scales,
+            loss=train.loss,
+            training_set=training_set,
+            snapshot=snapshot,
+            seed=train.seed,
+            best_epoch=trained.best_epoch,
+            versions={
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("torch", "torchvision", "galstore")},
+            },
+        ),
+    )
+
+
+def calibrate(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
+    """Give a model the intervals that its errors on validation rows teach, unless they are too few.
+
+    Parameters
+    ----------
+    model
+        Whose predictions they are.
+    true
+        (object,), NaN where there is no label.
+    predicted
+        Of the same objects.
+    """
+    known = np.isfinite(true)
+    if np.count_nonzero(known) < MIN_ROWS:
+        return model
+    sigma = predicted.sigma[known] if model.config.gives_sigma else None
+    return model.calibrated(Conformal.of(true[known], predicted.mean[known], sigma))
+
+
+def save_model(
+    folder: Path, model: Model, *, metrics: Mapping[str, Regression], log: tuple[EpochRecord, ...] = ()
+) -> None:
+    """Write a model; whoever looks sees all of it or nothing.
+
+    Parameters
+    ----------
+    folder
+        Of this model alone; a model that is there already is replaced.
+    model
+        What to write.
+    metrics
+        By what they were measured on, as in {"validation": ...}.
+    log
+        Of the training.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # beside its final place, since a rename is atomic within one file system only
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        new, old = draft / "new", draft / "old"
+        new.mkdir()
+        weights = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
+        save_file(weights, new / "model.safetensors", metadata={"model_id": model.config.model_id})
+        _write_json(new / "config.json", asdict(model.config))
+        _write_json(new / "metrics.json", {name: _without_nan(asdict(result)) for name, result in metrics.items()})
+        lines = [json.dumps(asdict(record)) + "\n" for record in log]
+        (new / "training_log.jsonl").write_text("".join(lines), encoding="utf-8")
+        (new / "README.md").write_text(_model_card(model.config, metrics), encoding="utf-8")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(draft)
+
+
+def load_model(folder: Path) -> Model:
+    """Read a model that `save_model` wrote. Nothing is unpickled.
+
+    Raises
+    ------
+    WeightsError
+        No model there, a key of config.json that is missing or unknown, or weights that are damaged or do not belong
+        to the architecture.
+    """
+    config = _parse_config(_read_json(folder / "config.json"), folder / "config.json")
+    section = NetworkSection.model_validate(
+        {"arch": config.arch, "level": config.level, "dropout": config.dropout, "weights": "none"}
+    )
+    network = build_network(section, n_targets=config.n_outputs)
+    path = folder / "model.safetensors"
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise WeightsError(f"no weights at {path}: the folder is not a whole model; train it again") from error
+    except (SafetensorError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} does not hold the weights of a {config.arch} ({str(error).splitlines()[0][:80]}): the file is "
+            "damaged or from another model; train it again"
+        ) from error
+    return Model(network=network.eval(), config=config)
+
+
+def read_metrics(folder: Path) -> dict[str, Regression]:
+    """What `save_model` was told about a model's performance."""
+    results: dict[str, dict[str, Any]] = _read_json(folder / "metrics.json")
+    # JSON has no NaN: R² is null where the truth does not vary
+    return {
+        name: Regression(**{**numbers, "r2": math.nan if numbers["r2"] is None else numbers["r2"]})
+        for name, numbers in results.items()
+    }
+
+
+def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
+    """The epochs of a model's training, in order."""
+    lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+    return tuple(EpochRecord(**json.loads(line)) for line in lines)
+
+
+def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise WeightsError(f"no model at {path.parent}: {path.name} is missing; give a folder from training") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WeightsError(f"{path} is not JSON ({error}): the file is damaged; train the model again") from error
+    return value
+
+
+def _parse_config(values: dict[str, Any], path: Path) -> ModelConfig:
+    known = {field.name for field in fields(ModelConfig)}
+    missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+    if missing or unknown:
+        raise WeightsError(
+            f"{path}: missing keys {missing}, unknown keys {unknown}; the model was written by another version of "
+            "galstore or changed by hand: train it again, or use the version that wrote it"
+        )
+    nested = {
+        "bands": tuple(values["bands"]),
+        "dropout": tuple(values["dropout"]),
+        "normalisation": Normalisation(**{name: tuple(v) for name, v in values["normalisation"].items()}),
+        "targets": tuple(values["targets"]),
+        "calibration": values["calibration"] and Conformal.from_dict(values["calibration"]),
+        "label_scales": tuple(LabelScale(**one) for one in values["label_scales"]),
+    }
+    return ModelConfig(**{**values, **nested})
+
+
+def _model_card(config: ModelConfig, metrics: Mapping[str, Regression]) -> str:
+    environment = Environment(
+        loader=PackageLoader("modeling"), undefined=StrictUndefined, trim_blocks=True, autoescape=False  # noqa: S701
+    )  # fmt: skip
+    return environment.get_template("model_card.md.j2").render(config=config, metrics=metrics)

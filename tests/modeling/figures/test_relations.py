@@ -1,0 +1,231 @@
+"""Figures of mass and metallicity, the resolution figure, and which figures a table of simulated galaxies gives."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib import image
+from matplotlib.figure import Figure
+
+from modeling.figures import relations as mzr_figures
+from modeling.figures.paper import Galaxies, draw_paper_figures
+from modeling.figures.paper_numbers import measure_paper_numbers
+from modeling.figures.resolution import SweepPoint, draw_resolution, read_sweep
+from modeling.figures.style import COLUMN_INCHES, PAGE_INCHES, SIMULATED, figure_bytes, figure_png, mark_simulated
+from modeling.judging.fundamental_relation import measure_fundamental_relation
+from modeling.judging.mass_metallicity import BinnedRelation, measure_mzr_scatter, tremonti_metallicity
+from schemas.errors import CatalogError, ContractError
+
+LABEL = "12 + log(O/H)"
+RNG = np.random.default_rng(0)
+N = 1200
+MASS = RNG.uniform(8.7, 11.2, N)
+SFR = 0.7 * (MASS - 10) + RNG.normal(0, 0.3, N)
+TRUE = tremonti_metallicity(MASS) + RNG.normal(0, 0.1, N)
+PREDICTED = 8.9 + 0.8 * (TRUE - 8.9) + RNG.normal(0, 0.05, N)
+COLUMNS = {
+    "true": TRUE,
+    "predicted": PREDICTED,
+    "log_mass": MASS,
+    "predicted_log_mass": MASS + RNG.normal(0, 0.2, N),
+    "log_sfr": SFR,
+}
+SWEEP = [
+    *(SweepPoint(predictor="network", level=side, rmse=0.2 / side**0.2, nmad=0.15 / side**0.2) for side in (1, 8, 64)),
+    SweepPoint(predictor="random forest", level=0, rmse=0.13, nmad=0.106),
+]
+
+DRAWN = {
+    "mass": lambda: mzr_figures.draw_mass_comparison(MASS, COLUMNS["predicted_log_mass"]),
+    "metallicity from mass": lambda: mzr_figures.draw_metallicity_from_mass(TRUE, PREDICTED, label=LABEL),
+    "relation": lambda: mzr_figures.draw_mzr(
+        MASS, TRUE, PREDICTED, label=LABEL, scatter=measure_mzr_scatter(MASS, TRUE, PREDICTED)
+    ),
+    "fundamental": lambda: mzr_figures.draw_fundamental_relation(
+        measure_fundamental_relation(MASS, SFR, TRUE, PREDICTED)
+    ),
+    "resolution": lambda: draw_resolution(SWEEP),
+}
+
+
+def lines_of(axis) -> dict[str, np.ndarray]:
+    return {line.get_label(): np.array(line.get_data()) for line in axis.get_lines()}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_figure_has_the_width_of_a_column_and_fills_it(name: str) -> None:
+    figure = DRAWN[name]()
+    assert isinstance(figure, Figure)
+    assert figure.get_size_inches()[0] in (COLUMN_INCHES, PAGE_INCHES)
+    pixels = image.imread(io.BytesIO(figure_png(figure, dpi=60)))
+    assert pixels[..., :3].std() > 0.02
+
+
+@pytest.mark.parametrize("format_", ["png", "pdf"])
+@pytest.mark.parametrize("name", ["relation", "resolution"])
+def test_the_same_galaxies_give_the_same_bytes(name: str, format_: str) -> None:
+    first = figure_bytes(DRAWN[name](), format_)
+    assert first == figure_bytes(DRAWN[name](), format_)
+    assert first.startswith(b"\x89PNG" if format_ == "png" else b"%PDF")
+
+
+def test_another_format_is_refused() -> None:
+    with pytest.raises(ContractError, match="'gif' is unknown: choose one of png, pdf"):
+        figure_bytes(DRAWN["resolution"](), "gif")
+
+
+def test_the_relation_shows_medians_percentiles_and_tremonti_on_the_papers_axes() -> None:
+    true_axis, predicted_axis, *_ = DRAWN["relation"]().axes
+    assert true_axis.get_xlim() == predicted_axis.get_xlim() == (8.4, 11.4)
+    assert true_axis.get_ylabel() == f"true {LABEL}"
+    assert predicted_axis.get_ylabel() == f"predicted {LABEL}"
+    relation = BinnedRelation.of(MASS, PREDICTED)
+    lines = lines_of(predicted_axis)
+    np.testing.assert_array_equal(lines["median, predicted"], [relation.centre, relation.median])
+    np.testing.assert_array_equal(lines["16th and 84th percentile, predicted"], [relation.centre, relation.p16])
+    assert {"median, true", "Tremonti et al. (2004)"} <= set(lines)
+    curve = next(line.get_data() for line in true_axis.get_lines() if line.get_linestyle() == "--")
+    np.testing.assert_allclose(curve[1], tremonti_metallicity(curve[0]))
+    scatter = measure_mzr_scatter(MASS, TRUE, PREDICTED)
+    assert f"ratio {scatter.ratio}" in predicted_axis.texts[0].get_text()
+
+
+def test_the_fundamental_figure_states_both_trends() -> None:
+    relation = measure_fundamental_relation(MASS, SFR, TRUE, PREDICTED)
+    for axis, trend, name in zip(
+        DRAWN["fundamental"]().axes, (relation.true, relation.predicted), ("true", "predicted"), strict=True
+    ):
+        told = axis.texts[0].get_text().replace("\N{MINUS SIGN}", "-")
+        assert f"{trend.spearman.value:+.3f}" in told
+        assert f"{trend.slope.value:+.3f} ± {trend.slope.error:.3f}" in told
+        assert axis.get_ylabel() == f"residual {name} metallicity [dex]"
+        assert "log SFR" in axis.get_xlabel()
+
+
+def test_masses_have_bins_of_two_tenths_and_the_papers_axes() -> None:
+    upper, lower, *_ = DRAWN["mass"]().axes
+    assert lower.get_xlim() == (8.4, 11.4)
+    np.testing.assert_allclose(np.diff(lines_of(lower)["median"][0]), 0.2)
+    assert {text.get_text()[:4] for text in upper.texts} == {"RMSE", "NMAD"}
+
+
+def test_the_resolution_figure_has_a_curve_and_named_baselines() -> None:
+    rmse, nmad = DRAWN["resolution"]().axes
+    assert nmad.get_xscale() == "log"
+    np.testing.assert_allclose(lines_of(rmse)["network"], [[1, 8, 64], [point.rmse for point in SWEEP[:3]]])
+    assert [text.get_text() for text in rmse.texts] == ["random forest"]
+    assert 0.106 in [line.get_ydata()[0] for line in nmad.get_lines()]
+    assert [label.get_text() for label in nmad.get_xticklabels()] == ["1", "8", "64"]
+
+
+@pytest.mark.parametrize("name", ["relation", "resolution"])
+def test_simulated_galaxies_are_called_simulated(name: str) -> None:
+    figure = DRAWN[name]()
+    mark_simulated(figure)
+    assert figure.get_suptitle() == SIMULATED
+
+
+def test_few_galaxies_are_points() -> None:
+    few = slice(0, 60)
+    scatter = measure_mzr_scatter(MASS[few], TRUE[few], PREDICTED[few])
+    figure = mzr_figures.draw_mzr(MASS[few], TRUE[few], PREDICTED[few], label=LABEL, scatter=scatter)
+    assert len(figure.axes) == 2  # no colour scale
+    assert figure_png(figure, dpi=40)
+
+
+def test_all_figures_are_drawn_and_rows_that_lack_a_value_are_counted() -> None:
+    masses = MASS.copy()
+    masses[:7] = np.nan
+    galaxies = Galaxies(
+        columns={**COLUMNS, "log_mass": masses},
+        has_cutout=np.arange(N) >= 10,
+        read_cutouts=lambda rows: np.full((len(rows), 16, 16, 3), 100, np.uint8),
+        sweep=SWEEP,
+    )
+    drawn = draw_paper_figures(galaxies, label=LABEL, simulated=True)
+    assert [one.name for one in drawn if one.figure is None] == []
+    assert {one.name: one.n_left_out for one in drawn if one.n_left_out} == {
+        "figure-1-cutouts": 10,
+        "figure-5a-mass": 7,
+        # predicted masses beyond Tremonti's relation
+        "figure-5b-metallicity-from-mass": int(np.isnan(tremonti_metallicity(COLUMNS["predicted_log_mass"])).sum()),
+        "figure-6-mass-metallicity": 7,
+        "fundamental-relation": 7,
+    }
+    for one in drawn:
+        assert SIMULATED in [text.get_text() for text in one.figure.texts]
+
+
+def test_what_is_left_out_says_why() -> None:
+    galaxies = Galaxies(columns={"true": TRUE, "predicted": PREDICTED}, absent={"log_mass": "no stellar masses"})
+    reasons = {one.name: one.reason for one in draw_paper_figures(galaxies, label=LABEL) if one.figure is None}
+    assert reasons == {
+        "figure-1-cutouts": "no cutouts",
+        "figure-4-resolution": "no sweep",
+        "figure-5a-mass": "no stellar masses; no predicted log mass",
+        "figure-5b-metallicity-from-mass": "no predicted log mass",
+        "figure-6-mass-metallicity": "no stellar masses",
+        "fundamental-relation": "no stellar masses; no log sfr",
+    }
+
+
+def test_too_few_galaxies_leave_their_figure_out() -> None:
+    few = Galaxies(columns={name: values[:3] for name, values in COLUMNS.items()})
+    reasons = {one.name: one.reason for one in draw_paper_figures(few, label=LABEL)}
+    assert "no bin of 0.2 dex with 5" in reasons["figure-6-mass-metallicity"]
+    assert reasons["figure-3-comparison"] == ""
+    nothing = Galaxies(columns={name: np.full(4, np.nan) for name in COLUMNS})
+    assert all(one.figure is None for one in draw_paper_figures(nothing, label=LABEL))
+    assert measure_paper_numbers(nothing) == []
+
+
+def test_numbers_stand_beside_the_papers() -> None:
+    numbers = {one.name: one for one in measure_paper_numbers(Galaxies(columns=COLUMNS))}
+    assert numbers["RMSE"].value == pytest.approx(np.sqrt(np.mean((PREDICTED - TRUE) ** 2)))
+    assert numbers["RMSE"].paper_told == "0.0851"
+    ratio = numbers["scatter ratio, predicted / true"]
+    assert ratio.paper_told == "0.821 ± 0.077"
+    assert ratio.value == measure_mzr_scatter(MASS, TRUE, PREDICTED).ratio.value
+    assert numbers["slope of predicted on true"].value == pytest.approx(0.8, abs=0.03)
+    assert numbers["mass: RMSE"].value == pytest.approx(0.2, abs=0.02)
+    of_mass = Galaxies(columns={name: COLUMNS[name] for name in ("true", "predicted")})
+    assert {one.paper_told for one in measure_paper_numbers(of_mass, of_metallicity=False)} == {""}
+
+
+def test_columns_of_different_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="'true': 2, 'predicted': 3"):
+        Galaxies(columns={"true": np.zeros(2), "predicted": np.zeros(3)})
+
+
+def test_a_sweep_is_read_from_csv(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.csv"
+    file.write_text("predictor,level,rmse,nmad\nnetwork,64,0.089,0.07\nmean,,0.2,0.17\nforest,0,0.13,0.1\n")
+    assert read_sweep(file) == [
+        SweepPoint(predictor="network", level=64, rmse=0.089, nmad=0.07),
+        SweepPoint(predictor="mean", level=0, rmse=0.2, nmad=0.17),
+        SweepPoint(predictor="forest", level=0, rmse=0.13, nmad=0.1),
+    ]
+    file.write_text("level,rmse,nmad\n8,0.1,0.1\n")
+    assert read_sweep(file)[0].predictor == "network"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("predictor,levels,rmse,nmad\n", r"no column 'level' \(did you mean levels\?\)"),
+        ("predictor,level,rmse,nmad\nnetwork,8,abc,0.1\n", "line 2 of sweep .* cannot be read"),
+        ("predictor,level,rmse,nmad\nnetwork,8,,0.1\n", "line 2 .* finite errors"),
+        ("predictor,level,rmse,nmad\nmean,,0.2,0.2\n", "no row of predictor 'network'"),
+        ("", "is no CSV"),
+    ],
+)
+def test_a_sweep_that_cannot_be_drawn_says_why(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "sweep.csv"
+    file.write_text(text)
+    with pytest.raises(CatalogError, match=told):
+        read_sweep(file)
+    with pytest.raises(CatalogError, match="does not exist"):
+        read_sweep(tmp_path / "none.csv")

@@ -1,0 +1,100 @@
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from modeling.judging.metrics import Regression
+from modeling.models.checkpoint import load_model, read_metrics, read_training_log, save_model
+from modeling.predict import predict
+from schemas.errors import WeightsError
+
+METRICS = {"validation": Regression(n=32, rmse=0.05, nmad=0.04, bias=-0.001, r2=0.9)}
+
+
+@pytest.fixture
+def folder(model, trained, tmp_path):
+    save_model(tmp_path / "model", model, metrics=METRICS, log=trained.log)
+    return tmp_path / "model"
+
+
+def test_a_loaded_model_predicts_the_same_bits(folder, model, draw_discs):
+    pixels, _ = draw_discs(9, 5)
+    one, other = predict(model, pixels, device="cpu"), predict(load_model(folder), pixels, device="cpu")
+    np.testing.assert_array_equal(one.mean, other.mean)
+    np.testing.assert_array_equal(one.view_spread, other.view_spread)
+
+
+def test_config_metrics_and_log_come_back(folder, model, trained):
+    assert load_model(folder).config == model.config
+    assert read_metrics(folder) == METRICS
+    assert read_training_log(folder) == trained.log
+
+
+def test_an_undefined_r2_comes_back_and_the_file_is_plain_json(model, tmp_path):
+    save_model(tmp_path / "m", model, metrics={"test": replace(METRICS["validation"], r2=math.nan)})
+    json.loads((tmp_path / "m" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert math.isnan(read_metrics(tmp_path / "m")["test"].r2)
+
+
+def test_the_folder_holds_five_files_and_nothing_is_left_beside_it(folder):
+    expected = {"model.safetensors", "config.json", "metrics.json", "training_log.jsonl", "README.md"}
+    assert {path.name for path in folder.iterdir()} == expected
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_the_model_card_says_how_good_the_model_is_and_where_it_comes_from(folder):
+    card = (folder / "README.md").read_text()
+    assert "| validation | 32 | 0.0500 | 0.0400 | -0.0010 | 0.900 |" in card
+    assert "training set `a1b2`, cube snapshot `SNAP`" in card
+    assert "scale rule `fixed` at 0.296 arcsec per pixel" in card
+
+
+def test_a_failed_save_leaves_the_old_model_whole(folder, model):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match="Out of range float values"):
+        save_model(folder, model, metrics={"test": replace(METRICS["validation"], rmse=math.inf)})
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["model"]
+
+
+def test_a_model_can_be_replaced(folder, model):
+    save_model(folder, model, metrics={"test": METRICS["validation"]})
+    assert list(read_metrics(folder)) == ["test"]
+
+
+def test_damaged_weights_are_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(WeightsError, match=r"does not hold the weights of a resnet10w32 .*the file is damaged"):
+        load_model(folder)
+
+
+def test_weights_of_another_architecture_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text()) | {"arch": "resnet18"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="does not hold the weights of a resnet18"):
+        load_model(folder)
+
+
+def test_missing_and_unknown_keys_are_named(folder):
+    config = json.loads((folder / "config.json").read_text())
+    del config["snapshot"]
+    (folder / "config.json").write_text(json.dumps(config | {"colour": 1}))
+    with pytest.raises(WeightsError, match=r"missing keys \['snapshot'\], unknown keys \['colour'\]"):
+        load_model(folder)
+
+
+def test_half_a_config_is_refused(folder):
+    (folder / "config.json").write_text('{"arch": "resn')
+    with pytest.raises(WeightsError, match=r"is not JSON .*the file is damaged"):
+        load_model(folder)
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path, folder):
+    with pytest.raises(WeightsError, match=r"no model at .*config.json is missing"):
+        load_model(tmp_path)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(WeightsError, match=r"no weights at .*model.safetensors"):
+        load_model(folder)

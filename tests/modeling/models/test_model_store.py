@@ -1,0 +1,300 @@
+import json
+import math
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modeling.figures.curves import read_curve, write_tensorboard, write_training_curve
+from modeling.models.checkpoint import load_model
+from modeling.models.model_store import (
+    PROMOTIONS,
+    find_model,
+    list_models,
+    open_model,
+    promote_model,
+    read_promotions,
+    resolve_model_id,
+)
+from modeling.models.stored_model import read_stored_model
+from schemas.errors import ExportError, TrainingError, WeightsError
+from tests.modeling.random_models import FILES, LOG, save_random_model
+
+ONE, TWO, THREE = "a1b2c3d4e5f6", "a1ffee001122", "77aa88bb99cc"
+
+
+@pytest.fixture(scope="session")
+def three_models(tmp_path_factory):
+    models = tmp_path_factory.mktemp("store") / "models"
+    for seed, (model_id, rmse) in enumerate(((ONE, 0.12), (TWO, 0.09), (THREE, 0.15))):
+        save_random_model(models, model_id, rmse=rmse, seed=seed)
+    return models
+
+
+@pytest.fixture
+def models(three_models, tmp_path):
+    return shutil.copytree(three_models, tmp_path / "models")
+
+
+class Boom:
+    """A pickle that leaves a file behind when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_models_are_listed_best_first(models):
+    assert [(one.model_id, one.validation["rmse"]) for one in list_models(models)] == [
+        (TWO, 0.09),
+        (ONE, 0.12),
+        (THREE, 0.15),
+    ]
+    assert {one.target for one in list_models(models)} == {"oh_p50"}
+    assert all(one.is_sound for one in list_models(models))
+
+
+def test_drafts_and_files_are_no_models(models):
+    (models / f".{ONE}-xyz").mkdir()
+    (models / "notes.txt").write_text("x")
+    assert len(list_models(models)) == 3
+
+
+@pytest.mark.parametrize("make", [True, False])
+def test_an_empty_store_says_what_to_run(tmp_path, make):
+    if make:
+        (tmp_path / "models").mkdir()
+    with pytest.raises(WeightsError, match=r"there are no models in .*models yet: `galstore train RECIPE`"):
+        list_models(tmp_path / "models")
+
+
+def test_a_model_is_found_by_id_beginning_and_name(models):
+    promote_model(models, "77", name="champion")
+    assert {resolve_model_id(models, named) for named in (THREE, "77", "77aa88", "champion")} == {THREE}
+    assert find_model(models, "a1b").config["model_id"] == ONE
+
+
+def test_an_ambiguous_beginning_names_the_candidates(models):
+    with pytest.raises(WeightsError, match=rf"'a1' begins 2 models \({ONE}, {TWO}\): give more of the id"):
+        resolve_model_id(models, "a1")
+
+
+def test_an_unknown_id_names_close_ones(models):
+    with pytest.raises(WeightsError, match=f"model 'a1b2c3d4e5f7' is not in .*: did you mean {ONE}"):
+        resolve_model_id(models, "a1b2c3d4e5f7")
+    promote_model(models, ONE)
+    with pytest.raises(WeightsError, match="did you mean champion"):
+        resolve_model_id(models, "champoin")
+    for named in ("zzz", "", "../models", f"./{ONE}"):
+        with pytest.raises(WeightsError, match="is not in"):
+            resolve_model_id(models, named)
+
+
+def test_a_promotion_is_plain_json_with_its_history(models):
+    first, second = promote_model(models, ONE), promote_model(models, "a1f")
+    assert (first.replaced, second.replaced) == (None, ONE)
+    written = json.loads((models / PROMOTIONS).read_text())
+    assert written["names"] == {"champion": TWO}
+    assert [(one["name"], one["model_id"], one["replaced"]) for one in written["history"]] == [
+        ("champion", ONE, None),
+        ("champion", TWO, ONE),
+    ]
+    assert written["history"][1]["time"].endswith("Z")
+    assert read_promotions(models).names_of(TWO) == ("champion",)
+
+
+def test_a_name_may_promote_by_another_name_and_twice_is_once(models):
+    promote_model(models, ONE, name="challenger")
+    promotion = promote_model(models, "challenger")
+    assert promote_model(models, ONE) == promotion
+    assert read_promotions(models).names_of(ONE) == ("challenger", "champion")
+    assert len(read_promotions(models).history) == 2
+
+
+def test_many_promote_at_once_and_none_is_lost(models):
+    ids = [ONE, TWO, THREE]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: promote_model(models, ids[n % 3], name=f"name-{n}"), range(24)))
+    assert read_promotions(models).names == {f"name-{n}": ids[n % 3] for n in range(24)}
+    assert sorted(path.name for path in models.iterdir() if path.is_file()) == [f".{PROMOTIONS}.lock", PROMOTIONS]
+
+
+@pytest.mark.parametrize("name", ["", "1st", "a/b", "../x", "cafe", "two words", "x" * 65])
+def test_names_that_cannot_be_one_are_refused(models, name):
+    with pytest.raises(WeightsError, match="cannot be a model's name"):
+        promote_model(models, ONE, name=name)
+    assert not (models / PROMOTIONS).exists()
+
+
+def test_a_name_whose_model_is_gone_says_so(models):
+    promote_model(models, ONE)
+    shutil.rmtree(models / ONE)
+    with pytest.raises(
+        WeightsError, match=rf"'champion' stands for model {ONE}, which is no longer in .*promote another"
+    ):
+        resolve_model_id(models, "champion")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"names": {}}',
+        '{"names": {"a": "b"}, "history": []}',
+        '{"names": {}, "history": [{"x": 1}]}',
+        "[" * 9999,
+    ],
+    ids=["empty", "a list", "no history", "another history", "another key", "deep"],
+)
+def test_a_damaged_promotion_file_is_named_and_ids_still_work(models, text):
+    (models / PROMOTIONS).write_text(text)
+    with pytest.raises(WeightsError, match=r"promoted.json does not say which models are promoted"):
+        resolve_model_id(models, "champion")
+    assert resolve_model_id(models, ONE) == ONE
+
+
+def _without(name):
+    return lambda folder: (folder / name).unlink()
+
+
+def _with(name, text):
+    return lambda folder: (folder / name).write_text(text)
+
+
+def _cut_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _other_weights(folder):
+    shutil.copy(folder.parent / TWO / "model.safetensors", folder)
+
+
+def _renamed(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_id": TWO}))
+
+
+DAMAGE = {
+    "no config": (_without("config.json"), "config.json is missing"),
+    "no weights": (_without("model.safetensors"), "model.safetensors is missing"),
+    "no card": (_without("README.md"), "README.md is missing"),
+    "half a config": (_with("config.json", '{"arch": "res'), "config.json is not JSON"),
+    "a list": (_with("config.json", "[1]"), r"config.json holds '\[1\]', expected keys and values"),
+    "an empty config": (_with("config.json", "{}"), "config.json has model_id = None, expected str"),
+    "bad metrics": (_with("metrics.json", '{"validation": 3}'), "metrics.json has validation = 3"),
+    "metrics in words": (_with("metrics.json", '{"validation": {"rmse": "low"}}'), "metrics.json has validation = "),
+    "a deep log": (_with("training_log.jsonl", "[" * 99999), "training_log.jsonl"),
+    "short weights": (_cut_weights, "model.safetensors is not a whole file of weights"),
+    "another's weights": (_other_weights, f"model.safetensors holds weights of model {TWO}"),
+    "another's config": (_renamed, f"config.json is of model {TWO}, but stands in folder {ONE}"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "told"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_model_is_listed_as_damaged_and_refused(models, spoil, told):
+    spoil(models / ONE)
+    listed = list_models(models)
+    assert [one.model_id for one in listed if not one.is_sound] == [ONE]
+    assert listed[-1].model_id == ONE
+    with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {told}"):
+        promote_model(models, ONE)
+
+
+@pytest.mark.parametrize("protocol", [0, 4])
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_a_planted_pickle_is_never_executed(models, tmp_path, name, form, protocol):
+    proof, path = tmp_path / "executed", models / ONE / name
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(Boom(proof), protocol=protocol))
+    else:
+        torch.save({"weights": Boom(proof)}, path, pickle_protocol=max(protocol, 2))
+    found = read_stored_model(models / ONE)
+    for use in (
+        lambda: open_model(models, ONE),
+        lambda: load_model(models / ONE),
+        lambda: read_curve(found),
+        lambda: promote_model(models, ONE),
+    ):
+        try:
+            use()
+        except (WeightsError, UnicodeDecodeError):
+            continue
+    assert not proof.exists()
+    if name in {"model.safetensors", "config.json"}:
+        with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {name} .*Nothing of it was loaded"):
+            open_model(models, ONE)
+    # a text pickle can pass for a card, which is only ever shown
+    elif name != "README.md" or form == "torch" or protocol == 4:
+        with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {name}"):
+            promote_model(models, ONE)
+
+
+def test_the_planted_pickle_would_have_worked(tmp_path):
+    pickle.loads(pickle.dumps(Boom(tmp_path / "executed")))
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_found_model_predicts_as_it_was_saved(models):
+    opened = open_model(models, "a1b")
+    images = torch.randn(2, 3, 16, 16)
+    with torch.inference_mode():
+        np.testing.assert_array_equal(opened.network(images).numpy(), load_model(models / ONE).network(images).numpy())
+
+
+def test_a_list_of_models_needs_no_torch(models):
+    code = (
+        "import sys; from pathlib import Path; from modeling.models.model_store import list_models; "
+        f"print(len(list_models(Path({str(models)!r}))), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "False"]
+
+
+def test_the_curve_is_drawn_from_the_log(models, tmp_path):
+    found = find_model(models, ONE)
+    assert read_curve(found) == LOG
+    write_training_curve(tmp_path / "deep" / "curve.png", found)
+    assert (tmp_path / "deep" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["curve.png"]
+
+
+def test_a_log_without_epochs_or_of_another_version_is_told(models):
+    (models / ONE / "training_log.jsonl").write_text("")
+    with pytest.raises(TrainingError, match="no epoch in its training log"):
+        read_curve(find_model(models, ONE))
+    (models / ONE / "training_log.jsonl").write_text('{"epoch": 1, "colour": 2}\n')
+    with pytest.raises(WeightsError, match="has other columns than this version's"):
+        read_curve(find_model(models, ONE))
+
+
+def test_tensorboard_reads_the_log_back(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator").EventAccumulator
+    n_points = write_tensorboard(tmp_path / "events", LOG)
+    read = accumulator(str(tmp_path / "events"))
+    read.Reload()
+    tags = read.Tags()["scalars"]
+    assert {"train/loss", "validation/rmse", "validation/nmad", "training/learning_rate"} <= set(tags)
+    assert n_points == 3 * len(tags)
+    events = read.Scalars("validation/rmse")
+    assert [(one.step, one.wall_time) for one in events] == [(1, 2.0), (2, 4.0), (3, 6.0)]
+    assert math.isclose(events[1].value, 0.1, rel_tol=1e-6)
+    with pytest.raises(ExportError, match="holds event files already"):
+        write_tensorboard(tmp_path / "events", LOG)
+
+
+def test_a_missing_tensorboard_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ExportError, match=r"pip install 'galstore\[tensorboard\]'"):
+        write_tensorboard(tmp_path, LOG)
