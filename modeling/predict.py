@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +34,8 @@ class Prediction:
     the same ones."""
     sigma: NDArray[np.float64]
     """Standard deviation of the error as the network sees it, over the views; NaN where it was not trained to."""
+    ensemble_spread: NDArray[np.float64]
+    """Standard deviation over the members of an ensemble; NaN for one model."""
     further: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     """Mean of each further target, in its unit."""
 
@@ -99,7 +101,9 @@ def predict_pixels(
     pooled = torch.zeros((n, network.n_features), dtype=torch.float32, device=where)
     if not n:
         nothing = np.empty(0)
-        return Prediction(mean=nothing, view_spread=nothing, embedding=pooled.cpu().numpy(), sigma=nothing)
+        return Prediction(
+            mean=nothing, view_spread=nothing, embedding=pooled.cpu().numpy(), sigma=nothing, ensemble_spread=nothing
+        )
     by_view = predict_views(
         network, pixels, normalisation=config.normalisation, views=views, batch_size=batch_size, device=where,
         pooled=pooled,
@@ -112,11 +116,51 @@ def predict_pixels(
         view_spread=spread if views > 1 else unknown,
         embedding=(pooled / views).cpu().numpy(),
         sigma=_sigma(by_view) * scale.std if config.gives_sigma else unknown,
+        ensemble_spread=unknown,
         further={
             name: one.restore(mean[:, column])
             for column, (name, one) in enumerate(zip(config.targets, config.label_scales, strict=True))
             if column
         },
+    )
+
+
+def combine_predictions(predictions: Sequence[Prediction]) -> Prediction:
+    """The prediction of an ensemble from those of its members, for the same objects; one alone is returned as it is.
+
+    Parameters
+    ----------
+    predictions
+        Of each member, in label units.
+
+    Returns
+    -------
+    Prediction
+        `mean` and `further` are means over the members (further targets that all members have), `ensemble_spread` the
+        standard deviation of their means, `view_spread` the root of their mean squared spreads. `sigma` is that of the
+        mixture of the members' normal distributions, sqrt(mean(sigma^2 + mean^2) - mean^2), as in Lakshminarayanan et
+        al. (2017), section 2.4; NaN unless every member predicts one. `embedding` is the first member's:
+        those of different networks have no axes in common.
+
+    Raises
+    ------
+    ValueError
+        No predictions.
+    """
+    if not predictions:
+        raise ValueError("an ensemble without members predicts nothing: give at least one prediction")
+    if len(predictions) == 1:
+        return predictions[0]
+    means = np.stack([one.mean for one in predictions])
+    spread = means.std(axis=0)
+    common = [name for name in predictions[0].further if all(name in one.further for one in predictions)]
+    return Prediction(
+        mean=means.mean(axis=0),
+        view_spread=np.sqrt(np.mean([one.view_spread**2 for one in predictions], axis=0)),
+        embedding=predictions[0].embedding,
+        sigma=np.sqrt(np.mean([one.sigma**2 for one in predictions], axis=0) + spread**2),
+        ensemble_spread=spread,
+        further={name: np.mean([one.further[name] for one in predictions], axis=0) for name in common},
     )
 
 
