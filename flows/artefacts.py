@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,38 +58,61 @@ def models_folder(recipe: Recipe) -> Path:
     return recipe.output.folder / STORE
 
 
-def named_model_id(recipe: Recipe) -> str:
-    """Whole id of the model that the recipe names by id or by a promoted name; empty where it names none.
+def named_model_ids(recipe: Recipe) -> tuple[str, ...]:
+    """Whole ids of the models that the recipe names by id or by a promoted name, ascending; none where it names none.
 
     Raises
     ------
     WeightsError
         There is no such model, or its weights are damaged.
     """
-    named = recipe.score.model
-    if not named:
-        return ""
-    return find_model(models_folder(recipe), named).require_sound("config.json", "model.safetensors").model_id
+    models = models_folder(recipe)
+    found = [find_model(models, named) for named in recipe.score.models]
+    return tuple(sorted({one.require_sound("config.json", "model.safetensors").model_id for one in found}))
 
 
-def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
-    """The model that scores: the one named in the recipe, or the one that the recipe trains.
+def scoring_member_ids(recipe: Recipe, cube: Cube) -> tuple[str, ...]:
+    """The models that score, ascending: those named in the recipe, or the one that the recipe trains.
 
     Raises
     ------
     WeightsError
-        It does not exist (yet), or is damaged.
+        One does not exist (yet), or is damaged.
     """
-    model_id = named_model_id(recipe)
-    if model_id:
-        return model_id
+    named = named_model_ids(recipe)
+    if named:
+        return named
     model_id = trained_model_id(recipe, training_set_of(recipe, cube))
     if not model_folder(recipe, model_id).is_dir():
         raise WeightsError(
             f"model {model_id} is not in {models_folder(recipe)}: run `galstore train` with this recipe, or name "
             "another model as score.model"
         )
-    return model_id
+    return (model_id,)
+
+
+def predictions_id(member_ids: Sequence[str]) -> str:
+    """Under which id predictions are kept: the model's own, or that of the ensemble, whatever the members' order.
+
+    Examples
+    --------
+    >>> predictions_id(["3f2a90c1b7de"])
+    '3f2a90c1b7de'
+    >>> predictions_id(["b", "a"]) == predictions_id(["a", "b"])
+    True
+    """
+    return member_ids[0] if len(member_ids) == 1 else fingerprint(ensemble=sorted(member_ids))
+
+
+def scoring_model_id(recipe: Recipe, cube: Cube) -> str:
+    """Under which id this recipe's predictions are kept: of the model or the ensemble that scores.
+
+    Raises
+    ------
+    WeightsError
+        A model does not exist (yet), or is damaged.
+    """
+    return predictions_id(scoring_member_ids(recipe, cube))
 
 
 def held_out_rows(recipe: Recipe, cube: Cube) -> npt.NDArray[np.int64]:

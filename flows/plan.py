@@ -8,7 +8,8 @@ from flows.artefacts import (
     held_out_rows,
     known_report,
     model_folder,
-    named_model_id,
+    named_model_ids,
+    predictions_id,
     predictions_path,
     trained_model_id,
     training_set_of,
@@ -75,8 +76,9 @@ def _new_rows_of_catalog(catalog: Path | None, inventory: Inventory) -> tuple[st
 
 def _missing_products(recipe: Recipe, cube: Cube) -> tuple[str, ...]:
     model_id = trained_model_id(recipe, training_set_of(recipe, cube))
-    scoring_id = model_id if recipe.score.model in ("", model_id) else named_model_id(recipe)
-    needed = dict.fromkeys((model_id, scoring_id))
+    members = (model_id,) if recipe.score.model in ("", model_id) else named_model_ids(recipe)
+    scoring_id = predictions_id(members)
+    needed = dict.fromkeys((model_id, *members))
     missing = [f"model {one} is not trained" for one in needed if not model_folder(recipe, one).is_dir()]
     if not missing and unscored_rows(cube, scoring_id, held_out_rows(recipe, cube)).size:
         missing.append(f"model {scoring_id} has not scored the held-out galaxies")

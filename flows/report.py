@@ -18,6 +18,7 @@ from flows.artefacts import (
     predictions_path,
     report_fingerprint,
     report_paths,
+    scoring_member_ids,
     scoring_model_id,
     training_set_of,
 )
@@ -76,7 +77,8 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     from modeling.report import IngestCounts, Provenance, Report, verdict, write_report
 
     training_set = training_set_of(recipe, cube)
-    folder = model_folder(recipe, model_id)
+    # of an ensemble, its first member shows how it was trained
+    folder = model_folder(recipe, scoring_member_ids(recipe, cube)[0])
     config = load_model(folder).config
     counts = asdict(cube.counts())
     evaluation = evaluate_held_out(cube, training_set, model_id)

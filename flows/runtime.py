@@ -112,13 +112,15 @@ def _first_line(emulator: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.Client]:
+def dask_client(section: DaskSection, *, n_tasks: int, threads_per_worker: int = 1) -> Iterator[distributed.Client]:
     """A Dask client: of the scheduler that the recipe names, or of a cluster of this machine's own for the time being.
 
     Parameters
     ----------
     n_tasks
         No more workers than tasks are started.
+    threads_per_worker
+        Of a cluster of this machine's own.
     """
     import dask
     import distributed
@@ -138,7 +140,7 @@ def dask_client(section: DaskSection, *, n_tasks: int) -> Iterator[distributed.C
     with dask.config.set(settings):
         cluster = distributed.LocalCluster(
             n_workers=n_workers,
-            threads_per_worker=1,
+            threads_per_worker=threads_per_worker,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",  # any free port: two runs on one machine must not meet
             silence_logs=logging.ERROR,

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +15,18 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import held_out_rows, model_folder, predictions_path, scoring_model_id
+from flows.artefacts import held_out_rows, model_folder, predictions_id, predictions_path, scoring_member_ids
 from flows.ingest import pull_cutouts, register_catalog_file
-from flows.runtime import ProgressBar, console, load_recipe, progress_bar, survey_address
-from galstore.blocks import blocks_with, waves_of
-from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog, write_predictions
-from galstore.reader import Cube, open_cube
+from flows.runtime import PASSING_FAILURES, console, dask_client, load_recipe, progress_bar, survey_address
+from flows.scoring import Engine, attributes_of, score_blocks, score_here
+from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog
+from galstore.reader import open_cube
 from galstore.services.skyserver import SkyServer
-from schemas.catalog import COLUMN
+from schemas.cube import BLOCK_ROWS
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.model import Model
+    from modeling.scoring import Scorer
 
 
 @flow(name="score")
@@ -43,14 +47,15 @@ def score(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
     """
     loaded = load_recipe(recipe, overrides)
     cube = open_cube(loaded.store.path)
-    model_id = scoring_model_id(loaded, cube)
+    member_ids = scoring_member_ids(loaded, cube)
+    model_id = predictions_id(member_ids)
     rows = held_out_rows(loaded, cube)
     objects = None
     if loaded.score.catalog is not None:
         objects = pull_new_catalog(loaded, loaded.score.catalog, recipe, overrides)
         cube = open_cube(loaded.store.path)
         rows = np.union1d(rows, cube.rows_of(objects["object_id"].to_numpy()))
-    n_scored = score_rows(loaded, cube, model_id, rows)
+    n_scored = score_rows(loaded, member_ids, rows)
     path = None if objects is None else publish_predictions(loaded, model_id, objects)
     return {"model_id": model_id, "n_scored": n_scored, "predictions": None if path is None else str(path)}
 
@@ -64,55 +69,51 @@ def pull_new_catalog(recipe: Recipe, catalog: Path, name: str, overrides: list[s
     return objects
 
 
-def score_rows(recipe: Recipe, cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> int:
-    """Predict what this model has not predicted yet; one task and one commit a wave of blocks."""
+@task(cache_policy=NO_CACHE, **PASSING_FAILURES)
+def score_rows(recipe: Recipe, member_ids: Sequence[str], rows: npt.NDArray[np.int64]) -> int:
+    """Predict what these models have not predicted yet; a try after a failure goes on where the last commit stands."""
+    cube = open_cube(recipe.store.path)
+    model_id = predictions_id(member_ids)
     rows = unscored_rows(cube, model_id, rows)
     if not rows.size:
         console.print(f"predictions of model {model_id}: all there, nothing scored again")
         return 0
+    scorer = open_scorer(recipe, member_ids)
+    scorer.require_scale(cube.scale)
+    with (
+        progress_bar(f"scoring, mean over {recipe.score.views} views", rows.size) as progress,
+        scoring_engine(recipe, scorer, n_tasks=math.ceil(rows.size / BLOCK_ROWS)) as engine,
+    ):
+        return score_blocks(
+            recipe.store.path, model_id, rows, engine, attributes=attributes_of(scorer),
+            blocks_per_commit=recipe.dask.blocks_per_wave, progress=progress,
+        )  # fmt: skip
+
+
+def open_scorer(recipe: Recipe, member_ids: Sequence[str]) -> Scorer:
+    """Load the models that score."""
     from modeling.models.checkpoint import load_model
+    from modeling.scoring import Scorer
 
-    model = load_model(model_folder(recipe, model_id))
-    model.require_scale(cube.scale)
-    wanted = np.zeros(cube.n_objects, dtype=bool)
-    wanted[rows] = True
-    with progress_bar(f"scoring, mean over {recipe.score.views} views", rows.size) as progress:
-        for wave in waves_of(blocks_with(wanted), recipe.dask.blocks_per_wave):
-            score_wave(
-                recipe, cube, model, [block.start + np.flatnonzero(wanted[block.rows]) for block in wave], progress
-            )
-    return int(rows.size)
-
-
-@task(cache_policy=NO_CACHE)
-def score_wave(
-    recipe: Recipe, cube: Cube, model: Model, rows_by_block: list[npt.NDArray[np.int64]], progress: ProgressBar
-) -> None:
-    """Predict the objects of some blocks and commit them together."""
-    from modeling.predict import predict
-
-    predictions = []
-    for rows in rows_by_block:
-        pixels = cube.read_pixels(model.config.level, rows)
-        predictions.append(predict(model, pixels, views=recipe.score.views, batch_size=recipe.score.batch_size))
-        progress.advance(rows.size)
-    write_predictions(
-        recipe.store.path,
-        model.config.model_id,
-        np.concatenate(rows_by_block),
-        {
-            "mean": np.concatenate([one.mean for one in predictions]),
-            "view_spread": np.concatenate([one.view_spread for one in predictions]),
-        },
-        attributes={
-            "target": model.config.target,
-            "units": COLUMN[model.config.target].unit,
-            "training_set": model.config.training_set,
-            "level": model.config.level,
-            "views": recipe.score.views,
-        },
-        embeddings=np.concatenate([one.embedding for one in predictions]),
+    return Scorer(
+        predictions_id=predictions_id(member_ids),
+        members=tuple(load_model(model_folder(recipe, one)) for one in member_ids),
+        views=recipe.score.views,
+        batch_size=recipe.score.batch_size,
     )
+
+
+@contextmanager
+def scoring_engine(recipe: Recipe, scorer: Scorer, *, n_tasks: int) -> Iterator[Engine]:
+    """What scores blocks: this process, or the Dask workers that the recipe asks for."""
+    if not (recipe.dask.scheduler or recipe.score.workers):
+        yield partial(score_here, scorer)
+        return
+    from flows.score_workers import THREADS_PER_WORKER, score_on_workers
+
+    section = recipe.dask.model_copy(update={"workers": recipe.score.workers})
+    with dask_client(section, n_tasks=n_tasks, threads_per_worker=THREADS_PER_WORKER) as client:
+        yield partial(score_on_workers, scorer, client, is_own_cluster=not recipe.dask.scheduler)
 
 
 def publish_predictions(recipe: Recipe, model_id: str, objects: pd.DataFrame) -> Path:

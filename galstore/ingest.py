@@ -167,7 +167,7 @@ def fill_cube(
         Dask's scheduler is gone. What was committed before stands.
     """
     total, down = Filled(), ""
-    with _scheduler_errors():
+    with scheduler_errors():
         client.register_plugin(ServiceDesk())
         for _ in range(MOST_PASSES):
             again: list[Job] = []
@@ -211,7 +211,7 @@ def _confirm_images(
 
 
 @contextmanager
-def _scheduler_errors() -> Iterator[None]:
+def scheduler_errors() -> Iterator[None]:
     """What Dask's client says when its scheduler is gone, as an error of galstore's own."""
     try:
         yield

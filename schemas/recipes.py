@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.cube import LEVELS
 from schemas.cutouts import CutoutScale, ScaleRule
@@ -249,10 +249,25 @@ class ScoreSection(Section):
 
     catalog: Path | None = None
     model: str = Field(
-        "", description="Id or promoted name of a model under the output folder; empty = this recipe's own"
+        "",
+        description="Id or promoted name of a model under the output folder; several, as a list or with commas between "
+        "them, are an ensemble; empty = this recipe's own",
     )
     views: Literal[1, 8] = 8
     batch_size: Annotated[int, Field(ge=1)] = 256
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Dask worker processes that score, each with a network (and a GPU); 0 = this process"
+    )
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else value
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every model that is named."""
+        return tuple(name.strip() for name in self.model.split(",") if name.strip())
 
 
 class Recipe(Section):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.artefacts import named_model_id, scoring_model_id
+from flows.artefacts import named_model_ids, scoring_model_id
 from flows.runtime import load_recipe
 from schemas.errors import WeightsError
 from tests.flows.conftest import Command, assert_one_clear_line
@@ -75,18 +75,18 @@ def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run:
     assert {one["model_id"]: one["promoted_as"] for one in listed} == {TWO: ["champion"], ONE: ["challenger"]}
     assert json.loads(galstore("models", "show", "champion", "--in", run, "--json").stdout)["model_id"] == TWO
     recipe = load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"])
-    assert named_model_id(recipe) == TWO
+    assert named_model_ids(recipe) == (TWO,)
     # a named model needs no look into the cube
     assert scoring_model_id(recipe, None) == TWO  # type: ignore[arg-type]
 
 
 def test_a_recipe_that_names_no_good_model_is_refused(run: str) -> None:
-    assert named_model_id(load_recipe("demo", [f"output.folder='{run}'"])) == ""
+    assert named_model_ids(load_recipe("demo", [f"output.folder='{run}'"])) == ""
     with pytest.raises(WeightsError, match=r"model 'champion' is not in .*`galstore models list` shows"):
-        named_model_id(load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"]))
+        named_model_ids(load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"]))
     (Path(run) / "models" / ONE / "model.safetensors").write_bytes(b"\x80\x04N.")
     with pytest.raises(WeightsError, match=f"model {ONE} is damaged: model.safetensors is not a whole file"):
-        named_model_id(load_recipe("demo", [f"output.folder='{run}'", f"score.model={ONE}"]))
+        named_model_ids(load_recipe("demo", [f"output.folder='{run}'", f"score.model={ONE}"]))
 
 
 def test_a_model_is_exported_and_checked(galstore: Command, run: str, tmp_path: Path) -> None:
