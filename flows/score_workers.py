@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import threading
+import warnings
 from collections.abc import Generator, Iterable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,10 @@ def score_on_workers(
     queue = iter(pieces)
     with scheduler_errors():
         # a task, and no data: where the last worker that has it dies, it is made again from its arguments
-        held = client.submit(HeldScorer, pickle.dumps(scorer), n_threads, pure=False)
+        with warnings.catch_warnings():
+            # tens of megabytes in the task graph, once: that is meant
+            warnings.filterwarnings("ignore", message="Sending large graph")
+            held = client.submit(HeldScorer, pickle.dumps(scorer), n_threads, pure=False)
         client.replicate([held])
 
         def start_next() -> None:

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from flows.artefacts import models_folder
-from flows.runtime import load_recipe
 from galstore.commits import commit
 from galstore.cube import ensure_cube
 from schemas.cutouts import CutoutScale, ScaleRule, Status
@@ -72,7 +70,3 @@ score.model = "{model}"
 def save_model(folder: Path, model_id: str, *, seed: int = 0) -> Path:
     """A model of random weights where the recipe looks for it."""
     return save_random_model(folder / "models", model_id, seed=seed)
-
-
-def models_of(recipe: Path) -> Path:
-    return models_folder(load_recipe(str(recipe)))
