@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import evaluation_commands, feature_commands, figure_commands, model_commands, store_commands, study_commands
+from flows import (
+    evaluation_commands,
+    feature_commands,
+    figure_commands,
+    model_commands,
+    service_commands,
+    store_commands,
+    study_commands,
+)
 from flows.terminal import escaped, stdout
 from schemas.errors import GalstoreError
 
@@ -256,6 +264,7 @@ feature_commands.register_commands(app)
 figure_commands.register_commands(app)
 evaluation_commands.register_commands(app)
 model_commands.register_commands(app)
+service_commands.register_commands(app)
 study_commands.register_commands(app, before_flow=_before_flow)
 
 if __name__ == "__main__":

@@ -1,0 +1,54 @@
+"""Telling: what a server knows about galstore's runs, as a table for the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+    from rich.table import Table
+
+
+def overview() -> Table:
+    """One row a deployment: its last run, what is under way and what comes next."""
+    from prefect.client.orchestration import get_client
+    from rich.table import Table
+
+    table = Table("deployment", "last run", "ended as", "under way", "next run", box=None, pad_edge=False)
+    with get_client(sync_client=True) as client:
+        for deployment in sorted(client.read_deployments(), key=lambda one: one.name):
+            last = _runs(client, deployment.name, ended=True)
+            others = _runs(client, deployment.name, ended=False)
+            going = [run for run in others if run.state is not None and not run.state.is_scheduled()]
+            due = [
+                run.next_scheduled_start_time for run in others if run.next_scheduled_start_time and run not in going
+            ]
+            table.add_row(
+                deployment.name,
+                f"{last[0].end_time:%Y-%m-%d %H:%M} UTC" if last and last[0].end_time else "-",
+                last[0].state_name or "-" if last else "-",
+                ", ".join(run.state_name or "" for run in going) or "-",
+                f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "-",
+            )
+    return table
+
+
+def _runs(client: SyncPrefectClient, name: str, *, ended: bool) -> list[FlowRun]:
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterName,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    types = [one for one in StateType if (one in TERMINAL_STATES) == ended]
+    return client.read_flow_runs(
+        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
+        sort=FlowRunSort.END_TIME_DESC if ended else FlowRunSort.EXPECTED_START_TIME_ASC,
+        limit=1 if ended else 20,
+    )

@@ -1,0 +1,134 @@
+"""`galstore up`, `down` and `status`: the Prefect server, worker and deployments of one machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.terminal import escaped, stdout
+
+if TYPE_CHECKING:
+    from flows.deployments.home import Home
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", help="Folder of the service: its database, logs and records of processes")
+]
+HOME = Path(".galstore")
+
+
+def register_commands(app: typer.Typer) -> None:
+    """Add the commands to `galstore`."""
+    app.command()(up)
+    app.command()(down)
+    app.command()(status)
+
+
+def up(
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Recipe of every deployment; as the last time, or as prefect.yaml says, by default"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
+    ] = None,
+    home: HomeOption = HOME,
+    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; 4200 or another free one by default")] = None,
+) -> None:
+    """Start a Prefect server, a worker and the deployments of prefect.yaml; what runs already is left running.
+
+    Called again it deploys what has changed and starts again what has ended, after a crash or a reboot.
+
+    Example: galstore up --recipe sdss
+    """
+    from flows.deployments.deploying import Choice, absolute_recipe
+    from flows.deployments.starting import start_services
+    from flows.runtime import load_recipe, recipe_names
+
+    place, folder = _home(home), Path.cwd()
+    place.create()
+    choice = Choice.remembered(place)
+    if recipe is not None:
+        recipe = absolute_recipe(recipe, recipe_names())
+    if recipe is not None or overrides is not None:
+        choice = Choice(recipe=recipe or choice.recipe, overrides=tuple(overrides or ()))
+    if choice.recipe is not None:
+        load_recipe(choice.recipe, choice.overrides)
+    out = stdout()
+    started = start_services(place, folder, choice, port=port, tell=lambda text: out.print(escaped(text)))
+    prefect = (
+        "prefect deployment run" if started.shell_is_set else 'eval "$(galstore status --env)"; prefect deployment run'
+    )
+    out.print(f"\nThe UI is at [bold]{started.ui_url}[/]. Next, in this folder:\n", soft_wrap=True)
+    for words in ("ingest --watch", "train --watch", "score -p catalog=new.csv --watch", "report --watch"):
+        out.print(f"  {prefect} {words}", soft_wrap=True)
+    out.print(
+        f"\nCatalogs that you put into {started.inbox} are scored by themselves. `galstore status` shows what goes on; "
+        "`galstore down` ends it all and keeps the data.",
+        soft_wrap=True,
+    )
+
+
+def down(
+    home: HomeOption = HOME,
+    wait: Annotated[
+        float, typer.Option(help="Seconds that runs under way get to finish before they are cancelled")
+    ] = 30.0,
+) -> None:
+    """End the worker, the server and every run; database, cube and predictions stay.
+
+    Example: galstore down --wait 600
+    """
+    from flows.deployments.starting import stop_services
+
+    out = stdout()
+    n = stop_services(_home(home), Path.cwd(), wait_s=wait, tell=lambda text: out.print(escaped(text)))
+    out.print("nothing was running" if n == 0 else "ended; no process is left")
+
+
+def status(
+    home: HomeOption = HOME,
+    env: Annotated[
+        bool, typer.Option("--env", help='Lines for a shell, as in: eval "$(galstore status --env)"')
+    ] = False,
+) -> None:
+    """Say what runs, what is under way, what comes next and how the last runs ended.
+
+    The exit code is 0 where server and worker run, else 3.
+
+    Example: galstore status
+    """
+    from flows.deployments.services import KEEPER, SERVER, WORKER, is_healthy, living_service, port_of
+    from flows.deployments.shell import shell_variables
+    from schemas.errors import ServiceError
+
+    place, out = _home(home), stdout()
+    port = port_of(place)
+    if env:
+        if port is None:
+            raise ServiceError(f"nothing was ever started in {place.folder}: `galstore up` does")
+        out.print(shell_variables(port), soft_wrap=True)
+        return
+    processes = {service: living_service(place, service) for service in (SERVER, WORKER, KEEPER)}
+    for service, process in processes.items():
+        out.print(f"{service:8s}" + (f"runs (process {process.pid})" if process else "does not run"))
+    healthy = port is not None and is_healthy(port)
+    if port is not None and healthy:
+        os.environ.update(place.environment(port))
+        from flows.deployments.telling import overview
+
+        out.print(f"UI      http://127.0.0.1:{port}\n")
+        out.print(overview())
+    if not healthy or None in (processes[SERVER], processes[WORKER]):
+        out.print("\n`galstore up` starts what does not run")
+        sys.exit(3)
+
+
+def _home(folder: Path) -> Home:
+    from flows.deployments.home import Home
+
+    return Home(folder=folder.absolute())
