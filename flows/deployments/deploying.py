@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -183,7 +184,7 @@ def ensure_automations() -> None:
     try:
         Automation.read(name=wanted.name)
     except ValueError:
-        wanted.create()  # type: ignore[unused-coroutine]  # outside an event loop it is done at once
+        asyncio.run(wanted.acreate())
 
 
 def await_schedules(client: SyncPrefectClient) -> dict[str, int]:

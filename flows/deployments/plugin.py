@@ -16,7 +16,7 @@ _COMMANDS_WITH_A_NAME = frozenset({"run", "inspect", "delete"})
 
 
 @register_hook
-def setup_environment(ctx: Any) -> None:  # noqa: ARG001 - Prefect names it
+def setup_environment(*, ctx: Any) -> None:  # noqa: ARG001 - Prefect names it
     """Complete the name in this process's command line, if it is Prefect's own and names a deployment."""
     sys.argv[:] = with_whole_names(sys.argv)
 
@@ -33,7 +33,7 @@ def with_whole_names(command: list[str]) -> list[str]:
     >>> with_whole_names(["prefect", "flow-run", "inspect", "ingest"])
     ['prefect', 'flow-run', 'inspect', 'ingest']
     """
-    if len(command) < 4 or Path(command[0]).name not in {"prefect", "__main__.py"} or command[1] != "deployment":
+    if len(command) < 4 or Path(command[0]).name not in {"prefect", "__main__.py", "-m"} or command[1] != "deployment":
         return command
     name = command[3]
     if command[2] not in _COMMANDS_WITH_A_NAME or name.startswith("-") or "/" in name:
