@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import tomli_w
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -23,6 +22,7 @@ from flows.artefacts import (
     training_set_of,
 )
 from flows.runtime import console, load_recipe
+from galstore.features import read_features
 from galstore.inventory import take_inventory
 from galstore.predictions import read_predictions
 from galstore.reader import Cube, open_cube
@@ -32,11 +32,12 @@ from galstore.training_set import TrainingSet
 from schemas.catalog import COLUMN
 from schemas.cutouts import SIDE_PX
 from schemas.errors import TrainingError
+from schemas.features import feature_view
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
     from modeling.judging.metrics import Regression
-    from modeling.report import Evaluation
+    from modeling.report.model_page import Evaluation
 
 
 @flow(name="report")
@@ -74,7 +75,8 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
 def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
     from modeling.models.checkpoint import load_model, read_training_log
-    from modeling.report import IngestCounts, Provenance, Report, verdict, write_report
+    from modeling.report.model_page import Provenance, Report, verdict, write_report
+    from modeling.report.pages import IngestCounts
 
     training_set = training_set_of(recipe, cube)
     # of an ensemble, its first member shows how it was trained
@@ -99,7 +101,6 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
         predictors=judge_predictors(recipe, cube, training_set, evaluation),
         training_log=read_training_log(folder),
         best_epoch=config.best_epoch,
-        training_mean=config.label_scale.mean,
         provenance=Provenance(
             model_id=model_id,
             training_set=config.training_set,
@@ -107,7 +108,6 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
             versions=config.versions,
             recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         ),
-        new_catalog=pd.read_parquet(catalog_path) if catalog_path.exists() else None,
     )
     path, _ = report_paths(recipe)
     write_report(path, composed)
@@ -129,7 +129,7 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
 
 def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> Evaluation:
     """The held-out galaxies with the model's predictions from the cube."""
-    from modeling.report import Evaluation
+    from modeling.report.model_page import Evaluation
 
     split = training_set.evaluation_split
     indices = training_set.labelled(split)
@@ -154,17 +154,20 @@ def judge_predictors(
     recipe: Recipe, cube: Cube, training_set: TrainingSet, evaluation: Evaluation
 ) -> dict[str, Regression | str]:
     """Metrics of the network, the baselines and, on a simulated sky, the oracle, all on the same galaxies."""
-    from modeling.judging.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+    from modeling.judging.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
     from modeling.judging.metrics import Regression
-    from modeling.report import COLOURS, FOREST, MEAN, NETWORK, ORACLE
+    from modeling.report.model_page import COLOURS, FOREST, FULL_FOREST, MEAN, NETWORK, ORACLE
 
     fit = training_set.labelled(Split.TRAIN)
     held_out = training_set.labelled(training_set.evaluation_split)
-    magnitudes = cube.read_catalog(FOREST_COLUMNS).iloc[training_set.rows]
-    labels = training_set.labels[fit]
+    magnitudes = read_features(cube, training_set.rows, feature_view("photometry"))
+    fitted, labels = magnitudes.iloc[fit], training_set.labels[fit]
+    every = known_magnitudes(fitted, [name for name in magnitudes.columns if "Err" not in name])
     judged: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}
     for key, baseline in {
-        FOREST: predict_forest(magnitudes.iloc[fit], labels, magnitudes.iloc[held_out], seed=recipe.train.seed),
+        key: predict_forest(fitted, labels, magnitudes.iloc[held_out], columns=columns, seed=recipe.train.seed)
+        for key, columns in {FOREST: FOREST_COLUMNS, FULL_FOREST: every}.items()
+    } | {
         MEAN: predict_mean(labels, held_out.size),
     }.items():
         judged[key] = baseline.against(evaluation.true)

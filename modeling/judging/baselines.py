@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,18 +68,21 @@ def predict_forest(
     train_labels: NDArray[np.float64],
     catalog: pd.DataFrame,
     *,
+    columns: Sequence[str] = FOREST_COLUMNS,
     seed: int = 0,
 ) -> Baseline:
-    """The paper's random forest on three magnitudes: 40 trees, at least 8 galaxies a leaf.
+    """The paper's random forest on magnitudes: 40 trees, at least 8 galaxies a leaf.
 
     Parameters
     ----------
     train_catalog
-        Columns `modelMag_g`, `modelMag_r` and `modelMag_i`, mag; null where unknown. Rows as in `train_labels`.
+        Has `columns`, mag; null where unknown. Rows as in `train_labels`.
     train_labels
         (object,), without NaN.
     catalog
         The same columns of the rows to predict.
+    columns
+        What the trees see; by default the paper's g, r and i.
     seed
         Of the trees.
 
@@ -93,40 +97,51 @@ def predict_forest(
     ValueError
         Catalog and labels of different length.
     """
-    name = "random forest on g, r, i magnitudes"
+    name = "random forest on g, r, i magnitudes" if tuple(columns) == FOREST_COLUMNS else "random forest on magnitudes"
     if len(train_catalog) != len(train_labels):
         raise ValueError(f"{len(train_catalog)} catalog rows and {len(train_labels)} labels: give one label a row")
     for which, table in (("training", train_catalog), ("evaluated", catalog)):
-        absent = [column for column in FOREST_COLUMNS if column not in table.columns or table[column].isna().all()]
-        if absent:
-            return Baseline(
-                name=name, predicted=None, note=f"not fitted: the {which} rows have no values of {', '.join(absent)}"
-            )
-    train_magnitudes, magnitudes = _magnitudes(train_catalog), _magnitudes(catalog)
+        absent = [column for column in columns if column not in table.columns or table[column].isna().all()]
+        if absent or not columns:
+            what = f"values of {', '.join(absent)}" if absent else "magnitudes"
+            return Baseline(name=name, predicted=None, note=f"not fitted: the {which} rows have no {what}")
+    train_magnitudes, magnitudes = _magnitudes(train_catalog, columns), _magnitudes(catalog, columns)
     complete, scored = _complete(train_magnitudes), _complete(magnitudes)
+    all_of_them = f"all {len(columns)} magnitudes" if len(columns) != len(FOREST_COLUMNS) else "all three magnitudes"
     if complete.sum() < 2 * MIN_LEAF or not scored.any():
         return Baseline(
             name=name,
             predicted=None,
-            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have all three magnitudes, "
+            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have {all_of_them}, "
             f"needed are {2 * MIN_LEAF} and 1",
         )
     forest: Any = RandomForestRegressor(n_estimators=N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=1)
     forest.fit(train_magnitudes[complete], train_labels[complete])
     predicted = np.full(len(catalog), np.nan)
     predicted[scored] = forest.predict(magnitudes[scored])
-    return Baseline(name=name, predicted=predicted, note=_left_out(~complete, ~scored))
+    return Baseline(name=name, predicted=predicted, note=_left_out(~complete, ~scored, all_of_them))
 
 
-def _magnitudes(catalog: pd.DataFrame) -> NDArray[np.float64]:
-    return catalog[list(FOREST_COLUMNS)].to_numpy(dtype=np.float64, na_value=np.nan)
+def known_magnitudes(catalog: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of some magnitudes that at least one row of a catalog has, in their order: a survey may lack a band.
+
+    Examples
+    --------
+    >>> known_magnitudes(pd.DataFrame({"modelMag_u": [np.nan], "modelMag_g": [17.0]}), ("modelMag_u", "modelMag_g"))
+    ('modelMag_g',)
+    """
+    return tuple(name for name in names if name in catalog.columns and catalog[name].notna().any())
+
+
+def _magnitudes(catalog: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+    return catalog[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _complete(magnitudes: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(magnitudes).all(axis=1), dtype=np.bool_)
 
 
-def _left_out(train_rows: NDArray[np.bool_], rows: NDArray[np.bool_]) -> str:
+def _left_out(train_rows: NDArray[np.bool_], rows: NDArray[np.bool_], all_of_them: str) -> str:
     if not train_rows.any() and not rows.any():
         return ""
-    return f"{train_rows.sum()} training and {rows.sum()} evaluated rows without all three magnitudes are left out"
+    return f"{train_rows.sum()} training and {rows.sum()} evaluated rows without {all_of_them} are left out"

@@ -1,54 +1,33 @@
-"""Report: one HTML file that says how good a model is, and where its numbers come from.
-
-Self-contained: figures are data: URIs, styles are inside, nothing is loaded from anywhere.
-"""
+"""The page of the model: how good it is, beside what it has to beat, and where its numbers come from."""
 
 from __future__ import annotations
 
-import base64
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from modeling.figures import predictions as figures
 from modeling.judging.metrics import Regression
+from modeling.report.pages import Heading, IngestCounts, Picture, picture, write_page
 from modeling.train import EpochRecord
 from schemas.errors import ContractError
 
-NETWORK, MEAN, FOREST, ORACLE, COLOURS = "network", "mean", "forest", "oracle", "colours"
+NETWORK, MEAN, ORACLE, COLOURS = "network", "mean", "oracle", "colours"
+FOREST, FULL_FOREST = "forest", "full_forest"
 """Keys of `Report.predictors` that the verdict speaks of; others are listed by their own names."""
 
 TITLES = {
     NETWORK: "this network",
     MEAN: "mean of the training labels",
     FOREST: "random forest on g, r, i magnitudes",
+    FULL_FOREST: "random forest on all magnitudes",
     ORACLE: "oracle: best that the simulated sky allows",
     COLOURS: "best that total colours alone allow",
 }
-
-NEW_CATALOG_ROWS = 12
-"""Rows of the new catalog that are printed; the whole of it is in the Parquet file beside the report."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IngestCounts:
-    """Where the objects of a cube stand: stored + quarantined + pending = registered."""
-
-    registered: int
-    stored: int
-    quarantined: int
-    pending: int
-    quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
-    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
-    """Catalog rows that never became objects of the cube."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +63,14 @@ class Provenance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NewCatalog:
+    """How many objects a new catalog has, and how many of them have a prediction."""
+
+    n: int
+    n_scored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """Everything that the report shows."""
 
@@ -102,11 +89,9 @@ class Report:
     a text says why there is no number."""
     training_log: tuple[EpochRecord, ...]
     best_epoch: int
-    training_mean: float
-    """Of the training labels."""
     provenance: Provenance
-    new_catalog: pd.DataFrame | None = None
-    """object_id, prediction, view_spread (and ra, dec where known) of objects without labels; NaN = not scored."""
+    new_catalog: NewCatalog | None = None
+    """The catalog that was scored last; its own page shows it."""
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -124,28 +109,19 @@ def write_report(path: Path, report: Report) -> None:
     ContractError
         `report.predictors` holds no numbers of the network.
     """
-    environment = Environment(
-        loader=PackageLoader("modeling"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    heading = Heading(
+        title=report.title, survey=report.survey, simulated=report.simulated, model_id=report.provenance.model_id
     )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    environment.filters["dex"] = lambda number: "n/a" if math.isnan(number) else f"{number:.4f}"
-    html = environment.get_template("report.html.j2").render(
+    write_page(
+        path,
+        "report.html.j2",
+        heading,
         report=report,
         verdict=verdict(report),
         predictors=_predictor_table(report),
         gallery=_gallery(report),
         images=_images(report),
-        scored=None if report.new_catalog is None else int(report.new_catalog["prediction"].notna().sum()),
-        new_rows=[] if report.new_catalog is None else _first_rows(report.new_catalog),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(path)
 
 
 def verdict(report: Report) -> str:
@@ -207,21 +183,7 @@ def _predictor_table(report: Report) -> list[_Line]:
     return sorted(lines, key=lambda line: line.result.rmse if line.result else math.inf)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
-    """A figure in the page."""
-
-    source: str
-    alt: str
-    caption: str
-
-
-def _picture(figure: Figure, *, alt: str, caption: str) -> _Picture:
-    encoded = base64.b64encode(figures.figure_png(figure)).decode("ascii")
-    return _Picture(source=f"data:image/png;base64,{encoded}", alt=alt, caption=caption)
-
-
-def _gallery(report: Report) -> _Picture:
+def _gallery(report: Report) -> Picture:
     shown = report.evaluation
     rows = figures.gallery_rows(shown.true, shown.predicted)
     wanted, place = np.unique(np.concatenate(list(rows.values())), return_inverse=True)
@@ -232,7 +194,7 @@ def _gallery(report: Report) -> _Picture:
         f"{title}: " + ", ".join(f"{shown.predicted[i]:.2f} ({shown.true[i]:.2f})" for i in chosen)
         for title, chosen in rows.items()
     )
-    return _picture(
+    return picture(
         figure,
         alt=f"Cutouts of {report.survey} in seven rows of five, predicted (true) values: {listed}.",
         caption=f"Cutouts of {shown.rows} galaxies with their predicted (left, blue) and true (right, orange) values "
@@ -240,26 +202,26 @@ def _gallery(report: Report) -> _Picture:
     )
 
 
-def _images(report: Report) -> dict[str, _Picture]:
+def _images(report: Report) -> dict[str, Picture]:
     true, predicted = report.evaluation.true, report.evaluation.predicted
     result = Regression.of(true, predicted)
     numbers = {name: value for name, value in report.predictors.items() if isinstance(value, Regression)}
     pictures = {
-        "comparison": _picture(
+        "comparison": picture(
             figures.draw_comparison(true, predicted, label=report.target),
             alt=f"Predicted against true {report.target} of {result.n} galaxies: RMSE {result.rmse:.4f}, NMAD "
             f"{result.nmad:.4f}, bias {result.bias:+.4f} dex, R² {result.r2:.3f}.",
             caption="Below: predicted against true values, with the median and, around it, RMSE and NMAD of each "
             "0.1-dex bin. Above: the same scatter, areas as the number of galaxies, lines for all galaxies (Figure 3).",
         ),
-        "distributions": _picture(
+        "distributions": picture(
             figures.draw_distributions(true, predicted, label=report.target),
             alt=f"Histograms: true values have mean {true.mean():.3f} and standard deviation {true.std():.3f}, "
             f"predicted ones {predicted.mean():.3f} and {predicted.std():.3f}.",
             caption="Distributions of the true and the predicted values (Figure 2). Predictions spread less than the "
             "truth: a network that is unsure leans to the mean.",
         ),
-        "predictors": _picture(
+        "predictors": picture(
             figures.draw_predictors({TITLES.get(name, name): value for name, value in numbers.items()}),
             alt="RMSE of each predictor: "
             + ", ".join(f"{TITLES.get(name, name)} {value.rmse:.4f}" for name, value in numbers.items())
@@ -269,31 +231,10 @@ def _images(report: Report) -> dict[str, _Picture]:
     }
     if report.training_log:
         last = report.training_log[-1]
-        pictures["training"] = _picture(
+        pictures["training"] = picture(
             figures.draw_training(report.training_log, best_epoch=report.best_epoch),
             alt=f"Validation RMSE falls from {report.training_log[0].rmse:.4f} to {last.rmse:.4f} dex in {last.epoch} "
             f"epochs; epoch {report.best_epoch} was kept.",
             caption="RMSE and NMAD of the validation galaxies after each epoch.",
         )
-    if report.new_catalog is not None and report.new_catalog["prediction"].notna().any():
-        new = report.new_catalog["prediction"].to_numpy(dtype=np.float64)
-        pictures["new_catalog"] = _picture(
-            figures.draw_new_catalog(new, label=report.target, training_mean=report.training_mean),
-            alt=f"Histogram of the predictions of {np.isfinite(new).sum()} new objects: median "
-            f"{np.nanmedian(new):.3f}, from {np.nanmin(new):.3f} to {np.nanmax(new):.3f}.",
-            caption="Predictions of the new catalog. There is no truth to compare with: a mean far from the training "
-            "labels' says that these are other galaxies.",
-        )
     return pictures
-
-
-def _first_rows(new_catalog: pd.DataFrame) -> list[dict[str, str]]:
-    formats = {"ra": "{:.5f}", "dec": "{:.5f}", "prediction": "{:.3f}", "view_spread": "{:.3f}"}
-    return [
-        {
-            name: "n/a" if pd.isna(value) else formats.get(name, "{}").format(value)
-            for name, value in zip(new_catalog.columns, line, strict=True)
-            if name in ("object_id", *formats)
-        }
-        for line in new_catalog.head(NEW_CATALOG_ROWS).itertuples(index=False, name=None)
-    ]

@@ -1,0 +1,129 @@
+"""Pages: HTML files that load nothing from anywhere; figures are data: URIs, styles are inside, links are relative."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from modeling.figures.style import figure_png
+
+MODEL_PAGE, QUALITY_PAGE, PREDICTIONS_PAGE = "report.html", "quality.html", "predictions.html"
+
+NAVIGATION = {MODEL_PAGE: "Model", QUALITY_PAGE: "Data quality", PREDICTIONS_PAGE: "Predictions"}
+"""Titles of the pages by file, in the order in which every page lists them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestCounts:
+    """Where the objects of a cube stand: stored + quarantined + pending = registered."""
+
+    registered: int
+    stored: int
+    quarantined: int
+    pending: int
+    quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
+    rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
+    """Catalog rows that never became objects of the cube."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heading:
+    """What stands on top of a page."""
+
+    title: str
+    survey: str
+    simulated: bool
+    """True where the sky was made up, so that no number says anything about galaxies."""
+    model_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A figure in a page."""
+
+    source: str
+    alt: str
+    caption: str
+
+
+def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
+    """A figure as it stands in a page."""
+    encoded = base64.b64encode(figure_png(figure)).decode("ascii")
+    return Picture(source=f"data:image/png;base64,{encoded}", alt=alt, caption=caption)
+
+
+def write_page(path: Path, template: str, heading: Heading, **shown: Any) -> None:
+    """Write one page; whoever looks sees the old file or the new one.
+
+    Parameters
+    ----------
+    path
+        Of the file; one of `NAVIGATION`.
+    template
+        Name in `modeling/templates`.
+    heading
+        On top of it.
+    shown
+        What the template shows.
+    """
+    environment = Environment(
+        loader=PackageLoader("modeling"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": lambda number: f"{number:,}",
+        "dex": lambda number: "n/a" if math.isnan(number) else f"{number:.4f}",
+        "share": share_text,
+        "short": short_text,
+        "words": lambda name: name.replace("_", " "),
+    }
+    html = environment.get_template(template).render(heading=heading, navigation=NAVIGATION, here=path.name, **shown)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(html, encoding="utf-8")
+    draft.replace(path)
+
+
+def share_text(share: float) -> str:
+    """A share as a percentage that never rounds something to nothing.
+
+    Examples
+    --------
+    >>> share_text(0.5), share_text(0.0), share_text(0.0004), share_text(0.9996), share_text(float("nan"))
+    ('50 %', '0 %', '< 0.1 %', '> 99.9 %', 'n/a')
+    """
+    if math.isnan(share):
+        return "n/a"
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    if 0.999 < share < 1:
+        return "> 99.9 %"
+    return f"{100 * share:.3g} %"
+
+
+def short_text(number: float) -> str:
+    """A number of any size in few letters.
+
+    Examples
+    --------
+    >>> short_text(17.1234), short_text(0.00012), short_text(123456.0), short_text(float("nan"))
+    ('17.12', '1.2e-04', '123,456', 'n/a')
+    """
+    if not math.isfinite(number):
+        return "n/a"
+    if number and abs(number) < 0.01:
+        return f"{number:.1e}"
+    if abs(number) >= 1000:
+        return f"{number:,.0f}"
+    return f"{number:.4g}"
