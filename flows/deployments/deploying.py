@@ -182,7 +182,7 @@ def ensure_automations() -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {SILENCE_S} s")],
     )
     try:
-        Automation.read(name=wanted.name)
+        asyncio.run(Automation.aread(name=wanted.name))
     except ValueError:
         asyncio.run(wanted.acreate())
 
