@@ -37,7 +37,7 @@ from schemas.cube import (
 from schemas.cutouts import BANDS, CutoutScale, ScaleRule
 from schemas.errors import StoreError
 from schemas.features import FeatureView
-from schemas.predictions import PREDICTION_COLUMNS
+from schemas.predictions import PREDICTION_COLUMNS, flag_attributes
 
 CHECKSUM = Crc32cCodec()
 """Every chunk ends with its CRC-32C (Zarr v3 codec `crc32c`), so that every reader notices a flipped bit."""
@@ -109,16 +109,33 @@ def lengthen(root: zarr.Group, n_objects: int) -> None:
 
 
 def ensure_prediction_arrays(root: zarr.Group, model_id: str, attributes: Mapping[str, Any]) -> None:
-    """Create the arrays of a model's predictions unless they are there, NaN for every object."""
+    """Create those arrays of a model's predictions that are not there, with nothing known of any object.
+
+    Parameters
+    ----------
+    root
+        Of a session that can be written.
+    model_id
+        Of which model.
+    attributes
+        Of a new group; `target` and `units` tell the UCD and unit of its columns.
+    """
     name = f"predictions/{model_id}"
-    if name in root:
-        return
-    group = root.create_group(name, attributes=dict(attributes))
+    group: Any = root[name] if name in root else root.create_group(name, attributes=dict(attributes))
     status: Any = root["state/status"]
+    target = COLUMN.get(str(group.attrs.get("target", "")))
     for column in PREDICTION_COLUMNS:
+        if column.name in group:
+            continue
+        is_float = column.dtype == "float32"
         _create_column(
-            group, column.name, "float32", fill=np.nan, n_objects=status.shape[0],
-            attributes={"long_name": column.description, "units": attributes.get("units", "")},
+            group, column.name, column.dtype, fill=column.fill, n_objects=status.shape[0],
+            attributes={
+                "long_name": column.description,
+                "units": group.attrs.get("units", "") if is_float else "",
+                "ucd": column.ucd_for("" if target is None else target.ucd),
+                **({} if is_float else flag_attributes()),
+            },
         )  # fmt: skip
 
 

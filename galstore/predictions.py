@@ -1,4 +1,7 @@
-"""Predictions beside the cube: one group a model, one value an object, NaN where nothing was scored yet."""
+"""Predictions beside the cube: one group a model, one value an object, NaN where nothing was scored yet.
+
+Cubes of earlier versions hold `mean` and `view_spread` alone: the other columns read as not known.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ from galstore.cube import ensure_embedding_array, ensure_prediction_arrays
 from galstore.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cutouts import Reason, Status
-from schemas.predictions import PREDICTION_COLUMNS
+from schemas.errors import StoreError
+from schemas.predictions import PREDICTION_COLUMN, PREDICTION_COLUMNS
 
 
 def write_predictions(
@@ -43,19 +47,31 @@ def write_predictions(
     rows
         Row numbers, shape (n,).
     values
-        For each name of `PREDICTION_COLUMNS` an array of shape (n,).
+        Arrays of shape (n,) by names of `PREDICTION_COLUMNS`; `mean` is one of them, and of those that are absent
+        nothing is known afterwards.
     attributes
         Kept with the group when it is created: target, units, network, snapshot that was read.
     embeddings
         How the model sees these objects, shape (n, feature); kept in float16.
+
+    Raises
+    ------
+    StoreError
+        `mean` is absent, or there is no column of a given name.
     """
+    strange = sorted(values.keys() - PREDICTION_COLUMN.keys())
+    if strange or "mean" not in values:
+        raise StoreError(
+            f"got predictions {', '.join(values)}: expected 'mean' and perhaps others of {', '.join(PREDICTION_COLUMN)}"
+        )
 
     def write(session: icechunk.Session) -> None:
         root = zarr.open_group(session.store, mode="a")
         ensure_prediction_arrays(root, model_id, attributes)
         for column in PREDICTION_COLUMNS:
             target: Any = root[f"predictions/{model_id}/{column.name}"]
-            target.oindex[rows] = np.asarray(values[column.name], dtype=np.float32)
+            # absent values are written too: a row that is scored anew keeps nothing of the last time
+            target.oindex[rows] = np.asarray(values.get(column.name, column.fill), dtype=column.dtype)
         if embeddings is not None:
             ensure_embedding_array(root, model_id, embeddings.shape[1])
             vectors: Any = root[f"embeddings/{model_id}/vector"]
@@ -66,11 +82,23 @@ def write_predictions(
 
 
 def read_predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
-    """A model's predictions of some objects, in the order of `rows`; NaN where there is none."""
-    names = [column.name for column in PREDICTION_COLUMNS]
-    if model_id not in cube.group_names("predictions"):
-        return pd.DataFrame(np.nan, index=range(rows.size), columns=names, dtype=np.float32)
-    return pd.DataFrame({name: np.asarray(cube.array(f"predictions/{model_id}/{name}")[:])[rows] for name in names})
+    """A model's predictions of some objects, in the order of `rows`: every one of `PREDICTION_COLUMNS`.
+
+    NaN, and -1 in the flags, where there is none, or where the cube was written before there was this column.
+    """
+    present: tuple[str, ...] = ()
+    if model_id in cube.group_names("predictions"):
+        present = cube.array_names(f"predictions/{model_id}")
+    known = {name: f"predictions/{model_id}/{name}" for name in PREDICTION_COLUMN if name in present}
+    values = cube.read_values(list(known.values()), rows)
+    return pd.DataFrame(
+        {
+            column.name: values[known[column.name]]
+            if column.name in known
+            else np.full(rows.size, column.fill, dtype=column.dtype)
+            for column in PREDICTION_COLUMNS
+        }
+    )
 
 
 def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

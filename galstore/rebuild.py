@@ -212,13 +212,13 @@ def _clear(root: zarr.Group, name: str, rows: npt.NDArray[np.bool_], block: Bloc
 
 
 def _clear_predictions(root: zarr.Group, rows: npt.NDArray[np.bool_], block: Block) -> None:
-    """NaN for some rows of a block; a column that cannot be read is left to `verify`, which names it."""
+    """Some rows of a block are as if never scored; a column that cannot be read is left to `verify`, which names it."""
     group = root.get("predictions")
     for name, array in group.members(max_depth=None) if isinstance(group, zarr.Group) else ():
         if not isinstance(array, zarr.Array):
             continue
         held = read_rows(array, block.start, block.stop)
-        cleared = np.where(rows, np.nan, held.values).astype(array.dtype)
+        cleared = np.where(rows, array.fill_value, held.values).astype(array.dtype)
         if not held.damage and not np.array_equal(cleared, held.values, equal_nan=True):
             column: Any = root[f"predictions/{name}"]
             column[block.rows] = cleared

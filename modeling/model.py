@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, replace
 
 from modeling.judging.uncertainty import Conformal
 from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.networks import GalaxyNetwork
+from modeling.support import Support
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
 
@@ -42,6 +44,8 @@ class ModelConfig:
     """Of python, torch, torchvision and galstore."""
     calibration: Conformal | None = None
     """Intervals that the validation rows teach; None where they were too few."""
+    support: str | None = None
+    """SHA-256 of support.safetensors; None where the model does not know its training support."""
 
     @property
     def target(self) -> str:
@@ -69,10 +73,17 @@ class Model:
 
     network: GalaxyNetwork
     config: ModelConfig
+    support: Support | None = None
+    """What it was trained on; None where that was not learnt, or by an older version."""
 
     def calibrated(self, calibration: Conformal) -> Model:
         """The same, with intervals."""
         return replace(self, config=replace(self.config, calibration=calibration))
+
+    def supported(self, support: Support) -> Model:
+        """The same, knowing what it was trained on."""
+        digest = hashlib.sha256(support.to_bytes()).hexdigest()
+        return replace(self, support=support, config=replace(self.config, support=digest))
 
     def require_scale(self, scale: CutoutScale) -> None:
         """Refuse cutouts that were cut by another scale rule than the ones that the network has seen.

@@ -210,7 +210,8 @@ def check_columns(arrays: Mapping[str, _Array], state: State, pool: ThreadPoolEx
             rows = read_rows(array, first, last)
             problems += unreadable(path, rows)
             if is_prediction:
-                is_orphan = state.is_unstored[first:last] & rows.known & ~np.isnan(rows.values)
+                is_told = rows.values >= 0 if array.dtype.kind == "i" else ~np.isnan(rows.values)
+                is_orphan = state.is_unstored[first:last] & rows.known & is_told
                 orphans.append(first + np.flatnonzero(is_orphan))
         text = "a prediction of an object that is not stored"
         return problems + state.problem(ProblemKind.ORPHAN, path, np.concatenate(orphans), text)

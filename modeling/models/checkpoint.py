@@ -1,11 +1,12 @@
 """Checkpoints: a model as a folder of files that anyone can read, and that nothing is executed from.
 
 `model.safetensors` weights · `config.json` what the model is · `metrics.json` how well it does · `training_log.jsonl`
-one line for each epoch · `README.md` the model card.
+one line for each epoch · `README.md` the model card · `support.safetensors` what it was trained on, where it is known.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
@@ -29,10 +30,14 @@ from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.model import Model, ModelConfig
 from modeling.networks import build_network
 from modeling.predict import Prediction
+from modeling.support import MIN_ROWS as MIN_SUPPORT_ROWS
+from modeling.support import Seen, Support, read_support
 from modeling.train import EpochRecord, TrainedNetwork
 from schemas.cutouts import BANDS, CutoutScale
 from schemas.errors import WeightsError
 from schemas.recipes import NetworkSection, TrainSection
+
+SUPPORT = "support.safetensors"
 
 
 def build_model(
@@ -108,6 +113,23 @@ def calibrate(model: Model, true: NDArray[np.float64], predicted: Prediction) ->
     return model.calibrated(Conformal.of(true[known], predicted.mean[known], sigma))
 
 
+def learn_support(model: Model, train: Seen, validation: Seen, labels: NDArray[np.float64]) -> Model:
+    """Teach a model what it was trained on, unless the rows are too few: its predictions then say so.
+
+    Parameters
+    ----------
+    model
+        Whose embeddings they are.
+    train, validation
+        Some thousands of its training and validation rows, or all of them.
+    labels
+        Of the training rows, NaN where there is none.
+    """
+    if min(len(train.embedding), len(validation.embedding)) < MIN_SUPPORT_ROWS:
+        return model
+    return model.supported(Support.learn(train, validation, labels))
+
+
 def save_model(
     folder: Path, model: Model, *, metrics: Mapping[str, Regression], log: tuple[EpochRecord, ...] = ()
 ) -> None:
@@ -132,6 +154,8 @@ def save_model(
         new.mkdir()
         weights = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
         save_file(weights, new / "model.safetensors", metadata={"model_id": model.config.model_id})
+        if model.support is not None:
+            (new / SUPPORT).write_bytes(model.support.to_bytes())
         _write_json(new / "config.json", asdict(model.config))
         _write_json(new / "metrics.json", {name: _without_nan(asdict(result)) for name, result in metrics.items()})
         lines = [json.dumps(asdict(record)) + "\n" for record in log]
@@ -168,7 +192,8 @@ def load_model(folder: Path) -> Model:
             f"{path} does not hold the weights of a {config.arch} ({str(error).splitlines()[0][:80]}): the file is "
             "damaged or from another model; train it again"
         ) from error
-    return Model(network=network.eval(), config=config)
+    support = None if config.support is None else _read_support(folder / SUPPORT, config)
+    return Model(network=network.eval(), config=config, support=support)
 
 
 def read_metrics(folder: Path) -> dict[str, Regression]:
@@ -185,6 +210,17 @@ def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
     """The epochs of a model's training, in order."""
     lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(EpochRecord(**json.loads(line)) for line in lines)
+
+
+def _read_support(path: Path, config: ModelConfig) -> Support:
+    support = read_support(path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != config.support:
+        raise WeightsError(
+            f"{path} has SHA-256 {digest[:12]}..., config.json says {str(config.support)[:12]}...: it belongs to "
+            "another model; train this one again"
+        )
+    return support
 
 
 def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
@@ -207,7 +243,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse_config(values: dict[str, Any], path: Path) -> ModelConfig:
     known = {field.name for field in fields(ModelConfig)}
-    missing, unknown = sorted(known - values.keys()), sorted(values.keys() - known)
+    # models of earlier versions have no support
+    missing, unknown = sorted(known - values.keys() - {"support"}), sorted(values.keys() - known)
     if missing or unknown:
         raise WeightsError(
             f"{path}: missing keys {missing}, unknown keys {unknown}; the model was written by another version of "
