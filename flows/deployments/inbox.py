@@ -8,6 +8,7 @@ killed is repeated by the next one; Prefect starts one run a content and try, ho
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from prefect import flow
 
 from flows.runtime import console, load_recipe
-from galstore.register import file_digest
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -133,7 +133,7 @@ def _appearance(path: Path) -> tuple[int, int] | None:
 
 def take_in(watched: Path, path: Path) -> Path:
     """Move a catalog to those under way; one that had failed gets a new try, since somebody put it there again."""
-    digest = file_digest(path)
+    digest = _sha256(path)
     name = f"{path.stem}-{digest[:8]}{path.suffix}"
     note = Note(dropped_as=path.name, sha256=digest)
     earlier = _read_note(watched / FAILED / name)
@@ -150,7 +150,7 @@ def follow(watched: Path, path: Path, recipe: str, overrides: list[str] | None) 
     """Start the run of a catalog under way, or see how it does; where the catalog is now."""
     from prefect.deployments import run_deployment
 
-    note = _read_note(path) or Note(dropped_as=path.name, sha256=file_digest(path))
+    note = _read_note(path) or Note(dropped_as=path.name, sha256=_sha256(path))
     if time.time() < note.not_before:
         return UNDER_WAY
     run: Any = run_deployment(
@@ -184,7 +184,7 @@ def may_pass(state: State) -> bool:
 
 
 def _put_away(watched: Path, path: Path, note: Note, where: str) -> str:
-    if file_digest(path) != note.sha256:
+    if _sha256(path) != note.sha256:
         # it was still being written to: what came since is looked at as a new catalog
         _note_of(path).unlink(missing_ok=True)
         path.replace(_unused(watched / note.dropped_as))
@@ -207,6 +207,12 @@ def _unused(path: Path) -> Path:
     while candidate.exists():
         candidate, n = path.with_name(f"{path.stem}-{n}{path.suffix}"), n + 1
     return candidate
+
+
+def _sha256(path: Path) -> str:
+    # not galstore's: a look every minute shall not import it
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _note_of(path: Path) -> Path:

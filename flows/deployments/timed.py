@@ -1,21 +1,18 @@
 """The flows as they are deployed: with a time limit, so that a run that hangs ends by itself.
 
-The limit is `GALSTORE_TIME_LIMIT_S`, set for each deployment in `prefect.yaml`.
+Each does the work of the flow of its name; that is imported once the run is under way, so that deploying and starting
+are quick. The limit is `GALSTORE_TIME_LIMIT_S`, set for each deployment in `prefect.yaml`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
 from typing import Any
 
 from prefect import flow
-
-from flows import ingest as ingest_module
-from flows import report as report_module
-from flows import score as score_module
-from flows import train as train_module
 
 TIME_LIMIT_S = float(os.environ.get("GALSTORE_TIME_LIMIT_S", "0")) or None
 """Seconds that a run may take; None = as long as it likes."""
@@ -34,9 +31,41 @@ def kill_when_stuck(*_: Any) -> None:
 
 _LIMITED: dict[str, Any] = {"timeout_seconds": TIME_LIMIT_S, "on_running": [kill_when_stuck]}
 
-ingest = ingest_module.ingest.with_options(**_LIMITED)
-train = train_module.train.with_options(**_LIMITED)
-report = report_module.report.with_options(**_LIMITED)
+
+@flow(name="ingest", **_LIMITED)
+def ingest(
+    recipe: str = "demo", overrides: list[str] | None = None, retry_quarantined: list[str] | None = None
+) -> dict[str, Any]:
+    """Register the survey's catalog and pull every cutout that is still pending.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe or path of a TOML file.
+    overrides
+        `section.key=value`.
+    retry_quarantined
+        Reasons of quarantine whose objects are asked for again; "all" for every reason.
+    """
+    from flows.ingest import ingest as work
+
+    return work.fn(recipe, overrides, retry_quarantined)
+
+
+@flow(name="train", **_LIMITED)
+def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Train the recipe's network on the cube's labelled objects.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe or path of a TOML file.
+    overrides
+        `section.key=value`.
+    """
+    from flows.train import train as work
+
+    return work.fn(recipe, overrides)
 
 
 @flow(name="score", **_LIMITED)
@@ -52,5 +81,23 @@ def score(recipe: str = "demo", overrides: list[str] | None = None, catalog: str
     catalog
         CSV, ECSV, FITS, VOTable or Parquet with object_id, ra, dec; the recipe's own by default.
     """
-    named = [] if catalog is None else [f"score.catalog='{catalog}'"]
-    return score_module.score.fn(recipe, [*(overrides or []), *named])
+    from flows.score import score as work
+
+    named = [] if catalog is None else [f"score.catalog={json.dumps(catalog)}"]
+    return work.fn(recipe, [*(overrides or []), *named])
+
+
+@flow(name="report", **_LIMITED)
+def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+    """Write the report of a recipe's model and predictions.
+
+    Parameters
+    ----------
+    recipe
+        Name of a recipe or path of a TOML file.
+    overrides
+        `section.key=value`.
+    """
+    from flows.report import report as work
+
+    return work.fn(recipe, overrides)
