@@ -25,6 +25,7 @@ def register_commands(app: typer.Typer) -> None:
     app.command()(up)
     app.command()(down)
     app.command()(status)
+    app.command()(notify)
 
 
 def up(
@@ -126,6 +127,31 @@ def status(
     if not healthy or None in (processes[SERVER], processes[WORKER]):
         out.print("\n`galstore up` starts what does not run")
         sys.exit(3)
+
+
+def notify(
+    address: Annotated[str, typer.Argument(metavar="URL", help="Where a JSON text is posted to when a run has failed")],
+    home: HomeOption = HOME,
+) -> None:
+    """Have every run that fails, crashes or times out told to a web address: Slack, Mattermost or a program of yours.
+
+    It is a Prefect automation with a webhook block, to be seen and changed in the UI; called again, it gets the new
+    address.
+
+    Example: galstore notify https://hooks.slack.com/services/...
+    """
+    from flows.deployments.services import is_healthy, port_of
+    from schemas.errors import ServiceError
+
+    place = _home(home)
+    port = port_of(place)
+    if port is None or not is_healthy(port):
+        raise ServiceError(f"no server of {place.folder} answers: `galstore up` first")
+    os.environ.update(place.environment(port))
+    from flows.deployments.notifying import notify_by_webhook
+
+    notify_by_webhook(address)
+    stdout().print("failures are told from now on; the automation is in the UI under Automations")
 
 
 def _home(folder: Path) -> Home:
