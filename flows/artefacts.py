@@ -18,6 +18,9 @@ from schemas.errors import WeightsError
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
 
+REPORT_FORM = 2
+"""Raised when pages are added: a report of an older form is written again."""
+
 
 def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
     """The training set that a recipe describes, as of this snapshot of the cube."""
@@ -134,16 +137,20 @@ def report_paths(recipe: Recipe) -> tuple[Path, Path]:
 
 def report_fingerprint(recipe: Recipe, cube: Cube, model_id: str) -> str:
     """Names what a report was made from: the recipe, the model and the snapshot."""
-    return fingerprint(recipe=recipe, model=model_id, snapshot=cube.snapshot_id)
+    return fingerprint(recipe=recipe, model=model_id, snapshot=cube.snapshot_id, form=REPORT_FORM)
 
 
 def known_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any] | None:
     """The summary of the report that is there, if it was made from the very same things."""
-    _, path = report_paths(recipe)
-    if not path.exists():
+    summary = earlier_summary(recipe)
+    if summary is None or summary["fingerprint"] != report_fingerprint(recipe, cube, model_id):
         return None
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return summary if summary["fingerprint"] == report_fingerprint(recipe, cube, model_id) else None
+    return summary
+
+
+def earlier_summary(recipe: Recipe) -> dict[str, Any] | None:
+    """The summary of the last report; None where there is none."""
+    return current_summary(recipe) if report_paths(recipe)[1].exists() else None
 
 
 def current_summary(recipe: Recipe) -> dict[str, Any]:

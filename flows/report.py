@@ -1,4 +1,4 @@
-"""Report: how good the model is, beside its baselines, and what was ingested; one HTML file and one JSON file."""
+"""Report: how good the model is, what it was fed with and what it says; three pages of HTML and one JSON file."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artefacts import (
+    earlier_summary,
     known_report,
     model_folder,
     predictions_path,
@@ -21,6 +22,7 @@ from flows.artefacts import (
     scoring_model_id,
     training_set_of,
 )
+from flows.report_pages import gather_predictions, gather_quality
 from flows.runtime import console, load_recipe
 from galstore.features import read_features
 from galstore.inventory import take_inventory
@@ -75,26 +77,40 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
 def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
     from modeling.models.checkpoint import load_model, read_training_log
-    from modeling.report.model_page import Provenance, Report, verdict, write_report
-    from modeling.report.pages import IngestCounts
+    from modeling.report.model_page import NewCatalog, Provenance, Report, verdict, write_report
+    from modeling.report.pages import PREDICTIONS_PAGE, QUALITY_PAGE, Heading, IngestCounts
+    from modeling.report.predictions_page import summarise_predictions, write_predictions_page
+    from modeling.report.quality_page import summarise_quality, write_quality
 
     training_set = training_set_of(recipe, cube)
     # of an ensemble, its first member shows how it was trained
     folder = model_folder(recipe, scoring_member_ids(recipe, cube)[0])
     config = load_model(folder).config
-    counts = asdict(cube.counts())
+    counts, inventory = asdict(cube.counts()), take_inventory(cube)
+    ingested = IngestCounts(
+        **counts,
+        quarantined_by_reason=inventory.quarantined_by_reason,
+        rejected_by_reason=Registration(rejected=cube.read_rejected()).rejected_by_reason,
+    )
     evaluation = evaluate_held_out(cube, training_set, model_id)
     catalog_path = predictions_path(recipe)
     symbol = COLUMN[recipe.train.target].symbol or recipe.train.target
-    composed = Report(
+    heading = Heading(
         title=f"{symbol} of {cube.attributes['survey']}",
         survey=str(cube.attributes["survey"]),
         simulated=bool(cube.attributes["simulated"]),
-        ingest=IngestCounts(
-            **counts,
-            quarantined_by_reason=take_inventory(cube).quarantined_by_reason,
-            rejected_by_reason=Registration(rejected=cube.read_rejected()).rejected_by_reason,
-        ),
+        model_id=model_id,
+    )
+    predictions = gather_predictions(recipe, cube, heading, symbol, training_set, catalog_path)
+    quality = gather_quality(
+        cube, heading, ingested, inventory, training_snapshot=config.snapshot, earlier=earlier_summary(recipe)
+    )
+    new = predictions.new
+    composed = Report(
+        title=heading.title,
+        survey=heading.survey,
+        simulated=heading.simulated,
+        ingest=ingested,
         splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
         target=symbol,
         evaluation=evaluation,
@@ -108,9 +124,12 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
             versions=config.versions,
             recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
         ),
+        new_catalog=None if new is None else NewCatalog(n=new.scored.n, n_scored=new.scored.n_scored),
     )
     path, _ = report_paths(recipe)
     write_report(path, composed)
+    write_quality(path.with_name(QUALITY_PAGE), quality)
+    write_predictions_page(path.with_name(PREDICTIONS_PAGE), predictions)
     return {
         "verdict": verdict(composed),
         "ingest": counts,
@@ -118,8 +137,12 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
         "predictors": {
             name: result if isinstance(result, str) else asdict(result) for name, result in composed.predictors.items()
         },
+        "quality": {"snapshot": cube.snapshot_id, **summarise_quality(quality)},
+        "predictions": summarise_predictions(predictions),
         "paths": {
             "report": str(path),
+            "quality": str(path.with_name(QUALITY_PAGE)),
+            "predictions_page": str(path.with_name(PREDICTIONS_PAGE)),
             "predictions": str(catalog_path) if catalog_path.exists() else None,
             "cube": recipe.store.path,
             "model": str(folder),
@@ -164,13 +187,12 @@ def judge_predictors(
     fitted, labels = magnitudes.iloc[fit], training_set.labels[fit]
     every = known_magnitudes(fitted, [name for name in magnitudes.columns if "Err" not in name])
     judged: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}
-    for key, baseline in {
+    baselines = {
         key: predict_forest(fitted, labels, magnitudes.iloc[held_out], columns=columns, seed=recipe.train.seed)
         for key, columns in {FOREST: FOREST_COLUMNS, FULL_FOREST: every}.items()
-    } | {
-        MEAN: predict_mean(labels, held_out.size),
-    }.items():
-        judged[key] = baseline.against(evaluation.true)
+    }
+    baselines[MEAN] = predict_mean(labels, held_out.size)
+    judged |= {key: baseline.against(evaluation.true) for key, baseline in baselines.items()}
     if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
         from galstore.rehearsal.oracle import oracle_predictions
         from galstore.rehearsal.sky import SimulatedSky

@@ -36,8 +36,10 @@ class Verdict(StrEnum):
     LARGE = "large"
     NULLS = "nulls changed"
     """The share of nulls moved by more than 5 points."""
+    EMPTY = "no values now"
+    """There were values, and none came since: another catalog, or a column that is no longer delivered."""
     UNKNOWN = "not measured"
-    """One side has no values."""
+    """There were no values before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,10 +60,12 @@ class Drift:
 
     @property
     def verdict(self) -> Verdict:
+        if not self.n_before:
+            return Verdict.UNKNOWN
+        if not self.n_now:
+            return Verdict.EMPTY
         if abs(self.null_share_now - self.null_share_before) > NULLS_MOVED:
             return Verdict.NULLS
-        if math.isnan(self.psi):
-            return Verdict.UNKNOWN
         if self.psi <= max(MODERATE, self.noise):
             return Verdict.NONE
         return Verdict.LARGE if self.psi > LARGE else Verdict.MODERATE
@@ -88,13 +92,13 @@ def measure_drift(column: str, before: Distribution, now: Distribution) -> Drift
 
 
 def rank_drift(before: Mapping[str, Distribution], now: Mapping[str, Distribution]) -> list[Drift]:
-    """The drift of every column that both have, changed nulls first, then by PSI from the largest."""
+    """The drift of every column that both have: changed nulls first, then by PSI from the largest, empty ones last."""
     found = [measure_drift(name, before[name], now[name]) for name in before if name in now]
     return sorted(found, key=_order)
 
 
 def _order(drift: Drift) -> tuple[int, float, float]:
-    place = {Verdict.NULLS: 0, Verdict.UNKNOWN: 2}.get(drift.verdict, 1)
+    place = {Verdict.NULLS: 0, Verdict.EMPTY: 2, Verdict.UNKNOWN: 3}.get(drift.verdict, 1)
     moved = abs(drift.null_share_now - drift.null_share_before)
     return place, -moved if place == 0 else 0.0, -drift.psi if place == 1 else 0.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from galstore.reader import Cube
@@ -13,6 +14,8 @@ from schemas.errors import RecipeError
 
 QUARANTINE_COLUMNS = ("row", "object_id", "ra", "dec", "catalog", "reason", "attempts", "http_status")
 """Row in the cube, id, place (degrees), catalog that brought it, reason, requests so far, last HTTP status."""
+
+_STATE = ("catalog", "reason", "attempts", "http_status")
 
 
 def read_quarantine(cube: Cube, reasons: Collection[Reason] = ()) -> pd.DataFrame:
@@ -29,19 +32,36 @@ def read_quarantine(cube: Cube, reasons: Collection[Reason] = ()) -> pd.DataFram
     chosen = cube.read_state("status") == Status.QUARANTINED
     if reasons:
         chosen &= np.isin(codes, [int(reason) for reason in reasons])
-    rows = np.flatnonzero(chosen)
-    places = cube.read_catalog(["object_id", "ra", "dec"]).iloc[rows]
+    return _table(cube, np.flatnonzero(chosen))
+
+
+def sample_quarantine(cube: Cube, most: int) -> pd.DataFrame:
+    """The first quarantined objects of each reason, at most so many: columns as of `read_quarantine`.
+
+    Reasons with the most objects come first.
+    """
+    rows = np.flatnonzero(cube.read_state("status") == Status.QUARANTINED)
+    codes = cube.read_state("reason")[rows]
+    known, tally = np.unique(codes, return_counts=True)
+    ordered = known[np.argsort(-tally, kind="stable")]
+    chosen = [rows[codes == code][:most] for code in ordered]
+    return _table(cube, np.concatenate([np.empty(0, dtype=np.int64), *chosen]))
+
+
+def _table(cube: Cube, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+    columns = ("catalog/object_id", "catalog/ra", "catalog/dec", *(f"state/{name}" for name in _STATE))
+    read = cube.read_values(columns, rows)
     names = [str(entry["name"]) for entry in cube.attributes["catalogs"]]
     return pd.DataFrame(
         {
             "row": rows,
-            "object_id": places["object_id"].to_numpy(),
-            "ra": places["ra"].to_numpy(),
-            "dec": places["dec"].to_numpy(),
-            "catalog": [names[index] for index in cube.read_state("catalog")[rows]],
-            "reason": [Reason(code).name.lower() for code in codes[rows]],
-            "attempts": cube.read_state("attempts")[rows],
-            "http_status": cube.read_state("http_status")[rows],
+            "object_id": read["catalog/object_id"],
+            "ra": read["catalog/ra"],
+            "dec": read["catalog/dec"],
+            "catalog": [names[index] for index in read["state/catalog"]],
+            "reason": [Reason(code).name.lower() for code in read["state/reason"]],
+            "attempts": read["state/attempts"],
+            "http_status": read["state/http_status"],
         },
         columns=list(QUARANTINE_COLUMNS),
     )

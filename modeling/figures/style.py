@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import QuadMesh
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.legend import Legend
@@ -160,14 +161,18 @@ def share_counts(meshes: Sequence[QuadMesh]) -> None:
 def count_bar(panel: Figure | SubFigure, mesh: QuadMesh, axes: Any, **options: Any) -> None:
     """Draw the colour scale of a histogram, with whole numbers of galaxies."""
     bar = panel.colorbar(mesh, ax=axes, **options)
-    fullest = float(np.max(np.asarray(mesh.norm.vmax)))
+    count_bar_ticks(bar, float(np.max(np.asarray(mesh.norm.vmax))))
+    bar.set_label("galaxies", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+
+def count_bar_ticks(bar: Colorbar, fullest: float) -> None:
+    """Whole numbers on a logarithmic colour scale that ends at the fullest cell."""
     steps = (1, 2, 5) if fullest <= 50 else (1,)
     ticks = [step * 10**power for power in range(7) for step in steps if step * 10**power <= fullest]
     # a matplotlib formatter writes 10^0, and labels of minor ticks over each other
     bar.set_ticks([float(tick) for tick in ticks], labels=[f"{tick:,}" for tick in ticks])
     bar.minorticks_off()
-    bar.set_label("galaxies", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
 
 
 def n_bins(n: int) -> int:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from numpy.typing import NDArray
 
 from modeling.figures.style import figure_png
 
@@ -56,8 +60,37 @@ class Picture:
 
 def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
     """A figure as it stands in a page."""
-    encoded = base64.b64encode(figure_png(figure)).decode("ascii")
-    return Picture(source=f"data:image/png;base64,{encoded}", alt=alt, caption=caption)
+    return Picture(source=_data_uri(figure_png(figure)), alt=alt, caption=caption)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thumbnail:
+    """One cutout in a gallery, with the text below it."""
+
+    source: str
+    label: str
+
+
+def thumbnails(cutouts: NDArray[np.uint8], labels: Sequence[str]) -> list[Thumbnail]:
+    """Cutouts as they stand in a page, pixel for pixel.
+
+    Parameters
+    ----------
+    cutouts
+        (object, y, x, band), bands in the order of red, green and blue.
+    labels
+        (object,).
+    """
+    shown = []
+    for image, label in zip(cutouts, labels, strict=True):
+        buffer = io.BytesIO()
+        imsave(buffer, image, format="png", metadata={"Software": ""})
+        shown.append(Thumbnail(source=_data_uri(buffer.getvalue()), label=label))
+    return shown
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def write_page(path: Path, template: str, heading: Heading, **shown: Any) -> None:

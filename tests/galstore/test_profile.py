@@ -112,9 +112,11 @@ def test_columns_are_ranked_with_changed_nulls_first_and_empty_ones_last() -> No
         "nulls": Distribution.of(np.where(np.arange(1000) < 300, np.nan, rng.normal(size=1000))),
     }
     empty = Distribution.of([np.nan] * 5)
-    ranked = rank_drift({"empty": empty, **old}, {**now, "empty": empty})
-    assert [one.column for one in ranked] == ["nulls", "moved", "same", "empty"]
-    assert [one.verdict for one in ranked] == [Verdict.NULLS, Verdict.LARGE, Verdict.NONE, Verdict.UNKNOWN]
+    ranked = rank_drift({"never": empty, "gone": old["same"], **old}, {**now, "never": empty, "gone": empty})
+    assert [one.column for one in ranked] == ["nulls", "moved", "same", "gone", "never"]
+    assert [one.verdict for one in ranked] == [
+        Verdict.NULLS, Verdict.LARGE, Verdict.NONE, Verdict.EMPTY, Verdict.UNKNOWN,
+    ]  # fmt: skip
 
 
 def test_a_coded_column_of_few_values_is_compared_by_its_shares() -> None:

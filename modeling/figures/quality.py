@@ -1,0 +1,78 @@
+"""Figures of what a survey delivers: distributions of its columns then and now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from galstore.distribution import Distribution
+from modeling.figures.style import BLUE, GREY, PAGE_INCHES, Values, tidy
+
+N_BINS = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One column: what it was, if that is known, and what it is."""
+
+    title: str
+    now: Distribution
+    before: Distribution | None = None
+
+
+def shared_edges(parts: Sequence[Distribution], n_bins: int = N_BINS) -> Values:
+    """Edges of bins that hold all but the outermost 0.5 % of each part on either side, shape (bin + 1,)."""
+    filled = [one for one in parts if one.n]
+    if not filled:
+        return np.linspace(0, 1, n_bins + 1)
+    low = min(max(one.quantile(0.005) - _room(one), one.low) for one in filled)
+    high = max(min(one.quantile(0.995) + _room(one), one.high) for one in filled)
+    if high <= low:
+        margin = 0.5 if low == 0 else abs(low) * 0.01
+        low, high = low - margin, high + margin
+    return np.linspace(low, high, n_bins + 1)
+
+
+def _room(one: Distribution) -> float:
+    return 0.02 * (one.quantile(0.995) - one.quantile(0.005))
+
+
+def shares(spread: Distribution, edges: Values) -> Values:
+    """Share of the values in each bin, shape (bin,); zeros where there are no values."""
+    return spread.histogram(edges) / max(1, spread.n)
+
+
+def draw_columns(panels: Sequence[Panel], *, n_columns: int = 3) -> Figure:
+    """Distributions as shares of their values: grey areas before, blue lines now.
+
+    Parameters
+    ----------
+    panels
+        At least one.
+    n_columns
+        Panels beside each other.
+    """
+    n_columns = min(n_columns, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = Figure(figsize=(PAGE_INCHES, 1.75 * n_rows), layout="constrained")
+    axes = figure.subplots(n_rows, n_columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        parts = [one for one in (panel.before, panel.now) if one is not None]
+        edges = shared_edges(parts)
+        if panel.before is not None and panel.before.n:
+            axis.stairs(shares(panel.before, edges), edges, fill=True, color=GREY, alpha=0.4)
+        if panel.now.n:
+            axis.stairs(shares(panel.now, edges), edges, color=BLUE, linewidth=1.4)
+        axis.set_xlabel(panel.title)
+        axis.set_yticks([])
+        axis.set_ylim(0, None)
+        tidy(axis)
+        axis.spines["left"].set_visible(False)
+        axis.xaxis.label.set_size(8)
+        axis.tick_params(labelsize=7)
+    return figure
