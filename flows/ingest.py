@@ -12,6 +12,7 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.run_artifacts import publish_ingest
 from flows.runtime import (
     PASSING_FAILURES,
     console,
@@ -66,6 +67,7 @@ def ingest(
         f"cube {loaded.store.path}: {counts.registered} registered = {counts.stored} stored + "
         f"{counts.quarantined} quarantined + {counts.pending} pending"
     )
+    publish_ingest(loaded.store.path, n_new=registration.n_new, n_requests=filled.n_requests)
     return {"n_new": registration.n_new, "n_requests": filled.n_requests, **asdict(counts)}
 
 

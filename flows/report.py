@@ -23,6 +23,7 @@ from flows.artefacts import (
     training_set_of,
 )
 from flows.report_pages import gather_predictions, gather_quality
+from flows.run_artifacts import publish_report
 from flows.runtime import console, load_recipe
 from galstore.features import read_features
 from galstore.inventory import take_inventory
@@ -64,12 +65,14 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
     summary = known_report(loaded, cube, model_id)
     if summary is not None:
         console.print("report: nothing has changed since it was written")
+        publish_report(summary)
         return summary
     with console.status("report: baselines and figures"):
         composed = compose_report(loaded, cube, model_id)
     summary = {"fingerprint": report_fingerprint(loaded, cube, model_id), **composed}
     _, summary_path = report_paths(loaded)
     summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    publish_report(summary)
     return summary
 
 

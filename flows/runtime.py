@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from importlib import resources
 from pathlib import Path
@@ -17,6 +17,7 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from flows.run_progress import ProgressArtifact
 from schemas.errors import RecipeError, ServiceError
 from schemas.recipes import REHEARSAL, DaskSection, Recipe, parse_recipe
 
@@ -157,15 +158,17 @@ def current_run_id() -> str:
 
 
 class ProgressBar:
-    """One bar on the terminal, with a note beside it."""
+    """One bar on the terminal, with a note beside it, and in Prefect's UI where the work is long."""
 
-    def __init__(self, progress: Progress, title: str, total: int) -> None:
+    def __init__(self, progress: Progress, title: str, total: int, artifact: ProgressArtifact) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, note="")
+        self._artifact = artifact
 
     def advance(self, n: int) -> None:
         """So many more are done."""
         self._progress.advance(self._task, n)
+        self._artifact.advance(n)
 
     def note(self, text: str) -> None:
         """Say how it goes."""
@@ -183,5 +186,5 @@ def progress_bar(title: str, total: int) -> Iterator[ProgressBar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
-        yield ProgressBar(progress, title, total)
+    with Progress(*columns, console=console) as progress, closing(ProgressArtifact(title, total)) as artifact:
+        yield ProgressBar(progress, title, total, artifact)

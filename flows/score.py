@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artefacts import held_out_rows, model_folder, predictions_id, predictions_path, scoring_member_ids
 from flows.ingest import pull_cutouts, register_catalog_file
+from flows.run_artifacts import publish_scores
 from flows.runtime import PASSING_FAILURES, console, dask_client, load_recipe, progress_bar, survey_address
 from flows.scoring import Engine, attributes_of, score_blocks, score_here
 from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog
@@ -57,6 +58,7 @@ def score(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
         rows = np.union1d(rows, cube.rows_of(objects["object_id"].to_numpy()))
     n_scored = score_rows(loaded, member_ids, rows)
     path = None if objects is None else publish_predictions(loaded, model_id, objects)
+    publish_scores(model_id, n_scored=n_scored, predictions=path)
     return {"model_id": model_id, "n_scored": n_scored, "predictions": None if path is None else str(path)}
 
 

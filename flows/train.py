@@ -10,6 +10,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.artefacts import freeze_training_set, model_folder, trained_model_id, training_set_of
+from flows.run_artifacts import publish_training
 from flows.runtime import console, load_recipe, progress_bar
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
@@ -48,6 +49,7 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
         console.print(f"model {model_id}: trained before on this very training set, not trained again")
     else:
         fit_network(loaded, cube, training_set, model_id)
+    publish_training(model_id, folder, trained=not known)
     return {"model_id": model_id, "folder": str(folder), "trained": not known}
 
 

@@ -1,0 +1,134 @@
+"""Run artifacts: what Prefect's UI shows of a run: counts, reasons, throughput, metrics, and a link to the report.
+
+Each is one request of some 20 ms to the server. A server that does not answer costs the run a line of log, not its
+result; outside of a flow run nothing is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows.run_progress import forgiven, in_flow_run
+from flows.runtime import current_run_id
+
+
+def publish_ingest(cube_path: str, *, n_new: int, n_requests: int) -> None:
+    """Counts of a cube, and its quarantine by reason, after an ingest."""
+    if not in_flow_run():
+        return
+    from galstore.inventory import take_inventory
+    from galstore.reader import open_cube
+    from galstore.runs import summarise_runs
+
+    inventory = take_inventory(open_cube(cube_path))
+    counts = inventory.counts
+    ours = [one for one in summarise_runs(cube_path, 3) if one.run == current_run_id()]
+    rate = next((one.settled_per_s for one in ours if one.settled_per_s), None)
+    rows = {
+        "registered": counts.registered,
+        "stored": counts.stored,
+        "quarantined": counts.quarantined,
+        "pending": counts.pending,
+        "catalog rows rejected": sum(inventory.rejected_by_catalog.values()),
+        "new in this run": n_new,
+        "requests of this run": n_requests,
+    }
+    told = f"stored + quarantined + pending = registered: {'yes' if counts.add_up else '**NO**'}."
+    if rate:
+        told += f" Throughput {rate:,.0f} cutouts a second between this run's commits."
+    _table("ingest-counts", [{"objects": name, "number": f"{n:,}"} for name, n in rows.items()], told)
+    if inventory.quarantined_by_reason:
+        ordered = sorted(inventory.quarantined_by_reason.items(), key=lambda item: -item[1])
+        _table(
+            "quarantine-by-reason",
+            [{"reason": reason.replace("_", " "), "objects": f"{n:,}"} for reason, n in ordered],
+            f"Cutouts that were refused; the whole list: `galstore quarantine {cube_path}`.",
+        )
+
+
+def publish_training(model_id: str, folder: Path, *, trained: bool) -> None:
+    """Metrics of the validation galaxies of a model."""
+    if not in_flow_run():
+        return
+    from modeling.models.model_store import find_model
+
+    model = find_model(folder.parent, model_id)
+    rows = [
+        {"rows": name, **{key: _number(value) for key, value in numbers.items()}}
+        for name, numbers in model.metrics.items()
+    ]
+    told = "trained in this run" if trained else "trained before on this very training set, not trained again"
+    _table("training-metrics", rows, f"Model `{model_id}`, {told}.")
+
+
+def publish_scores(model_id: str, *, n_scored: int, predictions: Path | None) -> None:
+    """How many objects were scored, and where the new catalog's predictions are."""
+    rows = [{"what": "scored in this run", "objects": f"{n_scored:,}"}]
+    told = f"Model `{model_id}`."
+    if predictions is not None:
+        rows += [
+            {"what": f"new catalog: {status.replace('_', ' ')}", "objects": f"{n:,}"}
+            for status, n in _statuses(predictions).items()
+        ]
+        told += f" Predictions: `{predictions}`."
+    _table("score-counts", rows, told)
+
+
+def publish_report(summary: Mapping[str, Any]) -> None:
+    """Metrics of every predictor, what drifted, and a link to the report's pages."""
+    rows = [
+        {"predictor": name, "rmse": _number(one["rmse"]), "nmad": _number(one["nmad"]), "bias": _number(one["bias"]),
+         "galaxies": one["n"]}
+        if isinstance(one, Mapping)
+        else {"predictor": name, "rmse": "", "nmad": "", "bias": "", "galaxies": one}
+        for name, one in summary["predictors"].items()
+    ]  # fmt: skip
+    _table("report-metrics", rows, summary["verdict"])
+    drifts = [one for one in summary["quality"]["drift"] if one["psi"] is not None][:8]
+    if drifts:
+        lines = [
+            {"column": one["column"], "drift": one["verdict"], "psi": _number(one["psi"]), "ks": _number(one["ks"])}
+            for one in drifts
+        ]
+        _table("column-drift", lines, "Objects that came since, against those before: the columns that moved most.")
+    _link("report", Path(summary["paths"]["report"]), "Report of the model", summary["verdict"])
+    _link("data-quality", Path(summary["paths"]["quality"]), "Data quality", "Counts, drift, coverage, quarantine.")
+    _link("predictions", Path(summary["paths"]["predictions_page"]), "Predictions", "What the model says, and flags.")
+
+
+def _statuses(predictions: Path) -> dict[str, int]:
+    import pyarrow.parquet
+
+    if not predictions.is_file():
+        return {}
+    names = pyarrow.parquet.read_schema(predictions).names
+    if "status" not in names:
+        return {}
+    counted = pyarrow.parquet.read_table(predictions, columns=["status"]).column("status").value_counts().to_pylist()
+    return {str(one["values"]): int(one["counts"]) for one in sorted(counted, key=lambda one: -one["counts"])}
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "n/a"
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
+
+
+def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_table_artifact
+
+    with forgiven(key):
+        create_table_artifact([dict(row) for row in rows], key=key, description=description)
+
+
+def _link(key: str, path: Path, text: str, description: str) -> None:
+    if not in_flow_run():
+        return
+    from prefect.artifacts import create_link_artifact
+
+    with forgiven(key):
+        create_link_artifact(path.absolute().as_uri(), link_text=text, key=key, description=description)
