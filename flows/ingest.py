@@ -29,6 +29,7 @@ from galstore.quarantine import reasons_named
 from galstore.reader import Cube, open_cube
 from galstore.register import Registration, register_file, register_survey
 from galstore.services.conversation import Politeness
+from galstore.services.cutout_service import CutoutService, catalog_service_of, cutout_service_of
 from galstore.services.skyserver import SkyServer
 from schemas.cutouts import Reason, Status
 from schemas.recipes import Recipe
@@ -56,12 +57,12 @@ def ingest(
     """
     loaded = load_recipe(recipe, overrides)
     ensure_cube(
-        loaded.store.path, survey=loaded.survey.name, scale=loaded.cutouts.scale, simulated=loaded.sky_is_simulated
+        loaded.store.path, survey=loaded.survey.name, scale=loaded.cutout_scale, simulated=loaded.sky_is_simulated
     )
     with survey_address(recipe, overrides) as base_url:
-        service = SkyServer(base_url=base_url, data_release=loaded.survey.data_release)
-        registration = register_catalog(loaded, service)
-        filled = pull_cutouts(loaded, service, retried=reasons_named(retry_quarantined or []))
+        registration = register_catalog(loaded, catalog_service_of(loaded.survey, base_url))
+        cutouts = cutout_service_of(loaded.survey, base_url)
+        filled = pull_cutouts(loaded, cutouts, retried=reasons_named(retry_quarantined or []))
     counts = open_cube(loaded.store.path).counts()
     console.print(
         f"cube {loaded.store.path}: {counts.registered} registered = {counts.stored} stored + "
@@ -124,7 +125,7 @@ def tell_registration(recipe: Recipe, catalog: str, registration: Registration) 
 @task(cache_policy=NO_CACHE, **PASSING_FAILURES)
 def pull_cutouts(
     recipe: Recipe,
-    service: SkyServer,
+    service: CutoutService,
     rows: npt.NDArray[np.int64] | None = None,
     retried: frozenset[Reason] = frozenset(),
 ) -> Filled:
@@ -160,7 +161,7 @@ def pull_cutouts(
         )
 
 
-def cutout_source(recipe: Recipe, service: SkyServer, cube: Cube, *, n_workers: int) -> CutoutSource:
+def cutout_source(recipe: Recipe, service: CutoutService, cube: Cube, *, n_workers: int) -> CutoutSource:
     """Whom block tasks ask; the rate is of the whole run, and each worker gets its share of the connections."""
     survey = recipe.survey
     politeness = Politeness(
@@ -172,6 +173,6 @@ def cutout_source(recipe: Recipe, service: SkyServer, cube: Cube, *, n_workers: 
         retry_budget_s=survey.retry_budget_s,
         breaker_failures=survey.breaker_failures,
     )
-    source = CutoutSource(service=service, scale=recipe.cutouts.scale, politeness=politeness)
+    source = CutoutSource(service=service, scale=recipe.cutout_scale, politeness=politeness)
     stored = np.flatnonzero(cube.read_state("status") == Status.STORED)
     return source.with_known_good(cube, int(stored[0])) if stored.size else source

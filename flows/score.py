@@ -22,7 +22,7 @@ from flows.runtime import PASSING_FAILURES, console, dask_client, load_recipe, p
 from flows.scoring import Engine, attributes_of, score_blocks, score_here
 from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog
 from galstore.reader import open_cube
-from galstore.services.skyserver import SkyServer
+from galstore.services.cutout_service import cutout_service_of
 from schemas.cube import BLOCK_ROWS
 from schemas.recipes import Recipe
 
@@ -67,7 +67,7 @@ def pull_new_catalog(recipe: Recipe, catalog: Path, name: str, overrides: list[s
     with survey_address(name, overrides) as base_url:
         _, objects = register_catalog_file(recipe, catalog)
         rows = open_cube(recipe.store.path).rows_of(objects["object_id"].to_numpy())
-        pull_cutouts(recipe, SkyServer(base_url=base_url, data_release=recipe.survey.data_release), rows)
+        pull_cutouts(recipe, cutout_service_of(recipe.survey, base_url), rows)
     return objects
 
 

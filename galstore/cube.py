@@ -34,7 +34,7 @@ from schemas.cube import (
     SCHEMA_VERSION,
     STATE_COLUMNS,
 )
-from schemas.cutouts import BANDS, CutoutScale, ScaleRule
+from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
 from schemas.features import FeatureView
 from schemas.predictions import PREDICTION_COLUMNS, flag_attributes
@@ -65,7 +65,7 @@ def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool =
     Raises
     ------
     StoreError
-        The cube that is there was made by another scale rule, or mixes real and simulated skies.
+        The cube that is there has another scale rule or composite, or mixes real and simulated skies.
     """
     if repository_exists(path):
         cube = open_cube(path)
@@ -78,6 +78,11 @@ def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool =
         same = kept.rule is scale.rule and (
             scale.rule is not ScaleRule.FIXED or kept.arcsec_per_px == scale.arcsec_per_px
         )
+        if kept.composite is not scale.composite:
+            raise StoreError(
+                f"the cube at {path} holds cutouts of composite '{kept.composite}', the recipe's survey delivers "
+                f"'{scale.composite}': use another store.path, since colours never mix"
+            )
         if not same:
             raise StoreError(
                 f"the cube at {path} holds cutouts of scale rule '{kept.rule}' ({kept.arcsec_per_px} arcsec/px), the "
@@ -204,26 +209,28 @@ def _lay_out(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
         {
             "schema_version": SCHEMA_VERSION,
             "survey": survey,
-            "bands": list(BANDS),
+            "bands": list(scale.composite.bands),
+            "composite": scale.composite.value,
             "scale_rule": scale.rule.value,
             "scale_arcsec_per_px": scale.arcsec_per_px,
             "catalogs": [],
         }
     )
     images = root.create_group("images", attributes=_multiscales())
+    bands = list(scale.composite.bands)
     for level in LEVEL.values():
         images.create_array(
             f"{level.side_px}/pixels",
-            shape=(0, level.side_px, level.side_px, len(BANDS)),
-            chunks=(level.chunk_rows, level.side_px, level.side_px, len(BANDS)),
+            shape=(0, level.side_px, level.side_px, len(bands)),
+            chunks=(level.chunk_rows, level.side_px, level.side_px, len(bands)),
             dtype=level.dtype,
             fill_value=0,
             compressors=(PIXEL_CODEC, CHECKSUM),
             dimension_names=("object", "y", "x", "band"),
             attributes={
-                "long_name": f"gri image averaged to {level.side_px} px",
+                "long_name": f"{''.join(reversed(bands))} image averaged to {level.side_px} px",
                 "units": "count",
-                "band_names": list(BANDS),
+                "band_names": bands,
                 **({} if level.scale_factor == 1 else {"scale_factor": level.scale_factor}),
             },
         )

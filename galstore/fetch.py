@@ -12,9 +12,9 @@ from galstore.reader import Cube
 from galstore.services.answers import CutoutRequest, Delivery
 from galstore.services.collection import Collected, collect_cutouts, examine_cutouts
 from galstore.services.conversation import Politeness
+from galstore.services.cutout_service import CutoutService
 from galstore.services.desk import SharedPacer, SharedWitness
 from galstore.services.loops import run
-from galstore.services.skyserver import SkyServer
 from galstore.services.witness import Claim
 from schemas.cutouts import CutoutScale, Reason, Status
 
@@ -29,7 +29,7 @@ class CutoutSource:
     `known_good` is a request that the service answered well before; it tells an object's failure from an outage.
     """
 
-    service: SkyServer
+    service: CutoutService
     scale: CutoutScale
     politeness: Politeness
     known_good: CutoutRequest | None = None

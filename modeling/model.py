@@ -10,7 +10,7 @@ from modeling.judging.uncertainty import Conformal
 from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.networks import GalaxyNetwork
 from modeling.support import Support
-from schemas.cutouts import CutoutScale, ScaleRule
+from schemas.cutouts import Composite, CutoutScale, ScaleRule
 from schemas.errors import StoreError
 
 
@@ -44,6 +44,8 @@ class ModelConfig:
     """Of python, torch, torchvision and galstore."""
     calibration: Conformal | None = None
     """Intervals that the validation rows teach; None where they were too few."""
+    composite: str = Composite.SKYSERVER.value
+    """Whose colours the cutouts have: another service's, or another stretch, is another image."""
     support: str | None = None
     """SHA-256 of support.safetensors; None where the model does not know its training support."""
 
@@ -86,14 +88,20 @@ class Model:
         return replace(self, support=support, config=replace(self.config, support=digest))
 
     def require_scale(self, scale: CutoutScale) -> None:
-        """Refuse cutouts that were cut by another scale rule than the ones that the network has seen.
+        """Refuse cutouts of another scale rule or another composite than those that the network has seen.
 
         Raises
         ------
         StoreError
-            Another rule, or another number of arcsec per pixel under the fixed rule.
+            Another rule, another number of arcsec per pixel under the fixed rule, or another composite.
         """
         ours = self.config
+        if scale.composite != ours.composite:
+            raise StoreError(
+                f"model {ours.model_id} was trained on cutouts of composite {ours.composite!r}, these have "
+                f"{scale.composite.value!r}: other bands and another stretch give one galaxy other colours; train on "
+                "this cube, or score the other one"
+            )
         same = scale.rule == ours.scale_rule and (
             scale.rule != ScaleRule.FIXED or math.isclose(scale.arcsec_per_px, ours.scale_arcsec, rel_tol=1e-6)
         )

@@ -106,9 +106,31 @@ class ScaleRule(StrEnum):
     """2 petroR90_r / 0.396 / 128 arcsec per pixel: constant galaxy size in the frame (the paper's published images)."""
 
 
+class Composite(StrEnum):
+    """How three bands became the red, green and blue of a JPEG, and by whose stretch. Networks never cross composites.
+
+    Examples
+    --------
+    >>> Composite.LS_DR9.bands
+    ('z', 'r', 'g')
+    """
+
+    SKYSERVER = "skyserver"
+    """SDSS SkyServer's ImgCutout: i, r, g."""
+    LS_DR9 = "legacysurvey-ls-dr9"
+    """The Legacy Surveys viewer's layer `ls-dr9`: z, r, g of deeper images."""
+    LEGACY_SDSS = "legacysurvey-sdss"
+    """The Legacy Surveys viewer's layer `sdss`: SDSS's i, r, g, by the viewer's stretch."""
+
+    @property
+    def bands(self) -> tuple[str, str, str]:
+        """What is red, green and blue: the order of the `band` axis."""
+        return ("z", "r", "g") if self is Composite.LS_DR9 else BANDS
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoutScale:
-    """A scale rule with its one number.
+    """A scale rule with its one number, and the composite that is cut by it: what a network must not mix.
 
     Parameters
     ----------
@@ -119,11 +141,14 @@ class CutoutScale:
     prepared
         True where the service holds images that were already cut by `rule`, so that the catalog needs no sizes;
         the scale of an object whose size is unknown is then recorded as NaN.
+    composite
+        Whose colours the cutouts have.
     """
 
     rule: ScaleRule
     arcsec_per_px: float = 0.296
     prepared: bool = False
+    composite: Composite = Composite.SKYSERVER
 
     def __post_init__(self) -> None:
         # SkyServer clamps silently to this range: an image at another scale than asked for

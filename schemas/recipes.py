@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from schemas.cube import LEVELS
-from schemas.cutouts import CutoutScale, ScaleRule
+from schemas.cutouts import Composite, CutoutScale, ScaleRule
 from schemas.errors import RecipeError
 from schemas.selection import Selection, selection_named
 
@@ -44,6 +45,11 @@ class SurveySection(Section):
     name: str = Field(description="Name of the survey, kept in the cube")
     base_url: str = Field(description="Root of the service, or 'rehearsal' for the loopback emulator")
     data_release: Annotated[int, Field(ge=10, le=19)] = 14
+    cutout_service: Literal["skyserver", "legacysurvey"] = Field(
+        "skyserver", description="Who is asked for cutouts; the catalog is SkyServer's, or a file's"
+    )
+    cutout_base_url: str = Field("", description="Root of the cutout service where it is not base_url")
+    layer: Literal["ls-dr9", "sdss"] = Field("ls-dr9", description="Of the Legacy Surveys viewer")
     selection: str = "wu_boada_2019"
     columns: tuple[str, ...] | None = Field(None, description="Columns asked for; all of the paper's query by default")
     catalog: Path | None = Field(
@@ -62,6 +68,20 @@ class SurveySection(Section):
     attempts: Annotated[int, Field(ge=1, le=20)] = 5
     retry_budget_s: Annotated[float, Field(gt=0)] = Field(300.0, description="No retry of an object starts later")
     breaker_failures: Annotated[int, Field(ge=1)] = Field(20, description="Objects that fail in a row end the run")
+
+    @model_validator(mode="after")
+    def _cutouts_somewhere(self) -> SurveySection:
+        lacking = self.cutout_service == "legacysurvey" and not self.cutout_base_url and self.base_url != REHEARSAL
+        if lacking:
+            raise ValueError("cutout_service = 'legacysurvey' needs cutout_base_url, the root of the viewer")
+        return self
+
+    @property
+    def composite(self) -> Composite:
+        """Whose colours the cutouts have."""
+        if self.cutout_service == "skyserver":
+            return Composite.SKYSERVER
+        return {"ls-dr9": Composite.LS_DR9, "sdss": Composite.LEGACY_SDSS}[self.layer]
 
     @property
     def is_whole(self) -> bool:
@@ -113,6 +133,7 @@ class FaultSection(Section):
         0.0, description="200 with the image that another object got last"
     )
     client_error: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="400 with JSON; lasting")
+    redirect_loop: Annotated[float, Field(ge=0, le=1)] = Field(0.0, description="302 to the same address, in a circle")
     lasting: Annotated[float, Field(ge=0, le=1)] = Field(
         0.0, description="Share of the spoiled objects, of the kinds that may pass, whose fault never does"
     )
@@ -284,6 +305,11 @@ class Recipe(Section):
     network: NetworkSection = NetworkSection()
     train: TrainSection = TrainSection()
     score: ScoreSection = ScoreSection()
+
+    @property
+    def cutout_scale(self) -> CutoutScale:
+        """The scale rule of the run's cutouts, and whose colours they have."""
+        return replace(self.cutouts.scale, composite=self.survey.composite)
 
     @property
     def sky_is_simulated(self) -> bool:

@@ -18,7 +18,7 @@ from galstore.export.parquet import write_parquet
 from galstore.export.provenance import Provenance
 from galstore.export.table import IMAGE_FILE, TableColumn, image_column, table_columns
 from galstore.reader import Cube
-from schemas.cutouts import BANDS, SIDE_PX
+from schemas.cutouts import SIDE_PX
 
 _TABLE, _IMAGES = "catalog.parquet", "jpeg-files"
 
@@ -153,7 +153,7 @@ def _image_field(provenance: Provenance) -> dict[str, Any]:
         "@type": "cr:Field", "@id": "images/image", "name": "image", "dataType": "sc:ImageObject",
         "description": (
             f"Image of {SIDE_PX} x {SIDE_PX} px, {provenance.scale_in_words}; red, green and blue are the bands "
-            f"{', '.join(BANDS)}"
+            f"{', '.join(provenance.scale.composite.bands)}"
         ),
         "source": {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "content"}},
     }  # fmt: skip

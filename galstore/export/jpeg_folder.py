@@ -24,7 +24,7 @@ from galstore.export.table import (
 )
 from galstore.reader import Cube
 from schemas.cube import BLOCK_ROWS
-from schemas.cutouts import BANDS, SIDE_PX
+from schemas.cutouts import SIDE_PX
 
 
 def write_jpeg_folder(
@@ -101,7 +101,7 @@ def _without_nulls(table: pd.DataFrame, columns: tuple[TableColumn, ...]) -> pd.
 def _readme(columns: tuple[TableColumn, ...], provenance: Provenance, n_missing: int) -> str:
     images = (
         f"the bytes that the survey delivered, {SIDE_PX} x {SIDE_PX} px; red, green and blue are the bands "
-        f"{', '.join(BANDS)}; {provenance.scale_in_words}"
+        f"{', '.join(provenance.scale.composite.bands)}; {provenance.scale_in_words}"
     )
     missing = f"{n_missing} objects without an image, and why: 'pending' = not fetched yet, else why quarantined"
     described = [

@@ -7,6 +7,7 @@ sums of Gaussians, which are products of a row and a column and so cost one smal
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from galstore.rehearsal.population import Appearance
+from schemas.cutouts import Composite
 from schemas.errors import ContractError
 
 Image = NDArray[np.float32]
@@ -33,10 +35,35 @@ _KNOT_SIZE = 0.15  # of the half-light radius
 _KNOT_BLUER_MAG = np.array([0.25, 0.0, -0.45])  # i, r, g minus the disk's: young stars are blue
 _NOISE_GRAIN_ARCSEC = 0.8  # two camera pixels: what resampling and JPEG leave of the noise in real cutouts
 _COARSEST_SHAPE_ARCSEC = 2.0  # a pixel; beyond, a galaxy is a blot, and its Fourier image would fill gigabytes
-_SOFTENING = 9.0
-_GAIN = np.array([3.15, 3.95, 5.5], dtype=np.float32)  # of i, r, g: gives the mean colours of real cutouts
-_SKY = np.array([0.020, 0.015, 0.013], dtype=np.float32)  # residual sky and noise of real cutouts, of full scale
-_SKY_NOISE = np.array([0.024, 0.020, 0.018], dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rendering:
+    """How a service makes a picture of light; each number for red, green and blue."""
+
+    gain: tuple[float, float, float]
+    sky: tuple[float, float, float]
+    """Residual sky, of full scale."""
+    sky_noise: tuple[float, float, float]
+    softening: float
+    red_colours: float = 1.0
+    """The reddest band's colour against r, in units of r - i."""
+
+
+_RENDERINGS = {
+    # gains give the mean colours of real cutouts, sky and noise are theirs
+    Composite.SKYSERVER: Rendering(
+        gain=(3.15, 3.95, 5.5), sky=(0.020, 0.015, 0.013), sky_noise=(0.024, 0.020, 0.018), softening=9.0
+    ),
+    # made up: two magnitudes deeper, with a harder stretch. r - z is about 1.7 (r - i) for galaxies
+    Composite.LS_DR9: Rendering(
+        gain=(2.4, 4.3, 7.2), sky=(0.030, 0.028, 0.027), sky_noise=(0.009, 0.006, 0.005), softening=14.0,
+        red_colours=1.7,
+    ),
+    Composite.LEGACY_SDSS: Rendering(
+        gain=(3.6, 4.2, 5.2), sky=(0.030, 0.028, 0.027), sky_noise=(0.024, 0.020, 0.018), softening=14.0
+    ),
+}  # fmt: skip
 
 
 def require_galsim() -> None:
@@ -73,7 +100,14 @@ def load_tools() -> None:
     _seeing()
 
 
-def draw_galaxy(appearance: Appearance, *, scale_arcsec: float, width_px: int, height_px: int) -> bytes:
+def draw_galaxy(
+    appearance: Appearance,
+    *,
+    scale_arcsec: float,
+    width_px: int,
+    height_px: int,
+    composite: Composite = Composite.SKYSERVER,
+) -> bytes:
     """The cutout of a galaxy at its centre.
 
     The same arguments give the same bytes; another scale or size shows the same galaxy, knots and neighbours.
@@ -86,11 +120,13 @@ def draw_galaxy(appearance: Appearance, *, scale_arcsec: float, width_px: int, h
         arcsec per pixel.
     width_px, height_px
         Size of the image.
+    composite
+        Whose colours.
 
     Returns
     -------
     bytes
-        A JPEG whose red, green and blue are the bands i, r, g.
+        A JPEG whose red, green and blue are the composite's bands.
 
     Raises
     ------
@@ -98,22 +134,25 @@ def draw_galaxy(appearance: Appearance, *, scale_arcsec: float, width_px: int, h
         GalSim is not installed.
     """
     grid = PixelGrid(scale_arcsec, width_px, height_px)
-    light = galaxy_light(appearance, grid) + _neighbours(appearance.texture, grid)
-    return encode_jpeg(stretch(light, scale_arcsec, np.random.default_rng((appearance.texture, 2))))
+    rendering = _RENDERINGS[composite]
+    light = galaxy_light(appearance, grid, rendering.red_colours) + _neighbours(appearance.texture, grid)
+    return encode_jpeg(stretch(light, scale_arcsec, np.random.default_rng((appearance.texture, 2)), composite))
 
 
-def draw_empty_sky(seed: int, *, scale_arcsec: float, width_px: int, height_px: int) -> bytes:
+def draw_empty_sky(
+    seed: int, *, scale_arcsec: float, width_px: int, height_px: int, composite: Composite = Composite.SKYSERVER
+) -> bytes:
     """A cutout where no galaxy of the catalog is: noise and, perhaps, a star.
 
     Parameters
     ----------
     seed
         The same seed shows the same sky.
-    scale_arcsec, width_px, height_px
+    scale_arcsec, width_px, height_px, composite
         As of `draw_galaxy`.
     """
     grid = PixelGrid(scale_arcsec, width_px, height_px)
-    return encode_jpeg(stretch(_neighbours(seed, grid), scale_arcsec, np.random.default_rng((seed, 2))))
+    return encode_jpeg(stretch(_neighbours(seed, grid), scale_arcsec, np.random.default_rng((seed, 2)), composite))
 
 
 class PixelGrid:
@@ -134,12 +173,12 @@ class PixelGrid:
         return np.stack([(rows.T * band) @ columns for band in peak.T]).astype(np.float32)
 
 
-def galaxy_light(appearance: Appearance, grid: PixelGrid) -> Image:
-    """The galaxy alone: nanomaggies a pixel, (band, y, x) with bands i, r, g."""
+def galaxy_light(appearance: Appearance, grid: PixelGrid, red_colours: float = 1.0) -> Image:
+    """The galaxy alone: nanomaggies a pixel, (band, y, x) with bands i, r, g, or the first as of `Rendering`."""
     bulge, disk = _bulge_and_disk(appearance, grid)
     knots = _knots(appearance, grid)
-    disk_colours = np.array([-appearance.disk_r_i, 0, appearance.disk_g_r])
-    bulge_colours = np.array([-appearance.bulge_r_i, 0, appearance.bulge_g_r])
+    disk_colours = np.array([-red_colours * appearance.disk_r_i, 0, appearance.disk_g_r])
+    bulge_colours = np.array([-red_colours * appearance.bulge_r_i, 0, appearance.bulge_g_r])
     disk_flux = (1 - appearance.bulge_fraction) * _brightness(disk_colours)
     bulge_flux = appearance.bulge_fraction * _brightness(bulge_colours)
     # knots redistribute the disk's light: its total colour stays, so what surrounds them is redder
@@ -204,7 +243,9 @@ def _neighbours(texture: int, grid: PixelGrid) -> Image:
     return grid.gaussians(x, y, sigma, flux[:, None] * _brightness(colours))
 
 
-def stretch(light: Image, scale_arcsec: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def stretch(
+    light: Image, scale_arcsec: float, rng: np.random.Generator, composite: Composite = Composite.SKYSERVER
+) -> NDArray[np.uint8]:
     """Light to 8-bit colours with sky and noise, by the asinh stretch of Lupton et al. (2004), which keeps colours.
 
     Parameters
@@ -215,16 +256,22 @@ def stretch(light: Image, scale_arcsec: float, rng: np.random.Generator) -> NDAr
         arcsec per pixel.
     rng
         Source of the noise.
+    composite
+        Whose stretch.
 
     Returns
     -------
     (y, x, 3) uint8
         Red, green, blue.
     """
-    counts = light * (_GAIN * (NATIVE_SCALE_ARCSEC / scale_arcsec) ** 2)[:, None, None]
-    counts += _SKY[:, None, None] + _SKY_NOISE[:, None, None] * _native_noise(light.shape[1:], scale_arcsec, rng)
+    rendering = _RENDERINGS[composite]
+    gain, sky, sky_noise = (
+        np.array(one, dtype=np.float32)[:, None, None] for one in (rendering.gain, rendering.sky, rendering.sky_noise)
+    )
+    counts = light * (gain * (NATIVE_SCALE_ARCSEC / scale_arcsec) ** 2)
+    counts += sky + sky_noise * _native_noise(light.shape[1:], scale_arcsec, rng)
     np.maximum(counts, 0, out=counts)
-    intensity = (counts[0] + counts[1] + counts[2]) * np.float32(_SOFTENING / 3) + np.float32(1e-6)
+    intensity = (counts[0] + counts[1] + counts[2]) * np.float32(rendering.softening / 3) + np.float32(1e-6)
     counts *= np.arcsinh(intensity) / intensity
     # a colour that would leave the cube is scaled back as a whole, so that bright centres keep their hue
     brightest = np.maximum(np.maximum(counts[0], counts[1]), counts[2])

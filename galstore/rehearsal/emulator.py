@@ -1,6 +1,8 @@
-"""A SkyServer for rehearsals: the survey's URLs and answers on loopback, over a simulated sky or a folder of cutouts.
+"""A SkyServer and a Legacy Surveys viewer for rehearsals: their URLs and answers on loopback, over a simulated sky or a
+folder of cutouts.
 
-It answers as the real service was found to answer, the bad answers too; it is not the SDSS and holds no data of theirs.
+They answer as the real services were found to answer, the bad answers too; they are not those and hold no data of
+theirs.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 from galstore.rehearsal.cutout_routes import CutoutRoutes
+from galstore.rehearsal.delivery import CutoutDelivery
 from galstore.rehearsal.faults import FaultLog, FaultPlan
 from galstore.rehearsal.folder import FolderSurvey
 from galstore.rehearsal.painters import Painters
 from galstore.rehearsal.query_routes import QueryRoutes
 from galstore.rehearsal.sky import SimulatedSky
 from galstore.rehearsal.survey import Survey
+from galstore.rehearsal.viewer_routes import ViewerRoutes
 from galstore.services.loops import run
 from schemas.errors import ContractError
 from schemas.recipes import FaultSection, RehearsalSection
@@ -94,7 +98,7 @@ def build_app(
     log = FaultLog()
     plan = faults or FaultPlan(seed=0, section=FaultSection())
     queries = QueryRoutes(survey.catalog(), queries_per_minute=queries_per_minute)
-    cutouts = CutoutRoutes(survey, painters, plan, log)
+    delivery = CutoutDelivery(survey, painters, plan, log)
 
     async def tell_log(_: web.Request) -> web.Response:
         return web.json_response(log.as_json())
@@ -104,14 +108,15 @@ def build_app(
         yield
         watch.cancel()
         queries.close()
-        cutouts.close()
+        delivery.close()
 
     app = web.Application()
     app.add_routes(
         [
-            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", cutouts.getjpeg),
+            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", CutoutRoutes(delivery).getjpeg),
             web.get(r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
             web.get(r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
+            web.get("/viewer/cutout.jpg", ViewerRoutes(delivery).cutout),
             web.get("/rehearsal/log", tell_log),
         ]
     )

@@ -59,6 +59,8 @@ class Fault(StrEnum):
     """200 with the image that was last delivered well for another object, if there is one yet."""
     CLIENT_ERROR = "client_error"
     """400 with JSON, at every attempt."""
+    REDIRECT_LOOP = "redirect_loop"
+    """302 to the very same address."""
 
 
 ALWAYS_LASTING = frozenset({Fault.OUT_OF_FOOTPRINT, Fault.BLACK_TILE, Fault.FLAT_TILE, Fault.CLIENT_ERROR})

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from galstore.rehearsal.positions import PositionIndex
+from schemas.cutouts import Composite
 from schemas.errors import CatalogError
 
 
@@ -65,6 +66,8 @@ class FolderSurvey:
         scale_arcsec: float,  # noqa: ARG002 - the file is what it is
         width_px: int,  # noqa: ARG002
         height_px: int,  # noqa: ARG002
+        *,
+        composite: Composite = Composite.SKYSERVER,  # noqa: ARG002
     ) -> bytes:
         """The bytes of the object's file."""
         if object_id is None:

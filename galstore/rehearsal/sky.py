@@ -17,6 +17,7 @@ from galstore.rehearsal.drawing import draw_empty_sky, draw_galaxy
 from galstore.rehearsal.measurements import measure
 from galstore.rehearsal.population import APPEARANCE_FIELDS, Appearance, draw_population
 from galstore.rehearsal.positions import PositionIndex
+from schemas.cutouts import Composite
 from schemas.errors import ContractError
 
 CHUNK_ROWS = 4096
@@ -149,7 +150,14 @@ class SimulatedSky:
         return Appearance(**values, texture=texture)
 
     def cutout(
-        self, object_id: int | None, place: tuple[float, float], scale_arcsec: float, width_px: int, height_px: int
+        self,
+        object_id: int | None,
+        place: tuple[float, float],
+        scale_arcsec: float,
+        width_px: int,
+        height_px: int,
+        *,
+        composite: Composite = Composite.SKYSERVER,
     ) -> Callable[[], bytes]:
         """The drawing of a galaxy, or of empty sky where `object_id` is None, to be called in any process."""
         if object_id is not None:
@@ -158,7 +166,7 @@ class SimulatedSky:
             # the same place shows the same empty sky, to a tenth of an arcsecond
             tenths = [round((angle % 360) * 36_000) for angle in place]
             draw = partial(draw_empty_sky, (self.seed << 42) + tenths[0] * 12_960_000 + tenths[1])
-        return partial(draw, scale_arcsec=scale_arcsec, width_px=width_px, height_px=height_px)
+        return partial(draw, scale_arcsec=scale_arcsec, width_px=width_px, height_px=height_px, composite=composite)
 
     @cached_property
     def _positions(self) -> PositionIndex:

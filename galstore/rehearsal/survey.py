@@ -7,6 +7,8 @@ from typing import Protocol
 
 import pandas as pd
 
+from schemas.cutouts import Composite
+
 
 class Survey(Protocol):
     """A catalog, and an image of every place."""
@@ -21,7 +23,14 @@ class Survey(Protocol):
         """Id of the object at a place, or None."""
 
     def cutout(
-        self, object_id: int | None, place: tuple[float, float], scale_arcsec: float, width_px: int, height_px: int
+        self,
+        object_id: int | None,
+        place: tuple[float, float],
+        scale_arcsec: float,
+        width_px: int,
+        height_px: int,
+        *,
+        composite: Composite = Composite.SKYSERVER,
     ) -> bytes | Callable[[], bytes]:
         """The JPEG of an object, or of the place (ra, dec; degrees) where the id is None.
 

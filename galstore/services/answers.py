@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import urlencode
 
 import aiohttp
@@ -26,6 +28,8 @@ MOST_READ_BYTES = DELIVERED_BYTES + 65_536
 MAX_REDIRECTS = 3
 
 _NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9._-]*")
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 _OK, _NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 200, 404, 408, 429, 503
 
@@ -118,37 +122,65 @@ async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Deliv
     PassingError
         The answer is none, and the next one may be better.
     """
-    status, wait_s = 0, None
-    body = b""
+    return judge_answer(request, await receive_answer(http, request))
+
+
+class Answer(NamedTuple):
+    """What came back for one request, not yet judged.
+
+    `failure` says why there is no answer at all, else NONE; `status` is 0 then, but for a redirect in a circle. `body`
+    holds at most `MOST_READ_BYTES`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    failure: Reason = Reason.NONE
+    n_redirects: int = 0
+
+
+async def receive_answer(http: aiohttp.ClientSession, request: CutoutRequest) -> Answer:
+    """Send one request; whatever happens is an answer."""
+    status, headers, body = 0, _NO_HEADERS, b""
+    failure, n_redirects = Reason.NONE, 0
     try:
         url = URL(f"{request.url}?{request.query}", encoded=True)
         async with http.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:
-            status = response.status
-            wait_s = retry_after_s(response.headers.get("Retry-After"))
+            status, headers, n_redirects = response.status, response.headers, len(response.history)
             # an error's body is read too, so that its connection can serve the next request
             body = await _read_beginning(response)
     except aiohttp.ConnectionTimeoutError:
-        reason = Reason.CONNECT_TIMEOUT
+        failure = Reason.CONNECT_TIMEOUT
     except TimeoutError:
-        reason = Reason.READ_TIMEOUT
+        failure = Reason.READ_TIMEOUT
     except aiohttp.ClientResponseError as error:
         # a redirect in a circle, or an answer that is no HTTP
-        reason, status = Reason.SERVICE_ERROR, error.history[-1].status if error.history else 0
+        failure, status = Reason.SERVICE_ERROR, error.history[-1].status if error.history else 0
     except aiohttp.ClientError:
-        reason = Reason.CONNECTION_LOST
-    else:
-        reason = _judge_status(status)
+        failure = Reason.CONNECTION_LOST
+    return Answer(status, headers, body, failure, n_redirects)
+
+
+def judge_answer(request: CutoutRequest, answer: Answer) -> Delivery:
+    """What an answer is worth.
+
+    Raises
+    ------
+    PassingError
+        It is none, and the next one may be better.
+    """
+    reason = answer.failure or _judge_status(answer.status)
     if reason is Reason.NONE:
-        judgement = judge_body(body)
+        judgement = judge_body(answer.body)
         reason = judgement.reason
         if reason is Reason.NONE:
             return Delivery(
-                row=request.row, reason=reason, http_status=status, attempts=1, body=body,
-                digest=hashlib.sha256(body).digest(), pixels=judgement.pixels,
+                row=request.row, reason=reason, http_status=answer.status, attempts=1, body=answer.body,
+                digest=hashlib.sha256(answer.body).digest(), pixels=judgement.pixels,
             )  # fmt: skip
-    delivery = Delivery(row=request.row, reason=reason, http_status=status, attempts=1)
+    delivery = Delivery(row=request.row, reason=reason, http_status=answer.status, attempts=1)
     if reason in PASSING_REASONS:
-        raise PassingError(delivery, wait_s=wait_s)
+        raise PassingError(delivery, wait_s=retry_after_s(answer.headers.get("Retry-After")))
     return delivery
 
 

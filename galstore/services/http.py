@@ -57,22 +57,7 @@ async def fetch_cutouts(
         The service is down: `breaker_failures` objects failed in a row, or all of `requests` did. What was not yielded
         is not settled.
     """
-    # the slots limit the connections; waiting for one here would be taken for a connection that times out
-    connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(
-        connect=politeness.connect_timeout_s,
-        sock_read=politeness.read_timeout_s,
-        total=politeness.connect_timeout_s + politeness.read_timeout_s,
-    )
-    # nobody packs a JPEG, and what is not unpacked cannot burst
-    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=timeout,
-        headers=headers,
-        auto_decompress=False,
-        middlewares=(ask_without_repeats,),
-    ) as http:
+    async with open_session(politeness) as http:
         conversation = Conversation(http, politeness, pacer or LocalPacer(politeness.requests_per_second))
         held: list[Delivery] = []
         worked = False
@@ -97,6 +82,26 @@ async def fetch_cutouts(
             raise _down(request, held)
         for one in held:
             yield one
+
+
+def open_session(politeness: Politeness) -> aiohttp.ClientSession:
+    """A session with the timeouts and manners of this client, to be used as a context."""
+    # the slots limit the connections; waiting for one here would be taken for a connection that times out
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(
+        connect=politeness.connect_timeout_s,
+        sock_read=politeness.read_timeout_s,
+        total=politeness.connect_timeout_s + politeness.read_timeout_s,
+    )
+    # nobody packs a JPEG, and what is not unpacked cannot burst
+    headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=timeout,
+        headers=headers,
+        auto_decompress=False,
+        middlewares=(ask_without_repeats,),
+    )
 
 
 def _down(request: CutoutRequest, failed: Sequence[Delivery]) -> ServiceDownError:

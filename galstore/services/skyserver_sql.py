@@ -134,14 +134,25 @@ def query_catalog(
     reraise=True,
 )
 def query_sql(service: SkyServer, sql: str) -> pd.DataFrame:
-    """One SQL query through astroquery, and its answer as a table.
+    """One SQL query through astroquery, tried four times, and its answer as a table.
+
+    Raises
+    ------
+    ServiceError, QueryRefusedError
+        As of `parse_answer`; or the service does not answer.
+    """
+    return ask_sql(service, sql)
+
+
+def ask_sql(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pd.DataFrame:
+    """The same, tried once.
 
     astroquery itself looks neither at the HTTP status nor at the type of the body, so both are judged here.
     """
     with sdss_conf.set_temp("skyserver_baseurl", service.base_url):
         try:
             response = SDSSClass().query_sql_async(
-                sql, data_release=service.data_release, timeout=QUERY_TIMEOUT_S, cache=False
+                sql, data_release=service.data_release, timeout=timeout_s, cache=False
             )
         except (requests.RequestException, TimeoutError) as error:
             raise ServiceError(

@@ -33,7 +33,7 @@ from modeling.predict import Prediction
 from modeling.support import MIN_ROWS as MIN_SUPPORT_ROWS
 from modeling.support import Seen, Support, read_support
 from modeling.train import EpochRecord, TrainedNetwork
-from schemas.cutouts import BANDS, CutoutScale
+from schemas.cutouts import CutoutScale
 from schemas.errors import WeightsError
 from schemas.recipes import NetworkSection, TrainSection
 
@@ -49,7 +49,6 @@ def build_model(
     scale: CutoutScale,
     training_set: str,
     snapshot: str,
-    bands: tuple[str, ...] = BANDS,
 ) -> Model:
     """Join a trained network with where it comes from.
 
@@ -65,8 +64,6 @@ def build_model(
         Of the cutouts.
     training_set, snapshot
         Hash of the training set, and commit of the cube that it was read from.
-    bands
-        Order of the `band` axis.
     """
     return Model(
         network=trained.network,
@@ -75,10 +72,11 @@ def build_model(
             targets=train.targets,
             arch=network.arch,
             level=network.level,
-            bands=bands,
+            bands=scale.composite.bands,
             dropout=network.dropout,
             scale_rule=scale.rule.value,
             scale_arcsec=scale.arcsec_per_px,
+            composite=scale.composite.value,
             normalisation=trained.normalisation,
             label_scales=trained.label_scales,
             loss=train.loss,
@@ -243,8 +241,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _parse_config(values: dict[str, Any], path: Path) -> ModelConfig:
     known = {field.name for field in fields(ModelConfig)}
-    # models of earlier versions have no support
-    missing, unknown = sorted(known - values.keys() - {"support"}), sorted(values.keys() - known)
+    # models of earlier versions have no support, and saw SkyServer's cutouts
+    missing, unknown = sorted(known - values.keys() - {"support", "composite"}), sorted(values.keys() - known)
     if missing or unknown:
         raise WeightsError(
             f"{path}: missing keys {missing}, unknown keys {unknown}; the model was written by another version of "

@@ -59,6 +59,7 @@ REASON_OF = {
     Fault.TRAILING_BYTES: Reason.TRAILING_BYTES,
     Fault.STUCK_CACHE: Reason.REPEATED_BODY,
     Fault.CLIENT_ERROR: Reason.CLIENT_ERROR,
+    Fault.REDIRECT_LOOP: Reason.SERVICE_ERROR,
 }
 """What each fault is called in quarantine."""
 
