@@ -19,7 +19,7 @@ from galstore.commits import BRANCH, open_repository
 from galstore.lookup import entries_in_cone, open_index
 from galstore.segments import SegmentIndex
 from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
-from schemas.cutouts import BANDS, CutoutScale, ScaleRule, Status
+from schemas.cutouts import BANDS, Composite, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
 from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
 
@@ -83,6 +83,7 @@ class Cube:
         return CutoutScale(
             rule=ScaleRule(str(attributes["scale_rule"])),
             arcsec_per_px=float(attributes["scale_arcsec_per_px"]),  # type: ignore[arg-type]
+            composite=Composite(str(attributes.get("composite", Composite.SKYSERVER))),
         )
 
     @property
