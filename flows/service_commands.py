@@ -49,6 +49,7 @@ def up(
     from flows.deployments.deploying import Choice, absolute_recipe
     from flows.deployments.starting import start_services
     from flows.runtime import load_recipe, recipe_names
+    from schemas.errors import GalstoreError, ServiceError
 
     place, folder = _home(home), Path.cwd()
     place.create()
@@ -60,7 +61,15 @@ def up(
     if choice.recipe is not None:
         load_recipe(choice.recipe, choice.overrides)
     out = stdout()
-    started = start_services(place, folder, choice, port=port, tell=lambda text: out.print(escaped(text)))
+    try:
+        started = start_services(place, folder, choice, port=port, tell=lambda text: out.print(escaped(text)))
+    except OSError as error:
+        if isinstance(error, GalstoreError):
+            raise
+        raise ServiceError(
+            f"{error.filename or place.folder} cannot be written or read ({error.strerror}): make room or choose "
+            "another --home, then `galstore up` again; what runs was left running"
+        ) from error
     prefect = (
         "prefect deployment run" if started.shell_is_set else 'eval "$(galstore status --env)"; prefect deployment run'
     )

@@ -12,7 +12,14 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flows.deployments.home import Home, ServiceRecord, api_url
-from flows.deployments.processes import end_processes, last_lines, living_process, start_process, wait_until
+from flows.deployments.processes import (
+    end_processes,
+    last_lines,
+    living_process,
+    marked_processes,
+    start_process,
+    wait_until,
+)
 from schemas.errors import ServiceError
 
 POOL = "galstore"
@@ -69,8 +76,23 @@ def worker_name(home: Home) -> str:
 
 
 def living_service(home: Home, service: str) -> psutil.Process | None:
-    """The process of a service, if it lives."""
-    return living_process(ServiceRecord.read(home.record_file(service)))
+    """The process of a service, if it lives; also one whose record was lost, as on a full disk."""
+    found = living_process(ServiceRecord.read(home.record_file(service)))
+    return found or _unrecorded(home, service)
+
+
+def _unrecorded(home: Home, service: str) -> psutil.Process | None:
+    for process, _ in marked_processes(home):
+        try:
+            if process.cmdline() != service_command(service, home):
+                continue
+            port = int(process.environ()["PREFECT_SERVER_API_PORT"])
+            record = ServiceRecord(pid=process.pid, started_at=process.create_time(), port=port)
+        except psutil.Error:
+            continue
+        record.write(home.record_file(service))
+        return process
+    return None
 
 
 def port_of(home: Home) -> int | None:
@@ -81,9 +103,9 @@ def port_of(home: Home) -> int | None:
 
 def ensure_service(home: Home, service: str, port: int) -> bool:
     """Start a service unless it lives; whether it was started."""
-    record = ServiceRecord.read(home.record_file(service))
-    if living_process(record) is not None:
+    if living_service(home, service) is not None:
         return False
+    record = ServiceRecord.read(home.record_file(service))
     ended_quickly = record is not None and time.time() - record.started_at < QUICK_END_S
     process = start_process(
         service_command(service, home),

@@ -18,7 +18,7 @@ from flows.deployments.deploying import (
     pause_pool,
 )
 from flows.deployments.home import Home, ServiceRecord, choose_port
-from flows.deployments.processes import end_processes, living_process, marked_processes
+from flows.deployments.processes import end_processes, marked_processes
 from flows.deployments.services import (
     KEEPER,
     SERVER,
@@ -92,8 +92,9 @@ def start_services(home: Home, folder: Path, choice: Choice, *, port: int | None
 
 
 def _start_server(home: Home, port: int | None, tell: Tell) -> int:
+    alive = living_service(home, SERVER)
     record = ServiceRecord.read(home.record_file(SERVER))
-    if record is not None and living_process(record) is not None:
+    if record is not None and alive is not None:
         if port not in (None, 0, record.port):
             raise ServiceError(
                 f"the server of {home.folder} runs on port {record.port}, not {port}: `galstore down` first, or leave "

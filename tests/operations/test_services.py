@@ -145,8 +145,11 @@ def test_up_again_finds_everything_running_and_heals_what_is_dead(service: Servi
     assert again.stdout.count("runs already") == 3
     assert {name: service.record(name).pid for name in processes} == processes
     service.record("keeper").kill()
+    service.home.record_file("worker").unlink()  # as a full disk may have it
     healed = service.up()
     assert "keeper: started" in healed.stdout
+    assert "worker: runs already" in healed.stdout
+    assert service.record("worker").pid == processes["worker"]
     assert service.galstore("status").returncode == 0
     assert f"export PREFECT_API_URL={service.api}" in service.galstore("status", "--env").stdout
 
