@@ -15,6 +15,7 @@ from flows import (
     feature_commands,
     figure_commands,
     model_commands,
+    probe_commands,
     service_commands,
     store_commands,
     study_commands,
@@ -265,6 +266,7 @@ figure_commands.register_commands(app)
 evaluation_commands.register_commands(app)
 model_commands.register_commands(app)
 service_commands.register_commands(app)
+probe_commands.register_commands(app)
 study_commands.register_commands(app, before_flow=_before_flow)
 
 if __name__ == "__main__":
