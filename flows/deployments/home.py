@@ -77,6 +77,8 @@ class Home:
             "PREFECT_SERVER_API_PORT": str(port),
             # kept in memory, a slot of a concurrency limit would be lost with the server
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            # SQLite has one writer; on a loaded machine the others wait longer than the usual 10 s
+            "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
             "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
             "PREFECT_WORKER_QUERY_SECONDS": "2",
             # the plugin is for command lines that people type

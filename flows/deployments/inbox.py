@@ -136,7 +136,7 @@ def take_in(watched: Path, path: Path) -> Path:
     digest = _sha256(path)
     name = f"{path.stem}-{digest[:8]}{path.suffix}"
     note = Note(dropped_as=path.name, sha256=digest)
-    earlier = _read_note(watched / FAILED / name)
+    earlier = read_note(watched / FAILED / name)
     if earlier is not None:
         note = replace(note, attempt=earlier.attempt + 1)
     taken = watched / UNDER_WAY / name
@@ -150,7 +150,7 @@ def follow(watched: Path, path: Path, recipe: str, overrides: list[str] | None) 
     """Start the run of a catalog under way, or see how it does; where the catalog is now."""
     from prefect.deployments import run_deployment
 
-    note = _read_note(path) or Note(dropped_as=path.name, sha256=_sha256(path))
+    note = read_note(path) or Note(dropped_as=path.name, sha256=_sha256(path))
     if time.time() < note.not_before:
         return UNDER_WAY
     run: Any = run_deployment(
@@ -167,13 +167,13 @@ def follow(watched: Path, path: Path, recipe: str, overrides: list[str] | None) 
         _write_note(path, note)
         return UNDER_WAY
     if state.is_completed():
-        return _put_away(watched, path, note, DONE)
+        return put_away(watched, path, note, DONE)
     note = replace(note, told=f"{state.name}: {state.message}")
     if may_pass(state) and note.attempt < MOST_TRIES:
         pause_s = min(LONGEST_PAUSE_S, 60.0 * 2.0 ** (note.attempt - 1))
         _write_note(path, replace(note, attempt=note.attempt + 1, not_before=time.time() + pause_s))
         return UNDER_WAY
-    return _put_away(watched, path, note, FAILED)
+    return put_away(watched, path, note, FAILED)
 
 
 def may_pass(state: State) -> bool:
@@ -183,7 +183,8 @@ def may_pass(state: State) -> bool:
     )
 
 
-def _put_away(watched: Path, path: Path, note: Note, where: str) -> str:
+def put_away(watched: Path, path: Path, note: Note, where: str) -> str:
+    """Move a catalog to where it ends, with its note, unless it is not the one any more that the run saw."""
     if _sha256(path) != note.sha256:
         # it was still being written to: what came since is looked at as a new catalog
         _note_of(path).unlink(missing_ok=True)
@@ -219,7 +220,8 @@ def _note_of(path: Path) -> Path:
     return path.with_name(path.name + NOTE)
 
 
-def _read_note(path: Path) -> Note | None:
+def read_note(path: Path) -> Note | None:
+    """What is known of a catalog; None where nothing is, or what was written is torn."""
     try:
         return Note(**json.loads(_note_of(path).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError, TypeError):

@@ -1,7 +1,7 @@
 """What goes wrong at night: killed workers and runs, a lost server, a reboot, a full disk, a survey that is down.
 
 After each night: the next run completes, the cube verifies, nothing is lost or doubled, and no run seems to run. The
-suite has three nights; `pytest --long tests/operations` has twenty.
+suite has two nights; `pytest --long tests/operations` has twenty.
 """
 
 from __future__ import annotations
@@ -201,29 +201,23 @@ def emulator(port: int, seed: int) -> Iterator[tuple[int, subprocess.Popen[str]]
 
 NIGHTS: tuple[Callable[[Service, int], None], ...] = (
     a_reboot,
-    a_restarted_server,
     a_full_disk,
+    a_restarted_server,
     a_killed_worker_with_its_flow,
     a_killed_worker_in_ingest,
     a_killed_flow,
     a_killed_worker_in_score,
     a_survey_that_is_down,
 )
-N_IN_SHORT, N_IN_LONG = 3, 20
+N_IN_SHORT, N_IN_LONG = 2, 20
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Three nights, or all of them several times."""
+    """Two nights, or all of them several times."""
     if "night" in metafunc.fixturenames:
         n = N_IN_LONG if metafunc.config.getoption("--long") else N_IN_SHORT
         numbered = [(number, NIGHTS[number % len(NIGHTS)]) for number in range(n)]
         metafunc.parametrize("night", numbered, ids=[f"{number}-{night.__name__}" for number, night in numbered])
-
-
-@pytest.fixture(scope="module")
-def ingested(service: Service) -> Service:
-    service.complete("ingest")
-    return service
 
 
 def test_a_night_ends_truly_and_the_next_run_heals_it(
