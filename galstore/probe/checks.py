@@ -74,7 +74,7 @@ DIFFERENCES = frozenset(
 """Reasons that do not pass: service and client disagree."""
 
 _LOOKED_AT = 2000
-_TOLD_CHARACTERS = 80
+_TOLD_CHARACTERS = 160
 
 
 def tell_answer(answer: Answer, reason: Reason) -> str:
