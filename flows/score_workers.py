@@ -63,7 +63,7 @@ class HeldScorer:
         with self._turn:
             _use_own_gpu()
             prediction = scorer.predict(pixels)
-        return describe_block(piece, prediction)
+        return describe_block(scorer, piece, pixels, prediction)
 
     def _load(self) -> Scorer:
         import torch

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from flows.runtime import ProgressBar
 from galstore.claims import Claims, Tip, still_unscored
-from galstore.predictions import write_predictions
+from galstore.predictions import read_magnitudes, write_predictions
 from galstore.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cube import BLOCK_ROWS
@@ -162,12 +162,16 @@ def score_here(scorer: Scorer, pieces: Iterable[Piece]) -> Generator[Describe]:
     from modeling.scoring import read_ahead
 
     for piece, pixels in read_ahead(pieces, lambda piece: piece.cube.read_pixels(scorer.level, piece.rows)):
-        yield partial(describe_block, piece, scorer.predict(pixels))
+        yield partial(describe_block, scorer, piece, pixels, scorer.predict(pixels))
 
 
-def describe_block(piece: Piece, prediction: Prediction) -> ScoredRows:
-    """Everything that is written of scored images."""
-    values = {"mean": prediction.mean, "view_spread": prediction.view_spread}
+def describe_block(scorer: Scorer, piece: Piece, pixels: npt.NDArray[Any], prediction: Prediction) -> ScoredRows:
+    """Everything that is written of scored images: error bars and flags too."""
+    from modeling.prediction_columns import describe
+    from modeling.support import PHOTOMETRY
+
+    photometry = read_magnitudes(piece.cube, piece.rows, PHOTOMETRY)
+    values = describe(scorer.members, prediction, pixels, photometry)
     return ScoredRows(block=piece.block, rows=piece.rows, values=values, embeddings=prediction.embedding)
 
 

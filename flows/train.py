@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.artefacts import freeze_training_set, model_folder, trained_model_id, training_set_of
 from flows.run_artifacts import publish_training
 from flows.runtime import console, load_recipe, progress_bar
+from galstore.predictions import read_magnitudes
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
 from galstore.training_set import TrainingSet
@@ -21,6 +22,8 @@ from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
     from modeling.loading.pixels import Pixels
+    from modeling.model import Model
+    from modeling.support import Seen
 
 
 @flow(name="train")
@@ -58,7 +61,7 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
     """Freeze the training set, read its images, fit the network, and keep its best epoch."""
     from modeling.judging.metrics import Regression
     from modeling.loading.ranks import current_ranks
-    from modeling.models.checkpoint import build_model, calibrate, save_model
+    from modeling.models.checkpoint import build_model, calibrate, learn_support, save_model
     from modeling.predict import predict_pixels
     from modeling.train import EpochRecord, train_network
 
@@ -104,11 +107,25 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
     predicted = predict_pixels(model, validation_pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
     result = Regression.of(training_set.labels[validate][known], predicted.mean[known])
     model = calibrate(model, training_set.labels[validate], predicted)
+    with console.status("learning what the network was trained on"):
+        seen, judged = (seen_by(recipe, cube, model, training_set.rows[one]) for one in (fit, validate))
+        model = learn_support(model, seen, judged, training_set.labels[fit])
     save_model(folder, model, metrics={"validation": result}, log=trained.log)
     console.print(
         f"model {model_id}: best epoch {trained.best_epoch}, validation RMSE {result.rmse:.4f}, NMAD {result.nmad:.4f} "
         f"(mean over {recipe.score.views} views)"
     )
+
+
+def seen_by(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64]) -> Seen:
+    """How a network sees some objects, evenly chosen where they are many; and their magnitudes."""
+    from modeling.predict import predict
+    from modeling.support import MOST_ROWS, PHOTOMETRY, Seen
+
+    rows = rows[:: max(1, -(-rows.size // MOST_ROWS))]
+    pixels = cube.read_pixels(recipe.network.level, rows)
+    predicted = predict(model, pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
+    return Seen(embedding=predicted.embedding, pixels=pixels, photometry=read_magnitudes(cube, rows, PHOTOMETRY))
 
 
 def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels:

@@ -6,7 +6,7 @@ Cubes of earlier versions hold `mean` and `view_spread` alone: the other columns
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,12 @@ def read_predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> 
             for column in PREDICTION_COLUMNS
         }
     )
+
+
+def read_magnitudes(cube: Cube, rows: npt.NDArray[np.int64], names: Sequence[str]) -> pd.DataFrame:
+    """Columns of the catalog that scoring compares with the training set, in the order of `rows`; NaN = missing."""
+    values = cube.read_values([f"catalog/{name}" for name in names], rows)
+    return pd.DataFrame({name: values[f"catalog/{name}"] for name in names})
 
 
 def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

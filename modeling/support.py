@@ -1,9 +1,10 @@
 """Training support: what a network has seen, so that an object unlike all of that is told apart.
 
-A network answers for a star or a patch of sky as surely as for a galaxy. Three descriptions are learnt from training
-rows: the network's own features of an image (its embedding), statistics of the image that no network chose, and the
-magnitudes of the catalog. Each has a Mahalanobis distance with a shrunk covariance (Ledoit & Wolf 2004), and a border
-that few validation rows, which the network was not fitted to, lie beyond.
+A network answers for a star or a patch of sky as surely as for a galaxy. Three things are learnt from training rows: a
+region of the network's own features of an image (its embedding), regions of statistics that no network chose, and what
+sets the training cutouts apart from counterexamples. Regions have a Mahalanobis distance with a shrunk covariance
+(Ledoit & Wolf 2004). Each has a border beyond which few objects lie that it was not learnt from: validation rows, and
+for what the network has no part in, training rows left out in turn. The magnitudes have a region of their own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from modeling.counterexamples import COUNTEREXAMPLES, SMALLEST_PX
 from modeling.image_statistics import measure_images
 from schemas.errors import TrainingError, WeightsError
 
@@ -33,7 +35,7 @@ MIN_ROWS = 30
 """Training rows, and validation rows, below which nothing is learnt."""
 
 SHARE_OF_IMAGES = 0.03
-"""Of the validation rows, beyond the border of the images."""
+"""Of the validation rows and of the training rows, beyond any border of the images."""
 
 SHARE_OF_PHOTOMETRY = 0.01
 """Of the validation rows with magnitudes, beyond their border."""
@@ -44,8 +46,17 @@ N_COMPONENTS = 24
 PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
 """Columns of the catalog that are looked at: r, g - r and r - i."""
 
+N_FOLDS = 5
+"""In which training rows are left out in turn."""
+
 _WINSORISED = 0.01
 """Training values beyond these quantiles are moved to them before the covariance is measured."""
+_LOOSENESS = 0.1
+"""Inverse strength of the regularisation of the logistic regression."""
+_MOST_SPREADS = 8.0
+_LOOKED_AT = 256
+_IMAGE = "image."
+_CONTRAST_ARRAYS = ("centre", "spread", "weights", "offsets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,6 +118,42 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contrast:
+    """What sets ordinary images apart from counterexamples: a multinomial logistic regression of their statistics."""
+
+    centre: Floats
+    spread: Floats
+    """(statistic,) Mean and standard deviation of ordinary images."""
+    weights: Floats
+    """(class, statistic) Of standardised statistics; class 0 are ordinary images."""
+    offsets: Floats
+    """(class,)"""
+    border: float
+
+    @classmethod
+    def of(cls, ordinary: Floats, others: Floats) -> Contrast:
+        """Learn from statistics of ordinary images (object, statistic), and of kinds of others (kind, object, ...)."""
+        from sklearn.linear_model import LogisticRegression
+
+        centre, spread = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
+        fitted = LogisticRegression(C=_LOOSENESS, max_iter=2000).fit(
+            _standardised(np.concatenate([ordinary, *others]), centre, spread),
+            np.repeat(np.arange(len(others) + 1), [len(ordinary), *(len(one) for one in others)]),
+        )
+        # of two classes sklearn gives the weights of the second alone
+        weights, offsets = (
+            np.concatenate([0 * one, one]) if len(others) == 1 else one for one in (fitted.coef_, fitted.intercept_)
+        )
+        return cls(centre=centre, spread=spread, weights=weights, offsets=offsets, border=1.0)
+
+    def distance(self, described: Floats) -> Floats:
+        """log(1 + odds against being ordinary) in units of the border, (object,)."""
+        logits = _standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
+        against = np.logaddexp.reduce(logits, axis=1) - logits[:, 0]
+        return np.asarray(against / self.border, dtype=np.float64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Support:
     """What a network was trained on, and from where on an object is unlike it."""
 
@@ -116,8 +163,10 @@ class Support:
     """(feature,) Of the embedding."""
     components: Floats
     """(component, feature) Principal components of the embedding, of unit length."""
-    image: Region
-    """Of the statistics of the images."""
+    image: Mapping[str, Region]
+    """Of the statistics of the images, by what they speak of."""
+    contrast: Contrast | None
+    """None at levels where counterexamples cannot be made."""
     photometry: Region | None
     """Of r, g - r and r - i; None where too few training rows have all magnitudes."""
     label_range: tuple[float, float]
@@ -152,11 +201,18 @@ class Support:
         mean = vectors.mean(axis=0)
         n_components = min(N_COMPONENTS, n_train // 10, vectors.shape[1])
         components = np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components]
-        described = _of_embedding(vectors, mean, components), measure_images(train.pixels)
-        judged = _of_embedding(validation.embedding, mean, components), measure_images(validation.pixels)
-        embedding, image = _joint_borders([Region.around(one) for one in described], judged)
+        embedding = Region.around(_of_embedding(vectors, mean, components))
+        judge = _ImageJudge.learn(_Statistics.of(train.pixels), measure_images(validation.pixels))
+        apart = embedding.distance(_of_embedding(validation.embedding, mean, components))
+        # the network was fitted to the training rows: their embeddings say nothing about new ones
+        unjudged = np.full(n_train, np.nan)
+        borders = _joint_borders(
+            {"embedding": np.concatenate([unjudged, apart]), **judge.distances}, n_judged=n_validation
+        )
+        regions, contrast = judge.bordered(borders)
         return cls(
-            embedding=embedding, mean=mean, components=components, image=image,
+            embedding=embedding.bordered(borders["embedding"]), mean=mean, components=components,
+            image=regions, contrast=contrast,
             photometry=_photometry_region(train.photometry, validation.photometry),
             label_range=_label_range(labels), n_train=n_train, n_validation=n_validation,
         )  # fmt: skip
@@ -174,10 +230,18 @@ class Support:
         Returns
         -------
         ndarray
-            (object,), the larger one of the distances of embedding and statistics, each in units of its border.
+            (object,), the largest of the distances of `distances`.
         """
-        seen = self.embedding.distance(_of_embedding(embedding, self.mean, self.components))
-        return np.asarray(np.maximum(seen, self.image.distance(measure_images(pixels))))
+        return np.asarray(np.max(list(self.distances(embedding, pixels).values()), axis=0), dtype=np.float64)
+
+    def distances(self, embedding: NDArray[np.float32], pixels: NDArray[Any]) -> dict[str, Floats]:
+        """Each distance by its name, in units of its border: why an image is outside."""
+        statistics = measure_images(pixels)
+        told = {"embedding": self.embedding.distance(_of_embedding(embedding, self.mean, self.components))}
+        told |= {name: region.distance(statistics[name]) for name, region in self.image.items()}
+        if self.contrast is not None:
+            told["counterexamples"] = self.contrast.distance(_joined(statistics))
+        return told
 
     def photometry_distance(self, photometry: pd.DataFrame) -> Floats:
         """The same for magnitudes and colours, (object,); NaN where a magnitude or their region is not known."""
@@ -191,8 +255,11 @@ class Support:
         arrays = {"mean": self.mean, "components": self.components}
         for name, region in self._regions().items():
             arrays |= {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
+        if self.contrast is not None:
+            arrays |= {f"contrast.{name}": getattr(self.contrast, name) for name in _CONTRAST_ARRAYS}
         numbers = {
             "borders": {name: region.border for name, region in self._regions().items()},
+            "contrast_border": None if self.contrast is None else self.contrast.border,
             "label_range": [None if math.isnan(one) else one for one in self.label_range],
             "n_train": self.n_train, "n_validation": self.n_validation,
         }  # fmt: skip
@@ -201,7 +268,7 @@ class Support:
         return saved
 
     def _regions(self) -> dict[str, Region]:
-        regions = {"embedding": self.embedding, "image": self.image}
+        regions = {"embedding": self.embedding, **{f"{_IMAGE}{name}": one for name, one in self.image.items()}}
         return regions if self.photometry is None else {**regions, "photometry": self.photometry}
 
 
@@ -221,10 +288,14 @@ def read_support(path: Path) -> Support:
             name: Region(centre=arrays[f"{name}.centre"], axes=arrays[f"{name}.axes"], border=float(border))
             for name, border in numbers["borders"].items()
         }
+        contrast, border = None, numbers["contrast_border"]
+        if border is not None:
+            contrast = Contrast(border=float(border), **{name: arrays[f"contrast.{name}"] for name in _CONTRAST_ARRAYS})
+        image = {name.removeprefix(_IMAGE): one for name, one in regions.items() if name.startswith(_IMAGE)}
         low, high = (math.nan if one is None else float(one) for one in numbers["label_range"])
         return Support(
             embedding=regions["embedding"], mean=arrays["mean"], components=arrays["components"],
-            image=regions["image"], photometry=regions.get("photometry"), label_range=(low, high),
+            image=image, contrast=contrast, photometry=regions.get("photometry"), label_range=(low, high),
             n_train=int(numbers["n_train"]), n_validation=int(numbers["n_validation"]),
         )  # fmt: skip
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -260,13 +331,101 @@ def _photometry_region(train: pd.DataFrame | None, validation: pd.DataFrame | No
     return region.bordered(_border(region.distance(judged), SHARE_OF_PHOTOMETRY))
 
 
-def _joint_borders(regions: list[Region], judged: tuple[Floats, ...]) -> list[Region]:
-    """Borders that equal shares of the validation rows lie beyond, and the chosen share beyond either of them."""
-    distances = np.stack([region.distance(one) for region, one in zip(regions, judged, strict=True)])
-    borders = np.array([_border(one, SHARE_OF_IMAGES) for one in distances])
-    # who is beyond one border need not be beyond the other: both move out until the share is kept
-    stretch = _border((distances / borders[:, None]).max(axis=0), SHARE_OF_IMAGES)
-    return [region.bordered(float(border * stretch)) for region, border in zip(regions, borders, strict=True)]
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Statistics:
+    """Statistics of training images, (object, statistic) by name, and of each kind of counterexample made of them."""
+
+    ordinary: dict[str, Floats]
+    others: Floats
+    """(kind, object, statistic), all statistics side by side."""
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any]) -> _Statistics:
+        rng = np.random.default_rng(0)
+        parts = [pixels[start : start + _LOOKED_AT] for start in range(0, len(pixels), _LOOKED_AT)]
+        kinds = COUNTEREXAMPLES.values() if pixels.shape[1] >= SMALLEST_PX else ()
+        others = [np.concatenate([_joined(measure_images(make(one, rng))) for one in parts]) for make in kinds]
+        return cls(ordinary=measure_images(pixels), others=np.array(others))
+
+    def some(self, rows: NDArray[np.intp]) -> _Statistics:
+        return _Statistics(
+            ordinary={name: one[rows] for name, one in self.ordinary.items()},
+            others=self.others[:, rows] if self.others.size else self.others,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _ImageJudge:
+    """Regions and contrast of image statistics, and distances of rows that they were not learnt from."""
+
+    regions: dict[str, Region]
+    contrast: Contrast | None
+    distances: dict[str, Floats]
+    """By name, of the training rows, each left out in turn, and of the validation rows."""
+
+    @classmethod
+    def learn(cls, train: _Statistics, validation: Mapping[str, Floats]) -> _ImageJudge:
+        rows = np.arange(len(_joined(train.ordinary)))
+        fold = rows % N_FOLDS
+        regions, contrast = _fit(train)
+        told: dict[str, Floats] = {
+            name: np.concatenate([np.empty(rows.size), one])
+            for name, one in _judge(regions, contrast, validation).items()
+        }
+        for k in range(N_FOLDS):
+            left_out = rows[fold == k]
+            judged = _judge(*_fit(train.some(rows[fold != k])), train.some(left_out).ordinary)
+            for name, one in judged.items():
+                told[name][left_out] = one
+        return cls(regions=regions, contrast=contrast, distances=told)
+
+    def bordered(self, borders: Mapping[str, float]) -> tuple[dict[str, Region], Contrast | None]:
+        contrast = self.contrast and replace(self.contrast, border=borders["counterexamples"])
+        return {name: region.bordered(borders[name]) for name, region in self.regions.items()}, contrast
+
+
+def _fit(statistics: _Statistics) -> tuple[dict[str, Region], Contrast | None]:
+    regions = {name: Region.around(one) for name, one in statistics.ordinary.items()}
+    if not statistics.others.size:
+        return regions, None
+    return regions, Contrast.of(_joined(statistics.ordinary), statistics.others)
+
+
+def _judge(
+    regions: Mapping[str, Region], contrast: Contrast | None, statistics: Mapping[str, Floats]
+) -> dict[str, Floats]:
+    told = {name: region.distance(statistics[name]) for name, region in regions.items()}
+    if contrast is not None:
+        told["counterexamples"] = contrast.distance(_joined(statistics))
+    return told
+
+
+def _joined(statistics: Mapping[str, NDArray[Any]]) -> Floats:
+    return np.concatenate(list(statistics.values()), axis=1, dtype=np.float64)
+
+
+def _standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:
+    # a value far beyond all others must not outvote the rest
+    return np.asarray(np.clip((described - centre) / spread, -_MOST_SPREADS, _MOST_SPREADS), dtype=np.float64)
+
+
+def _joint_borders(distances: Mapping[str, Floats], *, n_judged: int) -> dict[str, float]:
+    """Borders that equal shares of objects lie beyond, and the chosen share of all objects beyond any of them.
+
+    Parameters
+    ----------
+    distances
+        (object,) by name, NaN where there is none.
+    n_judged
+        So many at the end are the validation rows, of which no more than the chosen share is beyond any border either.
+    """
+    for share in np.linspace(SHARE_OF_IMAGES, 0, 31):
+        borders = {name: _border(one[np.isfinite(one)], float(share)) for name, one in distances.items()}
+        beyond = np.any([one > borders[name] for name, one in distances.items()], axis=0)
+        if max(beyond.mean(), beyond[-n_judged:].mean()) <= SHARE_OF_IMAGES:
+            break
+    # of distances that are all alike, 0 is no border
+    return {name: max(border, 1e-6) for name, border in borders.items()}
 
 
 def _border(distances: Floats, share: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.image_statistics import shrink
+from modeling.image_statistics import Floats, band_planes, edge_median, shrink
 from schemas.predictions import Flag
 
 SATURATED_COUNTS = 250.0
@@ -47,30 +47,30 @@ def suspicious_flags(pixels: NDArray[Any]) -> NDArray[np.int32]:
     ndarray
         (object,): `CUTOUT_SATURATED`, `CUTOUT_MOSTLY_EMPTY` and `CUTOUT_ARTEFACT_COLOURS`, added up.
     """
-    parts = [_flags(shrink(pixels[start : start + LOOKED_AT])) for start in range(0, len(pixels), LOOKED_AT)]
+    parts = [
+        _flags(shrink(band_planes(pixels[start : start + LOOKED_AT]))) for start in range(0, len(pixels), LOOKED_AT)
+    ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
 
 
-def _flags(pixels: NDArray[Any]) -> NDArray[np.int32]:
-    brightest, darkest = pixels.max(axis=3), pixels.min(axis=3)
+def _flags(planes: Floats) -> NDArray[np.int32]:
+    brightest, darkest = planes.max(axis=1), planes.min(axis=1)
     saturated = (darkest >= SATURATED_COUNTS).mean(axis=(1, 2)) > MOST_SATURATED
     empty = (brightest <= EMPTY_COUNTS).mean(axis=(1, 2)) > MOST_EMPTY
-    second = np.partition(pixels, -2, axis=3)[..., -2]
+    # of three bands, the second brightest is what the other two leave over
+    second = planes.sum(axis=1) - brightest - darkest
     alone = ((brightest > ALONE_COUNTS) & (brightest > ALONE_RATIO * (second + 1))).mean(axis=(1, 2)) > MOST_ALONE
-    coloured = alone | (_sky_gradient(pixels) > MOST_GRADIENT)
+    coloured = alone | (_sky_gradient(planes) > MOST_GRADIENT)
     flags = saturated * Flag.CUTOUT_SATURATED + empty * Flag.CUTOUT_MOSTLY_EMPTY
     return np.asarray(flags + coloured * Flag.CUTOUT_ARTEFACT_COLOURS, dtype=np.int32)
 
 
-def _sky_gradient(pixels: NDArray[Any]) -> NDArray[np.float64]:
+def _sky_gradient(planes: Floats) -> Floats:
     """Difference of the colour (a band minus the mean of the bands) between opposite edges, counts; 0 below 8 px."""
-    side = pixels.shape[1]
-    if side < 8:
-        return np.zeros(len(pixels))
-    edge = side // 8
-    edges = (pixels[:, :edge], pixels[:, -edge:], pixels[:, :, :edge], pixels[:, :, -edge:])
+    if planes.shape[2] < 8:
+        return np.zeros(len(planes), dtype=np.float32)
     # medians, since neighbours are no gradient
-    skies = [np.median(one.reshape(len(pixels), -1, pixels.shape[3]), axis=1) for one in edges]
+    skies = [edge_median(planes, name) for name in ("top", "bottom", "left", "right")]
     colours = [sky - sky.mean(axis=1, keepdims=True) for sky in skies]
     steps = [np.abs(a - b).max(axis=1) for a, b in ((colours[0], colours[1]), (colours[2], colours[3]))]
-    return np.asarray(np.maximum(*steps), dtype=np.float64)
+    return np.asarray(np.maximum(*steps))

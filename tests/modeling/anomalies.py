@@ -1,0 +1,160 @@
+"""Cutouts that no network was trained on: made from ordinary ones, and from patches of their sky."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+SIDE = 128
+Images = np.ndarray
+"""(object, 128, 128, 3) uint8, bands i, r, g."""
+
+TILE = 16
+FWHM_PX = 6.5
+"""Of a star: 1.3 arcsec at 0.2 arcsec/px, the middle of the petroR90 scales."""
+
+
+def blank_skies(images: Images, n: int, rng: np.random.Generator, *, side: int = SIDE) -> Images:
+    """Mosaics of the darkest corners of images, which have the survey's own noise."""
+    # corners of 32 px; of each image the one with the least light, so that neighbours stay out
+    corners = np.stack(
+        [images[:, y, x] for y in (slice(0, 32), slice(96, 128)) for x in (slice(0, 32), slice(96, 128))]
+    )
+    best = corners.mean(axis=(2, 3, 4)).argmin(axis=0)
+    dark = corners[best, np.arange(len(images))]
+    skies = np.empty((n, side, side, 3), dtype=np.uint8)
+    for sky in skies:
+        # corners of one image belong together: one image a sky, its corner turned at random
+        corner = dark[rng.integers(len(dark))]
+        for y in range(0, side, 32):
+            for x in range(0, side, 32):
+                sky[y : y + 32, x : x + 32] = np.rot90(corner, rng.integers(4))[:: rng.choice((-1, 1))]
+    return skies
+
+
+def stars(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """A point source (Moffat, beta 3.5) of a star's colour in the middle of a blank sky, peak 80 ... 250 counts."""
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    width = FWHM_PX / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
+    profile = (1 + (y**2 + x**2) / width**2) ** -3.5
+    peak, colour = rng.uniform(80, 250, (n, 1, 1, 1)), rng.uniform(0.6, 1, (n, 1, 1, 3))
+    colour /= colour.max(axis=3, keepdims=True)
+    light = peak * colour * profile[None, :, :, None]
+    return np.clip(blank_skies(images, n, rng) + light, 0, 255).astype(np.uint8)
+
+
+def white_noise(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Pixels of real images in any order."""
+    flat = images[rng.integers(len(images), size=n)].reshape(n, -1, 3)
+    return rng.permuted(flat, axis=1).reshape(n, SIDE, SIDE, 3)
+
+
+def uniform_noise(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Every value alike."""
+    return rng.integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def trails(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """A satellite's bright straight line across a galaxy's cutout."""
+    chosen = images[rng.integers(len(images), size=n)].astype(np.float64)
+    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    angle, offset = rng.uniform(0, np.pi, (n, 1, 1)), rng.uniform(-30, 30, (n, 1, 1))
+    apart = x * np.sin(angle) - y * np.cos(angle) - offset
+    light = 200 * np.exp(-(apart**2) / (2 * rng.uniform(1, 3, (n, 1, 1)) ** 2))
+    return np.clip(chosen + light[..., None], 0, 255).astype(np.uint8)
+
+
+def half_frames(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """A galaxy at the edge of the imaging: black from somewhere near the middle on."""
+    chosen = images[rng.integers(len(images), size=n)].copy()
+    for image in chosen:
+        edge = rng.integers(40, 88)
+        turned = np.rot90(image, rng.integers(4))
+        turned[edge:] = 0
+    return chosen
+
+
+def missing_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """One of the three bands is black."""
+    chosen = images[rng.integers(len(images), size=n)].copy()
+    chosen[np.arange(n), :, :, rng.integers(3, size=n)] = 0
+    return chosen
+
+
+def shifted_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Bands that do not lie on each other: one is 8 ... 20 px away, as where a file was joined wrongly."""
+    chosen = images[rng.integers(len(images), size=n)].copy()
+    for image in chosen:
+        band = rng.integers(3)
+        image[:, :, band] = np.roll(image[:, :, band], rng.integers(8, 21), axis=rng.integers(2))
+    return chosen
+
+
+def scrambled_blocks(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Squares of 16 px of a cutout in any order, as of a damaged file."""
+    chosen, n_tiles = images[rng.integers(len(images), size=n)], SIDE // TILE
+    tiles = chosen.reshape(n, n_tiles, TILE, n_tiles, TILE, 3).swapaxes(2, 3).reshape(n, -1, TILE, TILE, 3)
+    tiles = np.stack([one[rng.permutation(n_tiles**2)] for one in tiles])
+    return tiles.reshape(n, n_tiles, n_tiles, TILE, TILE, 3).swapaxes(2, 3).reshape(n, SIDE, SIDE, 3)
+
+
+def saturated(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """A star far too bright: a disc and a bleed of full scale across the frame."""
+    chosen = images[rng.integers(len(images), size=n)].copy()
+    y, x = np.mgrid[:SIDE, :SIDE]
+    for image in chosen:
+        centre, radius = rng.uniform(20, 108, 2), rng.uniform(14, 40)
+        image[np.hypot(y - centre[0], x - centre[1]) < radius] = 255
+        image[:, int(centre[1]) - 1 : int(centre[1]) + 2] = 255
+    return chosen
+
+
+def inverted(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Negatives: 255 minus the counts."""
+    return 255 - images[rng.integers(len(images), size=n)]
+
+
+def swapped_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Bands in the opposite order: g, r, i."""
+    return images[rng.integers(len(images), size=n)][..., ::-1].copy()
+
+
+def zoomed_in(images: Images, n: int, rng: np.random.Generator, *, factor: float = 2) -> Images:
+    """Galaxies `factor` times as large in the frame, bilinear."""
+    return _resampled(images[rng.integers(len(images), size=n)].astype(np.float64), 1 / factor)
+
+
+def zoomed_out(images: Images, n: int, rng: np.random.Generator) -> Images:
+    """Galaxies half as large in the frame, with sky of the same images around them."""
+    wide = blank_skies(images, n, rng, side=2 * SIDE)
+    wide[:, SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2] = images[rng.integers(len(images), size=n)]
+    return np.rint(wide.reshape(n, SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))).astype(np.uint8)
+
+
+def _resampled(images: np.ndarray, step: float) -> Images:
+    """Around the middle, a pixel every `step`, bilinear."""
+    place = (np.arange(SIDE) - (SIDE - 1) / 2) * step + (SIDE - 1) / 2
+    low = np.clip(np.floor(place).astype(int), 0, SIDE - 2)
+    share = place - low
+    rows = images[:, low] * (1 - share)[None, :, None, None] + images[:, low + 1] * share[None, :, None, None]
+    columns = rows[:, :, low] * (1 - share)[None, None, :, None] + rows[:, :, low + 1] * share[None, None, :, None]
+    return np.rint(columns).astype(np.uint8)
+
+
+KINDS: dict[str, Callable[[Images, int, np.random.Generator], Images]] = {
+    "stars": stars,
+    "blank sky": blank_skies,
+    "noise: pixels of galaxies, shuffled": white_noise,
+    "noise: uniform": uniform_noise,
+    "artefact: satellite trail": trails,
+    "artefact: half a frame": half_frames,
+    "artefact: one band missing": missing_bands,
+    "artefact: one band shifted by 8-20 px": shifted_bands,
+    "artefact: scrambled blocks": scrambled_blocks,
+    "artefact: saturated star": saturated,
+    "inverted colours: negative": inverted,
+    "inverted colours: bands in opposite order": swapped_bands,
+    "wrong scale: 2 x larger": zoomed_in,
+    "wrong scale: 2 x smaller": zoomed_out,
+}
