@@ -6,12 +6,17 @@ result; outside of a flow run nothing is sent.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from flows.run_progress import forgiven, in_flow_run
+from flows.run_progress import forgiven, in_flow_run, run_ids
 from flows.runtime import current_run_id
+
+N_DRIFTS = 8
+"""Columns in the table of drift."""
 
 
 def publish_ingest(cube_path: str, *, n_new: int, n_requests: int) -> None:
@@ -38,14 +43,17 @@ def publish_ingest(cube_path: str, *, n_new: int, n_requests: int) -> None:
     told = f"stored + quarantined + pending = registered: {'yes' if counts.add_up else '**NO**'}."
     if rate:
         told += f" Throughput {rate:,.0f} cutouts a second between this run's commits."
-    _table("ingest-counts", [{"objects": name, "number": f"{n:,}"} for name, n in rows.items()], told)
+    tables = [_table("ingest-counts", [{"objects": name, "number": f"{n:,}"} for name, n in rows.items()], told)]
     if inventory.quarantined_by_reason:
         ordered = sorted(inventory.quarantined_by_reason.items(), key=lambda item: -item[1])
-        _table(
-            "quarantine-by-reason",
-            [{"reason": reason.replace("_", " "), "objects": f"{n:,}"} for reason, n in ordered],
-            f"Cutouts that were refused; the whole list: `galstore quarantine {cube_path}`.",
+        tables.append(
+            _table(
+                "quarantine-by-reason",
+                [{"reason": reason.replace("_", " "), "objects": f"{n:,}"} for reason, n in ordered],
+                f"Cutouts that were refused; the whole list: `galstore quarantine {cube_path}`.",
+            )
         )
+    _send(*tables)
 
 
 def publish_training(model_id: str, folder: Path, *, trained: bool) -> None:
@@ -60,11 +68,13 @@ def publish_training(model_id: str, folder: Path, *, trained: bool) -> None:
         for name, numbers in model.metrics.items()
     ]
     told = "trained in this run" if trained else "trained before on this very training set, not trained again"
-    _table("training-metrics", rows, f"Model `{model_id}`, {told}.")
+    _send(_table("training-metrics", rows, f"Model `{model_id}`, {told}."))
 
 
 def publish_scores(model_id: str, *, n_scored: int, predictions: Path | None) -> None:
     """How many objects were scored, and where the new catalog's predictions are."""
+    if not in_flow_run():
+        return
     rows = [{"what": "scored in this run", "objects": f"{n_scored:,}"}]
     told = f"Model `{model_id}`."
     if predictions is not None:
@@ -73,11 +83,13 @@ def publish_scores(model_id: str, *, n_scored: int, predictions: Path | None) ->
             for status, n in _statuses(predictions).items()
         ]
         told += f" Predictions: `{predictions}`."
-    _table("score-counts", rows, told)
+    _send(_table("score-counts", rows, told))
 
 
 def publish_report(summary: Mapping[str, Any]) -> None:
-    """Metrics of every predictor, what drifted, and a link to the report's pages."""
+    """Metrics of every predictor, what drifted, and links to the report's pages."""
+    if not in_flow_run():
+        return
     rows = [
         {"predictor": name, "rmse": _number(one["rmse"]), "nmad": _number(one["nmad"]), "bias": _number(one["bias"]),
          "galaxies": one["n"]}
@@ -85,17 +97,26 @@ def publish_report(summary: Mapping[str, Any]) -> None:
         else {"predictor": name, "rmse": "", "nmad": "", "bias": "", "galaxies": one}
         for name, one in summary["predictors"].items()
     ]  # fmt: skip
-    _table("report-metrics", rows, summary["verdict"])
-    drifts = [one for one in summary["quality"]["drift"] if one["psi"] is not None][:8]
+    told = summary["verdict"]
+    artifacts = [
+        _table("report-metrics", rows, told),
+        _link("report", Path(summary["paths"]["report"]), "Report of the model", told),
+        _link(
+            "data-quality", Path(summary["paths"]["quality"]), "Data quality", "Counts, drift, coverage, quarantine."
+        ),
+        _link(
+            "predictions", Path(summary["paths"]["predictions_page"]), "Predictions", "What the model says, and flags."
+        ),
+    ]
+    drifts = [one for one in summary["quality"]["drift"] if one["psi"] is not None][:N_DRIFTS]
     if drifts:
         lines = [
             {"column": one["column"], "drift": one["verdict"], "psi": _number(one["psi"]), "ks": _number(one["ks"])}
             for one in drifts
         ]
-        _table("column-drift", lines, "Objects that came since, against those before: the columns that moved most.")
-    _link("report", Path(summary["paths"]["report"]), "Report of the model", summary["verdict"])
-    _link("data-quality", Path(summary["paths"]["quality"]), "Data quality", "Counts, drift, coverage, quarantine.")
-    _link("predictions", Path(summary["paths"]["predictions_page"]), "Predictions", "What the model says, and flags.")
+        what = "Objects that came since, against those before: the columns that moved most."
+        artifacts.append(_table("column-drift", lines, what))
+    _send(*artifacts)
 
 
 def _statuses(predictions: Path) -> dict[str, int]:
@@ -116,19 +137,34 @@ def _number(value: float | None) -> str:
     return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
-def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    if not in_flow_run():
-        return
-    from prefect.artifacts import create_table_artifact
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """One artifact: a table as JSON, or a link as Markdown, which is how Prefect keeps them."""
 
-    with forgiven(key):
-        create_table_artifact([dict(row) for row in rows], key=key, description=description)
+    key: str
+    kind: Literal["table", "markdown"]
+    content: str
+    description: str
 
 
-def _link(key: str, path: Path, text: str, description: str) -> None:
-    if not in_flow_run():
-        return
-    from prefect.artifacts import create_link_artifact
+def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> _Shown:
+    content = json.dumps([dict(row) for row in rows])
+    return _Shown(key=key, kind="table", content=content, description=description)
 
-    with forgiven(key):
-        create_link_artifact(path.absolute().as_uri(), link_text=text, key=key, description=description)
+
+def _link(key: str, path: Path, text: str, description: str) -> _Shown:
+    content = f"[{text}]({path.absolute().as_uri()})"
+    return _Shown(key=key, kind="markdown", content=content, description=description)
+
+
+def _send(*artifacts: _Shown) -> None:
+    """Send artifacts of the run under way over one connection, which is closed: Prefect's functions leave theirs."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import ArtifactCreate
+
+    with forgiven(", ".join(one.key for one in artifacts)), get_client(sync_client=True) as client:
+        for one in artifacts:
+            sent = ArtifactCreate(
+                key=one.key, type=one.kind, description=one.description, data=one.content, **run_ids()
+            )
+            client.create_artifact(sent)

@@ -35,7 +35,7 @@ class ProgressArtifact:
         self._told_s = time.monotonic()
         self._artifact: UUID | None = None
         # a thread that tells later has no run of its own
-        self._run = _run_ids() if in_flow_run() else None
+        self._run = run_ids() if in_flow_run() else None
 
     def advance(self, n: int) -> None:
         """So many more are done."""
@@ -78,7 +78,8 @@ def in_flow_run() -> bool:
     return context is not None and bool(context.FlowRunContext.get() or context.TaskRunContext.get())
 
 
-def _run_ids() -> dict[str, Any]:
+def run_ids() -> dict[str, Any]:
+    """Ids of the flow run and task run under way, as an artifact names them."""
     from prefect.utilities.context import get_task_and_flow_run_ids
 
     task_run_id, flow_run_id = get_task_and_flow_run_ids()

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from galstore.distribution import Distribution
-from modeling.figures.style import BLUE, GREY, PAGE_INCHES, Values, tidy
+from modeling.figures.style import BLUE, GREY, PAGE_INCHES, Values, n_bins, tidy
 
-N_BINS = 40
+MOST_BINS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,17 +23,21 @@ class Panel:
     before: Distribution | None = None
 
 
-def shared_edges(parts: Sequence[Distribution], n_bins: int = N_BINS) -> Values:
-    """Edges of bins that hold all but the outermost 0.5 % of each part on either side, shape (bin + 1,)."""
+def shared_edges(parts: Sequence[Distribution], most_bins: int = MOST_BINS) -> Values:
+    """Edges of bins that hold all but the outermost 0.5 % of each part on either side, shape (bin + 1,).
+
+    The smallest part says how many bins there are: what shows its noise shows no shape.
+    """
     filled = [one for one in parts if one.n]
     if not filled:
-        return np.linspace(0, 1, n_bins + 1)
+        return np.linspace(0, 1, most_bins + 1)
+    bins = min(most_bins, n_bins(min(one.n for one in filled)))
     low = min(max(one.quantile(0.005) - _room(one), one.low) for one in filled)
     high = max(min(one.quantile(0.995) + _room(one), one.high) for one in filled)
     if high <= low:
         margin = 0.5 if low == 0 else abs(low) * 0.01
         low, high = low - margin, high + margin
-    return np.linspace(low, high, n_bins + 1)
+    return np.linspace(low, high, bins + 1)
 
 
 def _room(one: Distribution) -> float:

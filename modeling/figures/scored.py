@@ -25,13 +25,11 @@ from modeling.judging.uncertainty import N_PIT_BINS
 MASS_SHOWN, METALLICITY_SHOWN = (8.0, 12.0), (8.0, 9.4)
 
 
-def draw_scored(
-    new: Distribution, *, labels: Distribution, held_out: Distribution, label: str, n_bins: int = 40
-) -> Figure:
+def draw_scored(new: Distribution, *, labels: Distribution, held_out: Distribution, label: str) -> Figure:
     """Predictions of a new catalog beside the training labels and the predictions of held-out galaxies, as shares."""
     figure = Figure(figsize=(PAGE_INCHES * 0.8, 2.9), layout="constrained")
     axis = figure.subplots()
-    edges = shared_edges([new, labels, held_out], n_bins)
+    edges = shared_edges([new, labels, held_out])
     axis.stairs(shares(labels, edges), edges, fill=True, color=ORANGE, alpha=0.35, label="training labels")
     axis.stairs(
         shares(held_out, edges), edges, color=GREEN, linewidth=1.4, linestyle="--", label="predicted, held-out galaxies"

@@ -23,7 +23,7 @@ N_ROWS = 12
 """Rows of the new catalog that are printed; the whole of it is in the file beside the report."""
 
 SPREAD_TITLES = {
-    "sigma": "sigma that the network predicts",
+    "sigma": "sigma",
     "view_spread": "spread over the views",
     "ensemble_spread": "spread over the ensemble",
     "width_68": "width of the 68 % interval",

@@ -9,12 +9,12 @@ from modeling.figures.quality import shared_edges, shares
 from modeling.figures.style import Values
 
 WIDTH, HEIGHT = 120.0, 28.0
-N_BINS = 30
+MOST_BINS = 30
 
 
 def draw_spread(now: Distribution, before: Distribution | None = None) -> Markup:
     """A distribution as a line (class `now`), over an earlier one as an area (class `before`)."""
-    edges = shared_edges([one for one in (before, now) if one is not None], N_BINS)
+    edges = shared_edges([one for one in (before, now) if one is not None], MOST_BINS)
     drawn = [
         (name, shares(one, edges)) for name, one in (("before", before), ("now", now)) if one is not None and one.n
     ]

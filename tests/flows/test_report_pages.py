@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,20 @@ def browser():
 @pytest.fixture(scope="module")
 def made_folder(tmp_path_factory) -> Path:
     return write_all(tmp_path_factory.mktemp("made"))
+
+
+def artifact(key: str) -> Any:
+    """The newest artifact of this key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.UPDATED_DESC, limit=1
+        )
+    assert found, f"no artifact {key}"
+    return found[0]
 
 
 def assert_sound(browser, folder: Path, label: str) -> None:
@@ -128,21 +143,19 @@ def test_the_summary_has_the_numbers_of_the_pages(small_run) -> None:
 
 @pytest.mark.slow
 def test_a_run_leaves_artifacts_in_the_ui(small_run) -> None:
-    from prefect.artifacts import Artifact
-
     folder, result = small_run
-    counts = Artifact.get("ingest-counts")
+    counts = artifact("ingest-counts")
     rows = {one["objects"]: one["number"] for one in json.loads(counts.data)}
     assert int(rows["pending"]) == 0
     assert int(rows["stored"]) + int(rows["quarantined"]) == int(rows["registered"])
     assert counts.flow_run_id is not None
-    (validation,) = json.loads(Artifact.get("training-metrics").data)
+    (validation,) = json.loads(artifact("training-metrics").data)
     assert 0 < float(validation["rmse"]) < 1
-    assert Artifact.get("score-counts") is not None
-    metrics = {one["predictor"]: one["rmse"] for one in json.loads(Artifact.get("report-metrics").data)}
+    assert artifact("score-counts") is not None
+    metrics = {one["predictor"]: one["rmse"] for one in json.loads(artifact("report-metrics").data)}
     assert float(metrics["network"]) == pytest.approx(result["report"]["predictors"]["network"]["rmse"], abs=1e-4)
-    assert (folder / "report" / "report.html").as_uri() in Artifact.get("report").data
-    assert Artifact.get("data-quality") is not None
+    assert (folder / "report" / "report.html").as_uri() in artifact("report").data
+    assert artifact("data-quality") is not None
 
 
 @pytest.mark.slow
@@ -164,7 +177,6 @@ def test_a_later_report_compares_what_came_since_the_last_one(small_run) -> None
 @pytest.mark.slow
 def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server, monkeypatch) -> None:
     from prefect import flow
-    from prefect.artifacts import Artifact
 
     monkeypatch.setattr("flows.run_progress.PROGRESS_EVERY_S", 0.0)
 
@@ -176,7 +188,7 @@ def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server, monkeypat
         progress.close()
 
     work()
-    shown = Artifact.get("progress-making")
+    shown = artifact("progress-making")
     assert (shown.type, shown.data) == ("progress", 75.0)
     assert shown.description == "making bread, 2 ways: 3 of 4"
     assert shown.flow_run_id is not None

@@ -114,8 +114,8 @@ def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> 
     for expected in (
         "290 of 300 objects of tonight.csv have a prediction of 12 + log(O/H)",
         "30 are flagged.",
-        "cutout saturated 30 10 % a large part of the image is as bright as 8 bits can say",
-        "support unknown 0 0 %",
+        "cutout saturated a large part of the image is as bright as 8 bits can say 30 10 %",
+        "support unknown the model does not know its training support 0 0 %",
         "1237648702973411444 → 8.80",
         "masses: lgm_tot_p50 of the catalog",
         "new catalog, those with spectra 40",
