@@ -1,7 +1,7 @@
-"""The flows as they are deployed: with a time limit, so that a run that hangs ends by itself.
+"""The flows as they are deployed: patient with services that fail, and with a time limit for runs that hang.
 
 Each does the work of the flow of its name; that is imported once the run is under way, so that deploying and starting
-are quick. The limit is `GALSTORE_TIME_LIMIT_S`, set for each deployment in `prefect.yaml`.
+are quick. Both are set for each deployment in `prefect.yaml`: `GALSTORE_PATIENCE_S` and `GALSTORE_TIME_LIMIT_S`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import signal
 import threading
 from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow, get_run_logger
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from schemas.errors import ServiceError
 
 TIME_LIMIT_S = float(os.environ.get("GALSTORE_TIME_LIMIT_S", "0")) or None
 """Seconds that a run may take; None = as long as it likes."""
@@ -29,7 +32,27 @@ def kill_when_stuck(*_: Any) -> None:
         watchdog.start()
 
 
+PATIENCE_S = float(os.environ.get("GALSTORE_PATIENCE_S", "0"))
+"""Seconds for which a service that fails is tried again, beyond the retries of single tasks."""
+
 _LIMITED: dict[str, Any] = {"timeout_seconds": TIME_LIMIT_S, "on_running": [kill_when_stuck]}
+
+
+def _patiently(work: Flow[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """Do a flow's work within this run; again while a service fails, and at once no more if the input is wrong."""
+    trying = Retrying(
+        retry=retry_if_exception_type(ServiceError),
+        wait=wait_exponential(multiplier=30, max=900),
+        stop=stop_after_delay(PATIENCE_S),
+        before_sleep=_tell_pause,
+        reraise=True,
+    )
+    return trying(work.fn, *arguments)
+
+
+def _tell_pause(trial: RetryCallState) -> None:
+    error = trial.outcome.exception() if trial.outcome else None
+    get_run_logger().warning("%s; another try in %.0f s", error, trial.upcoming_sleep)
 
 
 @flow(name="ingest", **_LIMITED)
@@ -49,7 +72,7 @@ def ingest(
     """
     from flows.ingest import ingest as work
 
-    return work.fn(recipe, overrides, retry_quarantined)
+    return _patiently(work, recipe, overrides, retry_quarantined)
 
 
 @flow(name="train", **_LIMITED)
@@ -65,7 +88,7 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
     """
     from flows.train import train as work
 
-    return work.fn(recipe, overrides)
+    return _patiently(work, recipe, overrides)
 
 
 @flow(name="score", **_LIMITED)
@@ -84,7 +107,7 @@ def score(recipe: str = "demo", overrides: list[str] | None = None, catalog: str
     from flows.score import score as work
 
     named = [] if catalog is None else [f"score.catalog={json.dumps(catalog)}"]
-    return work.fn(recipe, [*(overrides or []), *named])
+    return _patiently(work, recipe, [*(overrides or []), *named])
 
 
 @flow(name="report", **_LIMITED)
@@ -100,4 +123,4 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
     """
     from flows.report import report as work
 
-    return work.fn(recipe, overrides)
+    return _patiently(work, recipe, overrides)
