@@ -217,7 +217,7 @@ def measure(chosen: argparse.Namespace, folder: Path) -> dict[str, Any]:
         trained = train(place_pixels(pixels[fit], device, rows[fit]), labels[fit], chosen, unseen)
     told["resident"] = pace(trained)
     streamed = StreamedPixels(
-        lambda some: cube.read_pixels(chosen.level, some), rows[fit], side_px=chosen.level, dtype=torch.uint8,
+        lambda some, out: cube.read_pixels(chosen.level, some, out), rows[fit], side_px=chosen.level, dtype=torch.uint8,
         n_bands=len(BANDS), n_threads=max(2, (os.cpu_count() or 2) // 2),
     )  # fmt: skip
     with peak_memory(device, told, "streamed_peak_gb"):

@@ -120,7 +120,7 @@ def prepare(cube: Cube, survey: MadeUpSurvey, level: int, copies: Path) -> Mater
 
 def streamed(cube: Cube, level: int, rows: npt.NDArray[np.int64]) -> StreamedPixels:
     return StreamedPixels(
-        lambda some: cube.read_pixels(level, some), rows, side_px=level, dtype=torch.uint8, n_bands=len(BANDS)
+        lambda some, out: cube.read_pixels(level, some, out), rows, side_px=level, dtype=torch.uint8, n_bands=len(BANDS)
     )
 
 

@@ -141,7 +141,7 @@ def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels
     if choose_residence(n_bytes, recipe.train.pixels) == "streamed":
         console.print(f"{n_bytes / 1e9:.1f} GB of images are read from the cube while they are used")
         return StreamedPixels(
-            lambda some: cube.read_pixels(level, some), rows, side_px=level, dtype=dtype, n_bands=len(BANDS)
+            lambda some, out: cube.read_pixels(level, some, out), rows, side_px=level, dtype=dtype, n_bands=len(BANDS)
         )
     with console.status(f"reading {rows.size} images at {level} px"):
         pixels = cube.read_pixels(level, rows)

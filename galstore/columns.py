@@ -6,31 +6,23 @@ touched takes no memory. Looking values up is then one step of numpy, however ma
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 import zarr
-from numcodecs.blosc import Blosc
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec
-from zarr.core.buffer import Buffer, default_buffer_prototype
-from zarr.core.sync import sync
 
-from schemas.errors import StoreError
+from galstore.chunks import read_chunks, rows_of_chunk
 
 MOST_HELD_BYTES = 256 * 2**20
 """Of a million objects: 15 catalog columns, and both indexes."""
 
 READ_AT_ONCE = 256
 """Chunks that are under way together: of 64 kB each, 16 MB."""
-
-CHECKSUM_BYTES = 4
 
 Piece = tuple[zarr.Array[Any], slice]
 """An array, and which of its rows; the slice has a start and a stop, and no step."""
@@ -47,8 +39,6 @@ class _Column:
 
 class Columns:
     """Columns of one snapshot. Several threads may read.
-
-    Chunks go from the store to numpy directly: zarr's own way takes twice as long for a chunk of 64 kB.
 
     Parameters
     ----------
@@ -104,7 +94,7 @@ class Columns:
         listed = list(missing)
         for first in range(0, len(listed), READ_AT_ONCE):
             batch = listed[first : first + READ_AT_ONCE]
-            chunks = sync(_read_chunks([(arrays[index], number) for index, number in batch]))
+            chunks = read_chunks([(arrays[index], number) for index, number in batch])
             for (index, number), chunk in zip(batch, chunks, strict=True):
                 self._put(columns[index], arrays[index], number, chunk)
         return columns
@@ -121,7 +111,7 @@ class Columns:
     def _put(self, column: _Column, array: zarr.Array[Any], number: int, chunk: Any) -> None:
         if column.is_here[number]:  # the same array was asked for twice in one call
             return
-        place = column.values[_rows_of(array, number)]
+        place = column.values[rows_of_chunk((array, number))]
         place[...] = chunk[: place.shape[0]]
         column.is_here[number] = True
         column.n_bytes += place.nbytes
@@ -131,37 +121,3 @@ class Columns:
         while n_bytes > self._most_bytes:
             _, column = self._held.popitem(last=False)
             n_bytes -= column.n_bytes
-
-
-async def _read_chunks(wanted: Sequence[tuple[zarr.Array[Any], int]]) -> list[npt.NDArray[Any]]:
-    return await asyncio.gather(*(_read_chunk(array, number) for array, number in wanted))
-
-
-async def _read_chunk(array: zarr.Array[Any], number: int) -> npt.NDArray[Any]:
-    if not _is_plain(array):
-        return np.asarray(await array.async_array.getitem(_rows_of(array, number)))
-    key = array.metadata.encode_chunk_key((number, *[0] * (array.ndim - 1)))
-    return _decode(array, number, await array.store.get(f"{array.path}/{key}", default_buffer_prototype()))
-
-
-def _rows_of(array: zarr.Array[Any], number: int) -> slice:
-    return slice(number * array.chunks[0], (number + 1) * array.chunks[0])
-
-
-def _decode(array: zarr.Array[Any], number: int, stored: Buffer | None) -> npt.NDArray[Any]:
-    if stored is None:
-        return np.full(array.chunks, array.fill_value, dtype=array.dtype)
-    content = stored.to_bytes()
-    if google_crc32c.value(content[:-CHECKSUM_BYTES]) != int.from_bytes(content[-CHECKSUM_BYTES:], "little"):
-        raise StoreError(
-            f"chunk {number} of {array.path} is damaged (its checksum differs): run `galstore verify` to see what else "
-            "is, and `galstore rebuild` for what can be mended"
-        )
-    return np.frombuffer(Blosc().decode(content[:-CHECKSUM_BYTES]), dtype=array.dtype).reshape(array.chunks)
-
-
-def _is_plain(array: zarr.Array[Any]) -> bool:
-    """Whether its chunks are made as those of the cube's columns: little-endian values, Blosc, CRC-32C."""
-    makers = (BytesCodec, BloscCodec, Crc32cCodec)
-    codecs = getattr(array.metadata, "codecs", ())
-    return len(codecs) == len(makers) and all(map(isinstance, codecs, makers))

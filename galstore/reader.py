@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -13,12 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from galstore.blocks import blocks_with
+from galstore.chunks import read_chunks_into
 from galstore.columns import Columns
 from galstore.commits import BRANCH, open_repository
 from galstore.lookup import entries_in_cone, open_index
 from galstore.segments import SegmentIndex
-from schemas.cube import LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
+from schemas.cube import BLOCK_ROWS, LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
 from schemas.cutouts import BANDS, Composite, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
 from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
@@ -208,7 +209,9 @@ class Cube:
             self._indexes[name] = open_index(self._root, name, self._columns)
         return self._indexes[name]
 
-    def read_pixels(self, level: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+    def read_pixels(
+        self, level: int, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         """Images of some objects at one level.
 
         Parameters
@@ -216,7 +219,9 @@ class Cube:
         level
             Side in px.
         rows
-            Row numbers, shape (n,), in any order.
+            Row numbers, shape (n,), in any order; ascending ones are read fastest.
+        out
+            Written to and returned, instead of a new array.
 
         Returns
         -------
@@ -226,30 +231,38 @@ class Cube:
         Raises
         ------
         StoreError
-            No such level, or a row without a stored cutout.
+            No such level, a row without a stored cutout, or a damaged chunk.
+        ValueError
+            `out` has another shape.
         """
         spec = _level(level)
         array = self.array(spec.path)
         rows = np.asarray(rows, dtype=np.int64)
-        wanted = np.zeros(self.n_objects, dtype=bool)
-        wanted[rows] = True
-        missing = wanted & (self.read_state("status") != Status.STORED)
+        shape = (rows.size, level, level, len(BANDS))
+        scale = None if spec.scale_factor == 1 else np.float32(spec.scale_factor)
+        if out is None:
+            out = np.empty(shape, dtype=np.uint8 if scale is None else np.float32)
+        elif out.shape != shape:
+            raise ValueError(f"out has shape {out.shape}, the images of level {level} asked for have {shape}")
+        if not rows.size:
+            return out
+        missing = self.read_values(["state/status"], rows)["state/status"] != Status.STORED
         if missing.any():
             raise StoreError(
-                f"{int(missing.sum())} of the objects asked for have no stored cutout, the first is row "
-                f"{int(missing.argmax())}: ask for stored rows only"
+                f"{np.unique(rows[missing]).size} of the objects asked for have no stored cutout, the first is row "
+                f"{int(rows[missing].min())}: ask for stored rows only"
             )
-        integers = spec.scale_factor == 1
-        pixels = np.empty((rows.size, level, level, len(BANDS)), dtype=np.uint8 if integers else np.float32)
-        order = np.argsort(rows, kind="stable")
-        for block in blocks_with(wanted):
-            inside = order[np.searchsorted(rows[order], block.start) : np.searchsorted(rows[order], block.stop)]
-            first, last = int(rows[inside[0]]), int(rows[inside[-1]])
-            # one read a block: per-object reads are a hundred times slower
-            stored = np.asarray(array[first : last + 1])
-            chosen = stored[rows[inside] - first]
-            pixels[inside] = chosen if integers else chosen * np.float32(spec.scale_factor)
-        return pixels
+        ascending, places = np.unique(rows, return_inverse=True)
+        in_order = ascending.size == rows.size and np.array_equal(ascending, rows)
+        for start, stop in _pieces(ascending):
+            if in_order:
+                read_chunks_into(array, ascending[start:stop], out[start:stop], scale)
+                continue
+            images = np.empty((stop - start, *shape[1:]), dtype=out.dtype)
+            read_chunks_into(array, ascending[start:stop], images, scale)
+            wanted = np.flatnonzero((places >= start) & (places < stop))
+            out[wanted] = images[places[wanted] - start]
+        return out
 
     def read_image(self, level: int, row: int) -> npt.NDArray[Any]:
         """The image of one stored object as of `read_pixels`, shape (side, side, band)."""
@@ -268,6 +281,12 @@ class Cube:
         import xarray as xr
 
         return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+
+
+def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ascending rows cut by block: where each part starts and stops."""
+    starts = [*np.unique(rows // BLOCK_ROWS, return_index=True)[1].tolist(), rows.size]
+    yield from pairwise(starts)
 
 
 def _level(side_px: int) -> Level:

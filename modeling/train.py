@@ -154,7 +154,9 @@ def train_network(
 
         while run.epoch <= train.epochs and not run.is_stale(train.patience):
             freeze_body(trained, train, epoch=run.epoch)
-            pace = _train_epoch(run, batches, loss_of, ranks, saved, save_every_s=train.save_every_s)
+            pace = _train_epoch(
+                run, batches, loss_of, ranks, saved, n_epochs=train.epochs, save_every_s=train.save_every_s
+            )
             # one look an epoch: reading the loss of each step would make the GPU wait
             train_loss = run.total_loss.item() / len(batches)
             outputs = predict_views(
@@ -191,13 +193,15 @@ def _train_epoch(
     ranks: Ranks,
     saved: SavedProgress | None,
     *,
+    n_epochs: int,
     save_every_s: float,
 ) -> dict[str, float]:
     """Train the rest of an epoch; returns its seconds, images per second, and share of the time spent waiting."""
     run.network.train()
     started = asked = time.perf_counter()
     waited_s, n_images = 0.0, 0
-    for images, targets in batches.epoch(run.epoch, first_step=run.step):
+    follows = run.epoch < n_epochs
+    for images, targets in batches.epoch(run.epoch, first_step=run.step, another_follows=follows):
         waited_s += time.perf_counter() - asked
         kind = images.device.type
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):

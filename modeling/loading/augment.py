@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -81,33 +86,79 @@ def plan_views(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return np.repeat(np.arange(N_VIEWS), rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS))
 
 
-# in one thread: numba's parallel loops change the number of threads that torch works with
-@numba.njit(nogil=True, cache=True)
 def write_views(
-    counts: NDArray[np.uint8], views: NDArray[np.int64], table: NDArray[np.float32], out: NDArray[np.float32]
+    counts: NDArray[np.uint8],
+    views: NDArray[np.int64],
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    out: NDArray[np.float32],
+    n_threads: int = 1,
 ) -> None:
-    """Write each image in its view of D4, every count replaced by its value in a table: one pass over memory.
+    """Write each image in its view of D4 as `scale * count + offset`: one pass over memory.
 
     Parameters
     ----------
     counts
-        (n, y, x, band), y and x of one size.
+        (n, y, x, band), y and x of one size, C-contiguous.
     views
         (n,), as of `dihedral`.
-    table
-        (band, 256).
+    scale, offset
+        (band,) each.
     out
         Like `counts`.
+    n_threads
+        That share the images.
     """
-    n_images, side, _, n_bands = counts.shape
-    for i in range(n_images):
-        view = views[i]
-        for y in range(side):
-            for x in range(side):
-                from_y, from_x = (x, y) if view & 4 else (y, x)
-                if view & 2:
-                    from_y = side - 1 - from_y
-                if view & 1:
-                    from_x = side - 1 - from_x
-                for band in range(n_bands):
-                    out[i, y, x, band] = table[band, counts[i, from_y, from_x, band]]
+    _, side, _, n_bands = counts.shape
+    length = side * side * n_bands
+    # where the first pixel of each view comes from, and how far the next one in y and in x is from it
+    steps = np.array([_steps_of(view, side, n_bands) for view in range(N_VIEWS)])[views]
+    # over a whole row, so that the loop over unmirrored rows has no bands in it and the compiler vectorises it
+    by_row = np.tile(scale, side), np.tile(offset, side)
+
+    def write(part: slice) -> None:
+        n = part.stop - part.start
+        _write_images(counts[part].reshape(n, length), steps[part], *by_row, n_bands, out[part].reshape(n, length))
+
+    if n_threads == 1 or len(counts) < n_threads:
+        write(slice(0, len(counts)))
+        return
+    # Python's threads: numba's own parallel loops change the number of threads that torch works with
+    edges = np.linspace(0, len(counts), n_threads + 1).astype(np.int64).tolist()
+    for done in [_writers().submit(write, slice(start, stop)) for start, stop in pairwise(edges)]:
+        done.result()
+
+
+def _steps_of(view: int, side: int, n_bands: int) -> tuple[int, int, int]:
+    row = side * n_bands
+    first = (row - n_bands if view & 1 else 0) + ((side - 1) * row if view & 2 else 0)
+    along_source_x, along_source_y = -n_bands if view & 1 else n_bands, -row if view & 2 else row
+    return (first, along_source_x, along_source_y) if view & 4 else (first, along_source_y, along_source_x)
+
+
+@cache
+def _writers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="views")
+
+
+@numba.njit(nogil=True, cache=True)
+def _write_images(
+    counts: NDArray[np.uint8],
+    steps: NDArray[np.int64],
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    n_bands: int,
+    out: NDArray[np.float32],
+) -> None:
+    row = scale.size
+    for i in range(len(counts)):
+        source, (first, along_y, along_x) = counts[i], (steps[i, 0], steps[i, 1], steps[i, 2])
+        for y in range(row // n_bands):
+            start, target = first + y * along_y, out[i, y * row : (y + 1) * row]
+            if along_x == n_bands:
+                for k in range(row):
+                    target[k] = source[start + k] * scale[k] + offset[k]
+            else:
+                for x in range(row // n_bands):
+                    for band in range(n_bands):
+                        target[x * n_bands + band] = source[start + x * along_x + band] * scale[band] + offset[band]

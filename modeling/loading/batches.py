@@ -25,7 +25,7 @@ class FloatBuffer:
 
     A new array for each batch and one pass each for the cast, the subtraction and the product cap any loader at
     8,500 images of 128 px a second. Here the cast is the copy into the buffer, and one `addcmul` does the rest; on a
-    CPU one pass turns, casts and normalises 8-bit images by a table.
+    CPU one pass turns, casts and normalises 8-bit images.
 
     Parameters
     ----------
@@ -39,10 +39,10 @@ class FloatBuffer:
 
     def __init__(self, normalisation: Normalisation, shape: tuple[int, int, int, int], device: torch.device) -> None:
         self._buffer = torch.empty(shape, dtype=torch.float32, device=device)
-        self._table = _table_of(normalisation).numpy() if device.type == "cpu" else None
         _, side_y, side_x, n_bands = shape
         mean = torch.tensor(normalisation.mean_counts, dtype=torch.float64)
         scale = 1 / torch.tensor(normalisation.std_counts, dtype=torch.float64)
+        self._by_band = scale.float().numpy(), (-mean * scale).float().numpy()
         # repeated over one image: whole rows take half the time that broadcasting three bands takes
         spread = (side_y, side_x, n_bands)
         self._scale = scale.float().to(device).expand(spread).reshape(1, -1)
@@ -68,8 +68,10 @@ class FloatBuffer:
             (n, band, y, x), channels last.
         """
         n = len(counts)
-        if self._table is not None and counts.dtype == torch.uint8 and counts.device.type == "cpu":
-            write_views(counts.numpy(), views, self._table, self._buffer[:n].numpy())
+        if counts.dtype == torch.uint8 and counts.device.type == self._buffer.device.type == "cpu":
+            write_views(
+                counts.numpy(), views, *self._by_band, self._buffer[:n].numpy(), n_threads=torch.get_num_threads()
+            )
             return self.images(n)
         images, source = self.images(n), counts.permute(0, 3, 1, 2)
         numbers, starts = np.unique(views, return_index=True)
@@ -82,13 +84,6 @@ class FloatBuffer:
         flat = self._buffer[:n].view(n, -1)
         torch.addcmul(self._offset, flat, self._scale, out=flat)
         return self.images(n)
-
-
-def _table_of(normalisation: Normalisation) -> Tensor:
-    """The normalised value of each count from 0 to 255, (band, count) float32."""
-    mean = torch.tensor(normalisation.mean_counts, dtype=torch.float64)[:, None]
-    scale = 1 / torch.tensor(normalisation.std_counts, dtype=torch.float64)[:, None]
-    return torch.addcmul((-mean * scale).float(), torch.arange(256, dtype=torch.float32)[None], scale.float())
 
 
 class TrainingBatches:
@@ -139,8 +134,15 @@ class TrainingBatches:
         """Objects of each batch of an epoch: a pure function of (seed, epoch)."""
         return np.array_split(plan_order(self._pixels.rows, self._seed, epoch), self._n_steps)
 
-    def epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(
+        self, epoch: int, *, first_step: int = 0, another_follows: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from one of its steps on.
+
+        Parameters
+        ----------
+        another_follows
+            The next epoch comes after this one: streamed pixels begin to read it.
 
         Yields
         ------
@@ -151,8 +153,14 @@ class TrainingBatches:
         """
         order = self.order(epoch)[first_step:]
         parts = [self._ranks.part(len(chosen)) for chosen in order]
-        mine = self._pixels.batches([chosen[part] for chosen, part in zip(order, parts, strict=True)])
+        mine = self._pixels.batches(
+            self._mine(order), then=self._mine(self.order(epoch + 1) if another_follows else [])
+        )
         for step, (chosen, part, counts) in enumerate(zip(order, parts, mine, strict=True), first_step):
             rng = np.random.default_rng((self._seed, epoch, step))
             images = self._floats.write(counts, plan_views(len(chosen), rng)[part])
             yield images, self._labels[torch.from_numpy(chosen).to(self._labels.device)]
+
+    def _mine(self, order: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """What this rank takes of each batch."""
+        return [chosen[self._ranks.part(len(chosen))] for chosen in order]

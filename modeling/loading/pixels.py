@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Protocol
 
+import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -48,8 +49,11 @@ class Pixels(Protocol):
     def rows(self) -> NDArray[np.int64]:
         """Row of each object in its cube, shape (object,)."""
 
-    def batches(self, order: Order) -> Iterator[Tensor]:
-        """The images of each batch, (n, y, x, band); the next batch overwrites them."""
+    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:
+        """The images of each batch, (n, y, x, band); the next batch overwrites them.
+
+        What will be asked for `then` may be read in advance.
+        """
 
 
 class ResidentPixels:
@@ -76,7 +80,7 @@ class ResidentPixels:
     def dtype(self) -> torch.dtype:
         return self._pixels.dtype
 
-    def batches(self, order: Order) -> Iterator[Tensor]:
+    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:  # noqa: ARG002 - all is here already
         largest = max((len(chosen) for chosen in order), default=0)
         counts = torch.empty((largest, *self.shape[1:]), dtype=self.dtype, device=self._pixels.device)
         for chosen in order:
@@ -87,12 +91,13 @@ class ResidentPixels:
 class StreamedPixels:
     """Pixels that are read from the cube while they are used.
 
-    Memory holds the blocks of the batch under way and `2 * WINDOW_BLOCKS` that follow, whatever the number of objects.
+    Memory holds the blocks of the batch under way and `2 * WINDOW_BLOCKS` that follow, whatever the number of objects;
+    it is used again and again, since fresh memory costs about as much as decoding into it.
 
     Parameters
     ----------
     read
-        Reads the images of some rows of one block, (n, y, x, band), in their order; called in several threads.
+        Reads the images of some ascending rows of one block into an array (n, y, x, band); called in several threads.
     rows
         Of the objects in their cube, (object,).
     side_px, dtype, n_bands
@@ -103,7 +108,7 @@ class StreamedPixels:
 
     def __init__(
         self,
-        read: Callable[[NDArray[np.int64]], NDArray[Any]],
+        read: Callable[[NDArray[np.int64], NDArray[Any]], object],
         rows: NDArray[np.int64],
         *,
         side_px: int,
@@ -124,35 +129,79 @@ class StreamedPixels:
         self._place_in_block = np.empty(rows.size, dtype=np.int64)
         for members in self._members.values():
             self._place_in_block[members] = np.arange(members.size)
+        self._largest = max(map(len, self._members.values()), default=0)
+        self._pool: ThreadPoolExecutor | None = None
+        self._begun: dict[int, Future[Tensor]] = {}
+        self._free: list[Tensor] = []
 
-    def batches(self, order: Order) -> Iterator[Tensor]:
+    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:
         needed = [list(dict.fromkeys(self._blocks[chosen].tolist())) for chosen in order]
         last_use = {block: step for step, blocks in enumerate(needed) for block in blocks}
-        to_read = iter(dict.fromkeys(block for blocks in needed for block in blocks))
-        ahead: dict[int, Future[Tensor]] = {}
+        ahead, self._begun = {block: one for block, one in self._begun.items() if block in last_use}, {}
+        to_read = iter(block for block in _in_order_of_use(needed) if block not in ahead)
+        afterwards = iter(_in_order_of_use([self._blocks[chosen].tolist() for chosen in then]))
         largest = max((len(chosen) for chosen in order), default=0)
         counts = torch.empty((largest, *self.shape[1:]), dtype=self.dtype)
-        pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="pixels")
+        goes_on = False
         try:
             for step, (chosen, blocks) in enumerate(zip(order, needed, strict=True)):
-                while len(ahead) < len(blocks) + 2 * WINDOW_BLOCKS or not ahead.keys() >= set(blocks):
-                    block = next(to_read, None)
-                    if block is None:
+                room = len(blocks) + 2 * WINDOW_BLOCKS
+                while len(ahead) + len(self._begun) < room or not ahead.keys() >= set(blocks):
+                    if (block := next(to_read, None)) is not None:
+                        ahead[block] = self._submit(block)
+                    elif (block := next(afterwards, None)) is not None:
+                        self._begun[block] = self._submit(block)
+                    else:
                         break
-                    ahead[block] = pool.submit(self._read_block, block)
                 batch = counts[: len(chosen)]
                 for block in blocks:
                     places = np.flatnonzero(self._blocks[chosen] == block)
-                    source = torch.from_numpy(self._place_in_block[chosen[places]])
-                    batch[torch.from_numpy(places)] = ahead[block].result()[source]
+                    images = ahead[block].result()
+                    _copy_images(
+                        images.flatten(1).numpy(), self._place_in_block[chosen[places]], places,
+                        batch.flatten(1).numpy(),
+                    )  # fmt: skip
                     if last_use[block] == step:
-                        del ahead[block]
+                        self._free.append(ahead.pop(block).result())
                 yield batch
+            goes_on = bool(then)
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            if not goes_on:
+                self._stop()
+
+    def _submit(self, block: int) -> Future[Tensor]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="pixels")
+        return self._pool.submit(self._read_block, block)
 
     def _read_block(self, block: int) -> Tensor:
-        return torch.from_numpy(np.require(self._read(self.rows[self._members[block]]), requirements=["C", "W"]))
+        try:
+            images = self._free.pop()
+        except IndexError:
+            images = torch.empty((self._largest, *self.shape[1:]), dtype=self.dtype)
+        rows = self.rows[self._members[block]]
+        self._read(rows, images[: rows.size].numpy())
+        return images
+
+    def _stop(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool, self._begun, self._free = None, {}, []
+
+
+def _in_order_of_use(needed: Sequence[Sequence[int]]) -> list[int]:
+    return list(dict.fromkeys(block for blocks in needed for block in blocks))
+
+
+# numpy and torch would gather into a fresh array first
+@numba.njit(nogil=True, cache=True)
+def _copy_images(
+    images: NDArray[Any], chosen: NDArray[np.int64], places: NDArray[np.int64], batch: NDArray[Any]
+) -> None:
+    for i in range(chosen.size):
+        source, target = images[chosen[i]], batch[places[i]]
+        for k in range(source.size):
+            target[k] = source[k]
 
 
 def place_pixels(pixels: NDArray[Any], device: torch.device, rows: NDArray[np.int64] | None = None) -> ResidentPixels:

@@ -58,8 +58,8 @@ def test_values_are_zarr_s_whatever_is_held(dtype: str, width: int, rows: list[i
 
 def test_what_was_read_is_not_read_again_and_no_more_is_held_than_allowed(monkeypatch) -> None:
     read: list[int] = []
-    inner = module._read_chunks
-    monkeypatch.setattr(module, "_read_chunks", lambda wanted: read.append(len(wanted)) or inner(wanted))
+    inner = module.read_chunks
+    monkeypatch.setattr(module, "read_chunks", lambda wanted: read.append(len(wanted)) or inner(wanted))
     store: dict[str, Any] = {}
     one, other = made("float64", store=store), made("int64", store=store)
     columns = Columns(most_bytes=8 * N)

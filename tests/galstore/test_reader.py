@@ -51,6 +51,12 @@ def test_rows_come_in_the_order_asked_for(filled_cube: Cube, level: int) -> None
     assert np.array_equal(filled_cube.read_pixels(level, rows), everything[rows])
     repeated = np.array([7, 7, 1050, 3])
     assert np.array_equal(filled_cube.read_pixels(level, repeated), everything[repeated])
+    for wanted in (np.sort(rows), rows):
+        out = np.full((rows.size, *everything.shape[1:]), 9, dtype=everything.dtype)
+        assert filled_cube.read_pixels(level, wanted, out) is out
+        assert np.array_equal(out, everything[wanted])
+    with pytest.raises(ValueError, match="out has shape"):
+        filled_cube.read_pixels(level, rows[:3], out)
 
 
 def test_reading_no_rows_gives_an_empty_stack(filled_cube: Cube) -> None:

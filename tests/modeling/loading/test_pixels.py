@@ -35,7 +35,11 @@ def image_of(rows):
     return values.reshape(-1, SIDE, SIDE, 3).astype(np.uint8)
 
 
-def streamed(rows, read=image_of, **options):
+def write_images(rows, out):
+    out[...] = image_of(rows)
+
+
+def streamed(rows, read=write_images, **options):
     return StreamedPixels(read, rows, side_px=SIDE, dtype=torch.uint8, n_bands=3, **options)
 
 
@@ -72,10 +76,10 @@ def test_no_more_blocks_are_held_than_two_windows_and_those_of_the_batch():
     rows = np.arange(N_BLOCKS * BLOCK_ROWS)[::50]
     lock, read = threading.Lock(), []
 
-    def reading(chosen):
+    def reading(chosen, out):
         with lock:
             read.append(int(chosen[0]) // BLOCK_ROWS)
-        return image_of(chosen)
+        write_images(chosen, out)
 
     order = np.array_split(plan_order(rows, 3, 1), 60)
     seen = []
@@ -88,9 +92,9 @@ def test_no_more_blocks_are_held_than_two_windows_and_those_of_the_batch():
 def test_reading_goes_on_while_the_network_works():
     rows = np.arange(6 * BLOCK_ROWS)[::64]
 
-    def slow(chosen):
+    def slow(chosen, out):
         time.sleep(0.05)
-        return image_of(chosen)
+        write_images(chosen, out)
 
     order = np.array_split(plan_order(rows, 0, 1), 6)
     batches = streamed(rows, slow).batches(order)
@@ -101,8 +105,31 @@ def test_reading_goes_on_while_the_network_works():
     assert time.perf_counter() - started < 0.1
 
 
+def test_the_next_epoch_is_begun_while_the_last_batches_are_used():
+    rows = np.arange(30 * BLOCK_ROWS)[::64]
+    resident, read = ResidentPixels(torch.from_numpy(image_of(rows)), rows), []
+
+    def reading(chosen, out):
+        read.append(int(chosen[0]) // BLOCK_ROWS)
+        write_images(chosen, out)
+
+    pixels = streamed(rows, reading)
+    orders = [np.array_split(plan_order(rows, 0, epoch), 9) for epoch in (1, 2, 3)]
+    for order, then in zip(orders, [*orders[1:], ()], strict=True):
+        for one, other in zip(pixels.batches(order, then), resident.batches(order), strict=True):
+            assert torch.equal(one, other)
+        # what was begun is used, not read again
+        assert len(read) <= 3 * 30
+    assert sorted(read) == sorted(3 * list(range(30)))
+    # an epoch that nobody announced, and one that is not the announced one
+    for one, other in zip(pixels.batches(orders[0], orders[1][:1]), resident.batches(orders[0]), strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(pixels.batches(orders[2][-2:]), resident.batches(orders[2][-2:]), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_failure_while_reading_reaches_the_training():
-    def broken(_):
+    def broken(*_):
         raise OSError("the disk is gone")
 
     rows = drawn_rows(30, 0)
