@@ -35,7 +35,7 @@ def read_ecsv_pages(source: CatalogSource, page_rows: int) -> Pages:
     CatalogError
         It is no UTF-8 text, its header is no YAML, or its rows are not what the header says.
     """
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import YAMLError
 
     with damage_told(source, YAMLError, csv.Error):
         columns = _read_columns(source)

@@ -31,7 +31,7 @@ def read_parquet_pages(source: CatalogSource, page_rows: int) -> Pages:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from astropy.table.meta import YamlParseError
-    from yaml import YAMLError  # type: ignore[import-untyped]
+    from yaml import YAMLError
 
     own = (pa.ArrowException, YAMLError, YamlParseError)
     with source.open_stream() as stream:
