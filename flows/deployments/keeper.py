@@ -45,11 +45,7 @@ def keep(home: Home) -> None:
     dead_runs = DeadRuns(home)
     answered_s = time.monotonic()
     while True:
-        with changing(home):
-            for service in (SERVER, WORKER):
-                if living_service(home, service) is None and may_start_again(home, service):
-                    ensure_service(home, service, port)
-                    _log.warning("the %s had ended and was started again", service)
+        _start_what_ended(home, port)
         if is_healthy(port):
             answered_s = time.monotonic()
             _settle(dead_runs)
@@ -60,6 +56,18 @@ def keep(home: Home) -> None:
                 server.kill()
             answered_s = time.monotonic()
         time.sleep(LOOK_EVERY_S)
+
+
+def _start_what_ended(home: Home, port: int) -> None:
+    try:
+        with changing(home):
+            for service in (SERVER, WORKER):
+                if living_service(home, service) is None and may_start_again(home, service):
+                    ensure_service(home, service, port)
+                    _log.warning("the %s had ended and was started again", service)
+    except OSError as error:
+        # a full disk, or an `up` that takes its time: the next look tries again
+        _log.warning("the services could not be looked after: %s", error)
 
 
 def _settle(dead_runs: DeadRuns) -> None:

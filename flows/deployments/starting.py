@@ -154,10 +154,16 @@ def stop_services(home: Home, folder: Path, *, wait_s: float, tell: Tell) -> int
 
 def _end_runs(home: Home, port: int, wait_s: float, tell: Tell) -> None:
     os.environ.update(home.environment(port))
+    import httpx
     from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
 
     from flows.deployments.runs import end_runs
 
-    with get_client(sync_client=True) as client:
-        pause_pool(client)
-        end_runs(client, wait_s=wait_s, tell=tell)
+    try:
+        with get_client(sync_client=True) as client:
+            pause_pool(client)
+            end_runs(client, wait_s=wait_s, tell=tell)
+    except (httpx.HTTPError, PrefectException) as error:
+        # whatever the server does, its processes end; the next `up` settles the runs
+        tell(f"the server could not be told of the runs that end now ({error}); `galstore up` will tell it")

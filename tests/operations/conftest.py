@@ -203,11 +203,11 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         made.up("--port", "0")
         yield made
     finally:
-        made.galstore("down", "--wait", "0")
+        ended = made.galstore("down", "--wait", "0")
         left = [process.cmdline() for process, _ in marked_processes(made.home)]
         for process, _ in marked_processes(made.home):
             process.kill()
-    assert not left
+    assert not left, ended.stdout + ended.stderr
 
 
 @pytest.fixture(scope="session")
