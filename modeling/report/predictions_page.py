@@ -22,6 +22,11 @@ from schemas.predictions import flag_names
 N_ROWS = 12
 """Rows of the new catalog that are printed; the whole of it is in the file beside the report."""
 
+PRINTED = (
+    "object_id", "ra", "dec", "prediction", "mean", "sigma", "p16", "p84", "view_spread", "flags", "status",
+)  # fmt: skip
+"""Columns of them, as far as they are there."""
+
 SPREAD_TITLES = {
     "sigma": "sigma",
     "view_spread": "spread over the views",
@@ -257,14 +262,13 @@ def _galleries(shown: Predictions) -> dict[str, list[Thumbnail]]:
 
 
 def _printed(rows: pd.DataFrame) -> list[dict[str, str]]:
-    left_out = ("model_id",)
+    shown = rows[[name for name in PRINTED if name in rows]].head(N_ROWS)
     return [
         {
-            name: "n/a" if pd.isna(value) else _text(name, value)
-            for name, value in zip(rows.columns, line, strict=True)
-            if name not in left_out
+            str(name): "n/a" if pd.isna(value) else _text(str(name), value)
+            for name, value in zip(shown.columns, line, strict=True)
         }
-        for line in rows.head(N_ROWS).itertuples(index=False, name=None)
+        for line in shown.itertuples(index=False, name=None)
     ]
 
 

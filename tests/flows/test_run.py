@@ -43,7 +43,9 @@ def test_a_run_takes_a_survey_to_a_scored_catalog_and_a_report(small_run) -> Non
     assert set(new["model_id"]) == {result["train"]["model_id"]}
     html = (folder / "report" / "report.html").read_text()
     assert "simulated" in html.lower()
-    assert set(result["report"]["predictors"]) == {"network", "forest", "mean", "oracle", "colours"}
+    assert set(result["report"]["predictors"]) == {
+        "network", "forest", "full_forest", "mean", "oracle", "colours",
+    }  # fmt: skip
 
 
 def test_a_model_s_lineage_and_look_alikes_are_in_the_cube(small_run) -> None:

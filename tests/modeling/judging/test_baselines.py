@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modeling.judging.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+from modeling.judging.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
 
 
 def catalog_of(n, seed):
@@ -56,6 +56,30 @@ def test_too_few_complete_rows_leave_the_forest_out():
     train = TRAIN.copy()
     train.loc[12:, "modelMag_r"] = np.nan
     assert "12 training and 150 evaluated rows have all three magnitudes" in predict_forest(train, LABELS, NEW).note
+
+
+def test_a_forest_on_all_magnitudes_uses_what_three_do_not_show():
+    rng = np.random.default_rng(2)
+    train, new = (
+        table.assign(modelMag_u=table["modelMag_g"] + rng.uniform(0, 2, len(table))) for table in (TRAIN, NEW)
+    )
+    labels, true = (
+        LABELS + 0.3 * (train["modelMag_u"] - train["modelMag_g"]),
+        TRUE + 0.3 * (new["modelMag_u"] - new["modelMag_g"]),
+    )
+    four = ("modelMag_u", *FOREST_COLUMNS)
+    both = [predict_forest(train, labels.to_numpy(), new, columns=one) for one in (FOREST_COLUMNS, four)]
+    three_rmse, four_rmse = (one.against(true.to_numpy()).rmse for one in both)
+    assert four_rmse < 0.8 * three_rmse
+    assert "magnitudes" in both[1].name
+
+
+def test_magnitudes_that_a_survey_lacks_are_not_asked_of_the_forest():
+    table = TRAIN.assign(modelMag_u=np.nan)
+    names = ("modelMag_u", *FOREST_COLUMNS, "modelMag_z")
+    assert known_magnitudes(table, names) == FOREST_COLUMNS
+    nothing = predict_forest(TRAIN, LABELS, NEW, columns=known_magnitudes(TRAIN[[]], names))
+    assert nothing.against(TRUE) == "not fitted: the training rows have no magnitudes"
 
 
 def test_labels_of_another_length_are_refused():
