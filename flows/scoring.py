@@ -144,7 +144,8 @@ def _claimed(
     blocks: Mapping[int, Rows], claims: Claims, tip: Tip, predictions_id: str, busy: dict[int, Rows], counter: _Counter
 ) -> Iterator[Piece]:
     """The blocks that nobody else has, each with what is unscored of it at the tip; others are put among the busy."""
-    for block, rows in blocks.items():
+    for block in claims.in_order(list(blocks)):
+        rows = blocks[block]
         if not claims.take(block):
             busy[block] = rows
             continue

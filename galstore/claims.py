@@ -2,17 +2,18 @@
 
 A claim is a small locked file beside a local cube. It is held from before a block is read until its predictions are
 committed. The operating system gives it up when its process ends, however it ends, so that a killed run's blocks are
-free at once. An object store has no such locks: there, every run looks at the tip before it takes a block, and where
-two take the same one at the same time, both write the same values.
+free at once. An object store has no such locks: there, every run begins at another block and looks at the tip before it
+takes one, so that runs meet late; where two take the same one at the same time, both write the same values.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
+from uuid import uuid4
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,11 @@ class Claims:
                 return False
             self._held[block] = lock
         return True
+
+    def in_order(self, blocks: Sequence[int]) -> list[int]:
+        """Blocks as this run takes them: in their order, on an object store from a place of its own on."""
+        start = 0 if self._folder is not None or not blocks else uuid4().int % len(blocks)
+        return [*blocks[start:], *blocks[:start]]
 
     def release(self, blocks: Collection[int]) -> None:
         """Give up claims; what is not held is left out."""

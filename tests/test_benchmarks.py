@@ -46,6 +46,21 @@ def test_ways_without_their_package_are_left_out_with_a_word(
     )
 
 
+def test_scoring_benchmark_compares_the_cube_with_the_bare_network_and_few_objects_with_many() -> None:
+    words = ["--images", "300", "--level", "32", "--views", "1", "--repeats", "1", "--few", "100", "--many", "200"]
+    done = subprocess.run(
+        [sys.executable, str(BENCHMARKS / "scoring.py"), *words],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    rows = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    ratios = {row[0].split(",")[0]: float(row[3]) for row in rows[1:] if len(row) > 3}
+    assert set(ratios) == {"scoring from the cube", "peak memory"}, done
+    assert all(ratio > 0 for ratio in ratios.values())
+
+
 def test_gpu_benchmark_runs_small_on_a_cpu() -> None:
     words = [
         "--images",

@@ -60,6 +60,16 @@ def test_an_object_store_has_no_claims(tmp_path) -> None:
     assert other.take(1)
 
 
+def test_runs_on_an_object_store_begin_at_places_of_their_own(tmp_path) -> None:
+    blocks = [2, 3, 5, 7, 11]
+    remote = Claims("s3://bucket/cube", "m")
+    orders = [remote.in_order(blocks) for _ in range(200)]
+    assert {one[0] for one in orders} == set(blocks)
+    assert all(sorted(one) == blocks for one in orders)
+    assert remote.in_order([]) == []
+    assert Claims(str(tmp_path / "cube"), "m").in_order(blocks) == blocks
+
+
 def test_a_killed_process_holds_nothing(tmp_path) -> None:
     path = str(tmp_path / "cube")
     with subprocess.Popen([sys.executable, "-c", HOLDER, path], stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
