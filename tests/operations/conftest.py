@@ -24,7 +24,7 @@ from galstore.reader import open_cube
 from galstore.verify import verify_cube
 from tests.conftest import ROOT
 
-PATIENCE_S = 240.0
+PATIENCE_S = 420.0
 """For whatever a loaded machine has to do: a run alone takes about 20 s to begin."""
 
 SMALL = (

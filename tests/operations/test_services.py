@@ -16,7 +16,7 @@ from flows.deployments.home import Home, ServiceRecord
 from flows.deployments.processes import living_process
 from tests.operations.conftest import Service, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> Non
     trained.await_state(first, "Running")
     second = trained.start("ingest", overrides=[*trained.overrides, *slow])
     trained.await_state(second, "AwaitingConcurrencySlot")
-    training = trained.start("train", overrides=[*trained.overrides, "train.seed=8", "train.epochs=40"])
+    training = trained.start("train", overrides=[*trained.overrides, "train.seed=8", "train.epochs=12"])
     trained.await_state(training, "Running")
     left_out = trained.start("train")
     assert trained.await_state(left_out)["type"] == "CANCELLED"
