@@ -16,6 +16,7 @@ from flows import (
     figure_commands,
     model_commands,
     probe_commands,
+    publish_commands,
     service_commands,
     store_commands,
     study_commands,
@@ -265,6 +266,7 @@ feature_commands.register_commands(app)
 figure_commands.register_commands(app)
 evaluation_commands.register_commands(app)
 model_commands.register_commands(app)
+publish_commands.register_commands(app)
 service_commands.register_commands(app)
 probe_commands.register_commands(app)
 study_commands.register_commands(app, before_flow=_before_flow)

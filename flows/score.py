@@ -20,7 +20,8 @@ from flows.ingest import pull_cutouts, register_catalog_file
 from flows.run_artifacts import publish_scores
 from flows.runtime import PASSING_FAILURES, console, dask_client, load_recipe, progress_bar, survey_address
 from flows.scoring import Engine, attributes_of, score_blocks, score_here
-from galstore.predictions import prediction_catalog, unscored_rows, write_prediction_catalog
+from galstore.export.predictions import write_scored_catalog
+from galstore.predictions import unscored_rows
 from galstore.reader import open_cube
 from galstore.services.cutout_service import cutout_service_of
 from schemas.cube import BLOCK_ROWS
@@ -121,12 +122,8 @@ def scoring_engine(recipe: Recipe, scorer: Scorer, *, n_tasks: int) -> Iterator[
 def publish_predictions(recipe: Recipe, model_id: str, objects: pd.DataFrame) -> Path:
     """Write the new catalog's predictions as Parquet, unless the very same are there."""
     cube = open_cube(recipe.store.path)
-    catalog = prediction_catalog(cube, model_id, objects)
     path = predictions_path(recipe)
-    write_prediction_catalog(
-        path, catalog, provenance={"model_id": model_id, "target": recipe.train.target, "snapshot": cube.snapshot_id}
-    )
-    counts = catalog["status"].value_counts()
+    counts = write_scored_catalog(path, cube, model_id, objects)
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
-    console.print(f"predictions of {len(catalog)} objects ({told}): {path}")
+    console.print(f"predictions of {len(objects)} objects ({told}): {path}")
     return path

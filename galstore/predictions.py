@@ -5,24 +5,19 @@ Cubes of earlier versions hold `mean` and `view_spread` alone: the other columns
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import icechunk
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet
 import zarr
 
 from galstore.commits import commit
 from galstore.cube import ensure_embedding_array, ensure_prediction_arrays
 from galstore.reader import Cube
-from schemas.catalog import COLUMN
-from schemas.cutouts import Reason, Status
+from schemas.cutouts import Status
 from schemas.errors import StoreError
 from schemas.predictions import PREDICTION_COLUMN, PREDICTION_COLUMNS
 
@@ -113,46 +108,3 @@ def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt
     missing = read_predictions(cube, model_id, rows)["mean"].isna().to_numpy()
     stored = cube.read_state("status")[rows] == Status.STORED
     return np.asarray(rows[missing & stored], dtype=np.int64)
-
-
-def prediction_catalog(cube: Cube, model_id: str, objects: pd.DataFrame) -> pd.DataFrame:
-    """Predictions of a catalog's objects, one row each, also of those that could not be scored.
-
-    Parameters
-    ----------
-    cube
-        Where the predictions are.
-    model_id
-        Of which model.
-    objects
-        Columns object_id, ra, dec (deg).
-
-    Returns
-    -------
-    DataFrame
-        object_id, ra, dec, prediction, view_spread (both in the unit of the target, NaN where there is none), status
-        ('scored', 'pending', or the reason of quarantine), model_id; rows in the order of `objects`.
-    """
-    rows = cube.rows_of(objects["object_id"].to_numpy())
-    predictions = read_predictions(cube, model_id, rows)
-    reasons = [Reason(code).name.lower() for code in cube.read_state("reason")[rows]]
-    status = np.where(cube.read_state("status")[rows] == Status.QUARANTINED, reasons, "pending")
-    return objects[["object_id", "ra", "dec"]].assign(
-        prediction=predictions["mean"].to_numpy(),
-        view_spread=predictions["view_spread"].to_numpy(),
-        status=np.where(predictions["mean"].notna(), "scored", status),
-        model_id=model_id,
-    )
-
-
-def write_prediction_catalog(path: Path, catalog: pd.DataFrame, *, provenance: Mapping[str, str]) -> None:
-    """Write a catalog of predictions as Parquet, whole or not at all; units and provenance stand in its metadata."""
-    table = pa.Table.from_pandas(catalog, preserve_index=False)
-    fields = [
-        field.with_metadata({"unit": COLUMN[field.name].unit}) if field.name in COLUMN else field
-        for field in table.schema
-    ]
-    schema = pa.schema(fields, metadata={**(table.schema.metadata or {}), **provenance})
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    pyarrow.parquet.write_table(table.cast(schema), draft)
-    draft.replace(path)

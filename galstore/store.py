@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from galstore.features import read_features
+from galstore.predictions import read_predictions
 from galstore.reader import Cube, open_cube
 from galstore.similar import EMBEDDING_PREFIX, embedding_table, find_similar, read_embeddings
 from galstore.training_set import TrainingSet, build_training_set, open_training_set
@@ -22,6 +23,7 @@ from schemas.cube import Listing
 from schemas.cutouts import Reason, Status
 from schemas.errors import CatalogError, StoreError
 from schemas.features import FEATURE_VIEWS, feature_view
+from schemas.predictions import flag_names
 from schemas.recipes import SplitSection
 
 
@@ -122,6 +124,12 @@ class FeatureStore:
             columns = {name: np.asarray(cube.array(f"{group}/{name}")[row]) for name in cube.array_names(group)}
             return {name: one.item() if one.ndim == 0 else one.tobytes().hex() for name, one in columns.items()}
 
+        def predictions(model: str) -> dict[str, Any]:
+            told = read_predictions(cube, model, np.array([row]))
+            flags = int(told.pop("flags")[0])
+            numbers = {str(name): float(values.iloc[0]) for name, values in told.items()}
+            return {**numbers, "flags": flags, "flag_names": flag_names(flags)}
+
         state = values("state")
         derived = {
             column.name: float(read_features(cube, np.array([row]), view)[column.name].iloc[0])
@@ -139,7 +147,7 @@ class FeatureStore:
             "catalog": {name: value for name, value in values("catalog").items() if name != "object_id"},
             "features": derived,
             "labels": {view: values(f"labels/{view}") for view in cube.group_names("labels")},
-            "predictions": {model: values(f"predictions/{model}") for model in cube.group_names("predictions")},
+            "predictions": {model: predictions(model) for model in cube.group_names("predictions")},
         }
 
     def training_set(self, name: str) -> TrainingSet:

@@ -46,11 +46,14 @@ TRUSTED_RANGE = {"oh_p50": (8.5, 9.1)}
 """By target: where labels themselves are trusted; Wu & Boada (2019) distrust 12 + log(O/H) below 8.5 and above 9.1."""
 
 
+_PRIMARY = ("stat.stdev",)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionColumn:
     """One column of `/predictions/<model id>/` and of published catalogs.
 
-    Floats have the unit of the target, and a UCD that begins or ends with `ucd` beside the target's own.
+    Floats have the unit of the target, and a UCD of the target's own words and `ucd`.
     """
 
     name: str
@@ -68,14 +71,17 @@ class PredictionColumn:
 
         Examples
         --------
-        >>> PREDICTION_COLUMN["sigma"].ucd_for("phys.abund.Z")
-        'stat.stdev;phys.abund.Z'
+        >>> PREDICTION_COLUMN["sigma"].ucd_for("phys.abund.Z"), PREDICTION_COLUMN["p16"].ucd_for("phys.abund.Z")
+        ('stat.stdev;phys.abund.Z', 'phys.abund.Z;stat.min')
         >>> PREDICTION_COLUMN["flags"].ucd_for("phys.abund.Z")
         'meta.code.qual'
         """
         if self.dtype != "float32":
             return self.ucd
-        return ";".join(word for word in (self.ucd, target_ucd) if word)
+        if self.ucd in _PRIMARY:
+            return ";".join(word for word in (self.ucd, target_ucd) if word)
+        # other words of statistics may not stand first
+        return f"{target_ucd};{self.ucd}" if target_ucd else ""
 
 
 PREDICTION_COLUMNS = (

@@ -96,7 +96,7 @@ def export_cube(
     format = ExportFormat(format)  # noqa: A001
     chosen, sides = _validate_rows(cube, rows), _validate_levels(levels, format)
     provenance = provenance_of(cube, n_objects=chosen.size)
-    with _draft_of(out) as draft:
+    with draft_folder(out) as draft:
         match format:
             case ExportFormat.ZARR:
                 write_zarr(cube, draft, chosen, provenance, levels=sides, on_progress=on_progress)
@@ -143,7 +143,7 @@ def _validate_levels(levels: Sequence[int], format: ExportFormat) -> tuple[int, 
 
 
 @contextmanager
-def _draft_of(out: Path) -> Iterator[Path]:
+def draft_folder(out: Path) -> Iterator[Path]:
     """A new folder beside `out` that takes its place at the end, or is removed where something fails."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ExportError(f"{out} is not empty: name a folder that does not exist yet, or remove this one first")
@@ -157,4 +157,19 @@ def _draft_of(out: Path) -> Iterator[Path]:
         draft.rename(out)
     except BaseException:
         shutil.rmtree(draft)
+        raise
+
+
+@contextmanager
+def draft_file(out: Path) -> Iterator[Path]:
+    """A file beside `out` that takes its place at the end, or is removed where something fails."""
+    if out.exists():
+        raise ExportError(f"{out} is there already: name a file that does not exist yet, or remove this one first")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = out.with_name(f".{out.name}.{uuid4().hex[:8]}")
+    try:
+        yield draft
+        draft.rename(out)
+    except BaseException:
+        draft.unlink(missing_ok=True)
         raise

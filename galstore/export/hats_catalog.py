@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from galstore.export.provenance import Provenance
 from galstore.export.rows import read_rows
-from galstore.export.table import TableColumn, arrow_schema, read_table, table_columns
+from galstore.export.table import TableColumn, TableSource, arrow_schema, cube_source
 from galstore.reader import Cube
 from schemas.errors import ExportError
 
@@ -32,6 +32,7 @@ def write_hats(
     rows: npt.NDArray[np.int64],
     provenance: Provenance,
     *,
+    source: TableSource | None = None,
     on_progress: Callable[[int], None],
 ) -> None:
     """Write a HATS catalog (IVOA note HATS 1.0), one pixel at a time.
@@ -46,6 +47,8 @@ def write_hats(
         Row numbers, shape (n,), ascending.
     provenance
         Kept in the properties and in each file's metadata.
+    source
+        Another table in place of the cube's.
     on_progress
         Called with how many objects have been written since the last call.
 
@@ -65,14 +68,14 @@ def write_hats(
     ra, dec = (read_rows(cube.array(f"catalog/{name}"), rows) for name in ("ra", "dec"))
     index = np.asarray(compute_spatial_index(ra, dec), dtype=np.int64)
     order = np.argsort(index, kind="stable")
-    columns, pixels = table_columns(cube), []
-    schema = arrow_schema((*columns, _index_column()), provenance)
+    source, pixels = source or cube_source(cube), []
+    schema = arrow_schema((*source.columns, _index_column()), provenance)
     for pixel_order, pixel, part in _partition(index[order]):
         pixels.append(HealpixPixel(pixel_order, pixel))
         file = Path(str(paths.pixel_catalog_file(folder, pixels[-1])))
         file.parent.mkdir(parents=True, exist_ok=True)
         members = np.sort(order[part])
-        table = read_table(cube, rows[members], columns).append_column(INDEX_COLUMN, pa.array(index[members]))
+        table = source.read(rows[members]).append_column(INDEX_COLUMN, pa.array(index[members]))
         by_position = np.argsort(index[members], kind="stable")
         pyarrow.parquet.write_table(table.take(pa.array(by_position)).cast(schema), file, compression="zstd")
         on_progress(members.size)
@@ -117,7 +120,7 @@ def _index_column() -> TableColumn:
 
 def _properties(provenance: Provenance, *, highest_order: int) -> dict[str, object]:
     return {
-        "catalog_name": provenance.survey,
+        "catalog_name": provenance.name,
         "catalog_type": "object",
         "total_rows": provenance.n_objects,
         "ra_column": "ra",
@@ -130,6 +133,6 @@ def _properties(provenance: Provenance, *, highest_order: int) -> dict[str, obje
         # of the snapshot, so that the same snapshot gives the same files
         "hats_creation_date": provenance.committed,
         "hats_version": "v1.0",
-        "obs_description": f"Objects of {provenance.sky}, snapshot {provenance.snapshot_id}",
+        "obs_description": f"{provenance.title}, snapshot {provenance.snapshot_id}",
         "obs_regime": "Optical",
     }

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from galstore.export.provenance import Provenance
 from galstore.export.rows import in_steps
-from galstore.export.table import GROUP_ROWS, TableColumn, arrow_schema, read_table, table_columns
+from galstore.export.table import GROUP_ROWS, TableColumn, TableSource, arrow_schema, cube_source
 from galstore.reader import Cube
 
 
@@ -22,6 +22,7 @@ def write_parquet(
     provenance: Provenance,
     *,
     extra_columns: tuple[TableColumn, ...] = (),
+    source: TableSource | None = None,
     on_progress: Callable[[int], None],
 ) -> None:
     """Write the table of some objects, a row group at a time.
@@ -38,12 +39,14 @@ def write_parquet(
         Kept in the file's metadata.
     extra_columns
         Columns behind those that every table has.
+    source
+        Another table in place of the cube's.
     on_progress
         Called with how many objects have been written since the last call.
     """
-    columns = (*table_columns(cube), *extra_columns)
-    schema = arrow_schema(columns, provenance)
+    source = source or cube_source(cube, extra_columns)
+    schema = arrow_schema(source.columns, provenance)
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
         for part in in_steps(rows.size, GROUP_ROWS):
-            writer.write_table(read_table(cube, rows[part], columns).cast(schema), row_group_size=GROUP_ROWS)
+            writer.write_table(source.read(rows[part]).cast(schema), row_group_size=GROUP_ROWS)
             on_progress(part.stop - part.start)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from galstore.commits import open_repository
@@ -24,6 +25,20 @@ class Provenance:
     """Version of galstore."""
     n_objects: int
     scale: CutoutScale
+    model_id: str = ""
+    """Of predictions."""
+    further: Mapping[str, str] = field(default_factory=dict)
+    """Further parents by name: model, training set, run."""
+
+    @property
+    def name(self) -> str:
+        """A short name of what is exported."""
+        return f"{self.survey}_{self.model_id}" if self.model_id else self.survey
+
+    @property
+    def title(self) -> str:
+        """What is exported, in words."""
+        return f"Predictions of model {self.model_id} for {self.sky}" if self.model_id else f"Objects of {self.sky}"
 
     @property
     def sky(self) -> str:
@@ -45,6 +60,7 @@ class Provenance:
             "snapshot": self.snapshot_id,
             "snapshot_committed": self.committed,
             "survey": self.survey,
+            **self.further,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -47,6 +48,20 @@ class TableColumn:
     """Its array in the cube; empty where it is made for the export."""
     flags: type[IntEnum] | None = None
     """Codes whose names the table holds in their place, in lower case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableSource:
+    """What an export tells of objects: its columns, and how their values at some ascending rows are read."""
+
+    columns: tuple[TableColumn, ...]
+    read: Callable[[npt.NDArray[np.int64]], pa.Table]
+
+
+def cube_source(cube: Cube, extra_columns: tuple[TableColumn, ...] = ()) -> TableSource:
+    """Catalog, labels and state of a cube, and extra columns behind them."""
+    columns = (*table_columns(cube), *extra_columns)
+    return TableSource(columns=columns, read=lambda rows: read_table(cube, rows, columns))
 
 
 def image_column() -> TableColumn:
@@ -189,7 +204,7 @@ def _votable(columns: tuple[TableColumn, ...], provenance: Provenance) -> str:
     for name, text in provenance.to_dict().items():
         ET.SubElement(resource, "INFO", {"name": name, "value": text})
     table = ET.SubElement(resource, "TABLE", {"name": "objects", "nrows": str(provenance.n_objects)})
-    ET.SubElement(table, "DESCRIPTION").text = f"Objects of {provenance.sky}"
+    ET.SubElement(table, "DESCRIPTION").text = provenance.title
     for column in columns:
         field = {"name": column.name, "datatype": _VO_TYPES[str(column.type)]}
         if column.length:
