@@ -258,7 +258,7 @@ def _tell(summary: dict[str, Any]) -> None:
     )
     for name, path in summary["paths"].items():
         if path is not None:
-            out.print(f"{name:12s}{path}", soft_wrap=True)
+            out.print(f"{name.replace('_', ' '):18s}{path}", soft_wrap=True)
 
 
 store_commands.register_commands(app)

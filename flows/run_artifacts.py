@@ -153,7 +153,8 @@ def _table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> _Sh
 
 
 def _link(key: str, path: Path, text: str, description: str) -> _Shown:
-    content = f"[{text}]({path.absolute().as_uri()})"
+    # a browser does not follow a link from a server's page to a file: its path is there to be copied
+    content = f"[{text}]({path.absolute().as_uri()})\n\n`{path.absolute()}`"
     return _Shown(key=key, kind="markdown", content=content, description=description)
 
 
