@@ -83,7 +83,9 @@ def test_only_a_rehearsed_sky_of_galaxies_is_simulated() -> None:
 
 
 def test_an_unknown_recipe_is_told_with_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="recipe 'dmeo' is unknown: give a TOML file or one of demo, legacy, sdss, sdss_demo"):
+    with pytest.raises(
+        RecipeError, match="recipe 'dmeo' is unknown: give a TOML file or one of demo, legacy, sdss, sdss_demo"
+    ):
         load_recipe("dmeo")
     with pytest.raises(RecipeError, match=r"recipe missing\.toml does not exist"):
         load_recipe("missing.toml")
