@@ -125,7 +125,11 @@ def seen_by(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64
     rows = rows[:: max(1, -(-rows.size // MOST_ROWS))]
     pixels = cube.read_pixels(recipe.network.level, rows)
     predicted = predict(model, pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
-    return Seen(embedding=predicted.embedding, pixels=pixels, photometry=read_magnitudes(cube, rows, PHOTOMETRY))
+    finer = 2 * recipe.network.level
+    return Seen(
+        embedding=predicted.embedding, pixels=pixels, photometry=read_magnitudes(cube, rows, PHOTOMETRY),
+        finer=cube.read_pixels(finer, rows) if finer in LEVEL else None,
+    )  # fmt: skip
 
 
 def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels:

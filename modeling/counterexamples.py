@@ -19,14 +19,16 @@ SMALLEST_PX = 8
 """Below this side nothing can be told of the scale."""
 
 
-def twice_as_large(pixels: NDArray[Any], rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
-    """The middle quarter of each image, bilinear: galaxies are twice as large in the frame."""
+def twice_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
+    """The middle quarter of each image, from the next finer level or else bilinear: galaxies are twice as large."""
     side = pixels.shape[1]
+    if finer is not None:
+        return finer[:, side // 2 : side // 2 + side, side // 2 : side // 2 + side].astype(np.float32)
     middle = pixels[:, side // 4 : side - side // 4, side // 4 : side - side // 4].astype(np.float32)
     return _doubled(_doubled(middle, 1), 2)
 
 
-def half_as_large(pixels: NDArray[Any], rng: np.random.Generator) -> Floats:
+def half_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
     """Each image at half its size, amid dark corners of any images, whose sky is moved to its own."""
     n, side, _, n_bands = pixels.shape
     half, quarter = side // 2, side // 4
@@ -45,12 +47,15 @@ def half_as_large(pixels: NDArray[Any], rng: np.random.Generator) -> Floats:
     return wide
 
 
-def opposite_bands(pixels: NDArray[Any], rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
+def opposite_bands(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
     """Bands in the opposite order."""
     return pixels[..., ::-1].astype(np.float32)
 
 
-COUNTEREXAMPLES: dict[str, Callable[[NDArray[Any], np.random.Generator], Floats]] = {
+Counterexample = Callable[[NDArray[Any], NDArray[Any] | None, np.random.Generator], Floats]
+"""Of pixels (object, y, x, band), the same images at the next finer level where there is one, and a generator."""
+
+COUNTEREXAMPLES: dict[str, Counterexample] = {
     "twice_as_large": twice_as_large,
     "half_as_large": half_as_large,
     "opposite_bands": opposite_bands,

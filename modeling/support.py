@@ -110,11 +110,15 @@ class Seen:
         (object, y, x, band) counts at its level.
     photometry
         Columns `PHOTOMETRY`, mag, NaN where there is none; None where the catalog has none.
+    finer
+        The same images at the next finer level, (object, 2 y, 2 x, band): of training objects, they show how galaxies
+        look at twice the scale. None at the finest level.
     """
 
     embedding: NDArray[np.float32]
     pixels: NDArray[Any]
     photometry: pd.DataFrame | None = None
+    finer: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -202,7 +206,7 @@ class Support:
         n_components = min(N_COMPONENTS, n_train // 10, vectors.shape[1])
         components = np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components]
         embedding = Region.around(_of_embedding(vectors, mean, components))
-        judge = _ImageJudge.learn(_Statistics.of(train.pixels), measure_images(validation.pixels))
+        judge = _ImageJudge.learn(_Statistics.of(train.pixels, train.finer), measure_images(validation.pixels))
         apart = embedding.distance(_of_embedding(validation.embedding, mean, components))
         # the network was fitted to the training rows: their embeddings say nothing about new ones
         unjudged = np.full(n_train, np.nan)
@@ -340,11 +344,12 @@ class _Statistics:
     """(kind, object, statistic), all statistics side by side."""
 
     @classmethod
-    def of(cls, pixels: NDArray[Any]) -> _Statistics:
+    def of(cls, pixels: NDArray[Any], finer: NDArray[Any] | None) -> _Statistics:
         rng = np.random.default_rng(0)
-        parts = [pixels[start : start + _LOOKED_AT] for start in range(0, len(pixels), _LOOKED_AT)]
+        parts = [slice(start, start + _LOOKED_AT) for start in range(0, len(pixels), _LOOKED_AT)]
         kinds = COUNTEREXAMPLES.values() if pixels.shape[1] >= SMALLEST_PX else ()
-        others = [np.concatenate([_joined(measure_images(make(one, rng))) for one in parts]) for make in kinds]
+        images = [(pixels[one], None if finer is None else finer[one]) for one in parts]
+        others = [np.concatenate([_joined(measure_images(make(*one, rng))) for one in images]) for make in kinds]
         return cls(ordinary=measure_images(pixels), others=np.array(others))
 
     def some(self, rows: NDArray[np.intp]) -> _Statistics:

@@ -1,0 +1,147 @@
+"""Training support: what is flagged of cutouts that no network was trained on, and of ordinary galaxies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import simplejpeg
+
+from galstore.rehearsal.drawing import PixelGrid, draw_empty_sky, draw_galaxy, stretch
+from galstore.rehearsal.population import APPEARANCE_FIELDS, Appearance, draw_population
+from modeling.image_statistics import band_planes, shrink
+from modeling.model import Model
+from modeling.models.checkpoint import build_model, learn_support
+from modeling.predict import predict
+from modeling.prediction_columns import describe
+from modeling.support import Seen
+from modeling.train import train_network
+from schemas.cutouts import CutoutScale, ScaleRule
+from schemas.predictions import OUT_OF_DISTRIBUTION
+from schemas.recipes import NetworkSection, TrainSection
+from tests.modeling.anomalies import KINDS
+
+DEMO = Path(__file__).parents[3] / "shared" / "data" / "sdss_demo"
+LEVEL = 64
+SCALE_ARCSEC = 0.296
+N_TRAIN, N_VALIDATION, N_JUDGED, N_ODD = 240, 120, 200, 40
+
+Images = np.ndarray
+
+
+def at_level(images: Images, level: int = LEVEL) -> Images:
+    return np.rint(np.moveaxis(shrink(band_planes(images), level), 1, 3)).astype(np.uint8)
+
+
+def trained_model(images: Images, labels: np.ndarray, *, n_train: int, n_validation: int, epochs: int) -> Model:
+    """A small network, and its support: the first images train, the next ones validate."""
+    network = NetworkSection(arch="resnet10w32", level=LEVEL)
+    train = TrainSection(epochs=epochs, batch_size=32, learning_rate=0.002, device="cpu")
+    pixels, parts = at_level(images), (slice(0, n_train), slice(n_train, n_train + n_validation))
+    trained = train_network(
+        pixels=pixels[parts[0]], labels=labels[parts[0]], validation_pixels=pixels[parts[1]],
+        validation_labels=labels[parts[1]], network=network, train=train,
+    )  # fmt: skip
+    model = build_model(
+        trained, model_id="0123456789ab", network=network, train=train,
+        scale=CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=SCALE_ARCSEC), training_set="", snapshot="",
+    )  # fmt: skip
+    seen = [
+        Seen(
+            embedding=predict(model, pixels[one], device="cpu").embedding, pixels=pixels[one],
+            finer=at_level(images[one], 2 * LEVEL),
+        )
+        for one in parts
+    ]  # fmt: skip
+    return learn_support(model, seen[0], seen[1], labels[parts[0]])
+
+
+def share_flagged(model: Model, images: Images) -> float:
+    """Share of images with a flag that speaks of the object."""
+    pixels = at_level(images)
+    flags = describe(model, predict(model, pixels, device="cpu"), pixels)["flags"]
+    return float(np.mean((flags & OUT_OF_DISTRIBUTION) != 0))
+
+
+def looks(n: int, seed: int) -> tuple[list[Appearance], np.ndarray]:
+    drawn = draw_population(np.random.default_rng(seed), n, informative=True)
+    columns = {name: drawn[name] for name in APPEARANCE_FIELDS}
+    whole = [{name: values[k].item() for name, values in columns.items()} for k in range(n)]
+    return [Appearance(**{**one, "texture": int(one["texture"])}) for one in whole], drawn["label"]
+
+
+def drawn(appearances: list[Appearance], scale_arcsec: float = SCALE_ARCSEC) -> Images:
+    bodies = [draw_galaxy(one, scale_arcsec=scale_arcsec, width_px=128, height_px=128) for one in appearances]
+    return np.stack([simplejpeg.decode_jpeg(body) for body in bodies])
+
+
+def drawn_stars(n: int) -> Images:
+    """Stars of r = 14 ... 17.5 as the simulated sky's camera sees them."""
+    rng, grid = np.random.default_rng(7), PixelGrid(SCALE_ARCSEC, 128, 128)
+    images = []
+    for _ in range(n):
+        flux = 10 ** (-0.4 * (rng.uniform(14, 17.5) - 22.5)) * np.array(
+            [[rng.uniform(0.8, 1.6), 1, rng.uniform(0.3, 1)]]
+        )
+        light = grid.gaussians(np.zeros(1), np.zeros(1), np.full(1, 1.3 / 2.355), flux)
+        images.append(stretch(light, SCALE_ARCSEC, rng))
+    return np.stack(images)
+
+
+def drawn_skies(n: int) -> Images:
+    bodies = [draw_empty_sky(seed, scale_arcsec=SCALE_ARCSEC, width_px=128, height_px=128) for seed in range(n)]
+    return np.stack([simplejpeg.decode_jpeg(body) for body in bodies])
+
+
+@pytest.fixture(scope="module")
+def galaxies() -> tuple[list[Appearance], np.ndarray, Images]:
+    appearances, labels = looks(N_TRAIN + N_VALIDATION + N_JUDGED, seed=1)
+    return appearances, labels, drawn(appearances)
+
+
+@pytest.fixture(scope="module")
+def simulated(galaxies) -> Model:
+    _, labels, images = galaxies
+    return trained_model(images, labels, n_train=N_TRAIN, n_validation=N_VALIDATION, epochs=3)
+
+
+def tell(title: str, shares: dict[str, float]) -> None:
+    print(f"\n{title}\n" + "\n".join(f"| {kind} | {100 * share:.0f} % |" for kind, share in shares.items()))
+
+
+@pytest.mark.slow
+def test_of_a_simulated_sky_what_is_no_galaxy_is_flagged_and_galaxies_are_not(simulated, galaxies) -> None:
+    appearances, _, images = galaxies
+    judged, odd = slice(N_TRAIN + N_VALIDATION, None), appearances[-N_ODD:]
+    rng = np.random.default_rng(3)
+    shares = {kind: share_flagged(simulated, make(images[judged], N_ODD, rng)) for kind, make in KINDS.items()}
+    shares |= {
+        "stars": share_flagged(simulated, drawn_stars(N_ODD)),
+        "blank sky": share_flagged(simulated, drawn_skies(N_ODD)),
+        # drawn at another scale, surroundings and all
+        "wrong scale: 2 x larger": share_flagged(simulated, drawn(odd, SCALE_ARCSEC / 2)),
+        "wrong scale: 2 x smaller": share_flagged(simulated, drawn(odd, SCALE_ARCSEC * 2)),
+    }
+    ordinary = share_flagged(simulated, images[judged])
+    tell("simulated sky", {"ordinary galaxies": ordinary, **shares})
+    assert ordinary <= 0.05 + 0.02  # 200 galaxies: the share has an error of 0.015
+    assert np.mean(list(shares.values())) >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEMO.is_dir(), reason="the folder of real SDSS cutouts is not on this machine")
+def test_of_real_cutouts_what_is_no_galaxy_is_flagged_and_galaxies_are_not() -> None:
+    catalog = pd.read_csv(DEMO / "catalog.csv", dtype={"objID": "int64"})
+    bodies = [(DEMO / "cutouts" / f"{name}.jpg").read_bytes() for name in catalog["objID"]]
+    order = np.random.default_rng(0).permutation(len(bodies))
+    images = np.stack([simplejpeg.decode_jpeg(body) for body in bodies])[order]
+    labels = catalog["oh_p50"].to_numpy(np.float64)[order]
+    model = trained_model(images[:200], labels[:200], n_train=140, n_validation=60, epochs=4)
+    rng = np.random.default_rng(5)
+    shares = {kind: share_flagged(model, make(images[200:], 100, rng)) for kind, make in KINDS.items()}
+    ordinary = share_flagged(model, images[200:])
+    tell("real cutouts", {"ordinary galaxies": ordinary, **shares})
+    assert ordinary <= 0.05 + 0.02
+    assert np.mean(list(shares.values())) >= 0.93
