@@ -34,7 +34,7 @@ MOST_ROWS = 2048
 MIN_ROWS = 30
 """Training rows, and validation rows, below which nothing is learnt."""
 
-SHARE_OF_IMAGES = 0.03
+SHARE_OF_IMAGES = 0.02
 """Of the validation rows and of the training rows, beyond any border of the images."""
 
 SHARE_OF_PHOTOMETRY = 0.01
