@@ -70,7 +70,7 @@ class Registration:
     @property
     def rejected_by_reason(self) -> dict[str, int]:
         """Rejected rows by column and reason."""
-        kinds = self.rejected["column"] + " " + self.rejected["reason"]
+        kinds = self.rejected["column"].astype(str) + " " + self.rejected["reason"].astype(str)
         return {str(kind): int(n) for kind, n in kinds.value_counts().items()}
 
     def __add__(self, other: Registration) -> Registration:
