@@ -1,7 +1,7 @@
 """What goes wrong at night: killed workers and runs, a lost server, a reboot, a full disk, a survey that is down.
 
 After each night: the next run completes, the cube verifies, nothing is lost or doubled, and no run seems to run. The
-suite has two nights; `pytest --long tests/operations` has twenty.
+suite has one night; `pytest --long tests/operations` has twenty.
 """
 
 from __future__ import annotations
@@ -209,11 +209,11 @@ NIGHTS: tuple[Callable[[Service, int], None], ...] = (
     a_killed_worker_in_score,
     a_survey_that_is_down,
 )
-N_IN_SHORT, N_IN_LONG = 2, 20
+N_IN_SHORT, N_IN_LONG = 1, 20
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Two nights, or all of them several times."""
+    """One night, or all of them several times."""
     if "night" in metafunc.fixturenames:
         n = N_IN_LONG if metafunc.config.getoption("--long") else N_IN_SHORT
         numbered = [(number, NIGHTS[number % len(NIGHTS)]) for number in range(n)]
