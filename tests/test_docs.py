@@ -122,7 +122,8 @@ def test_the_blocks_run_one_page_after_the_other(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    names: dict[str, Any] = {"__name__": "docs"}
+    # dataclasses of a block look their module up
+    names: dict[str, Any] = {"__name__": "__main__"}
     # what the README calls demo is the tutorial's run
     (folder / "tutorial").mkdir()
     (folder / "demo").symlink_to("tutorial")
