@@ -15,6 +15,8 @@ from galstore.rehearsal.spoiling import black_tile
 from galstore.rehearsal.survey import Survey
 from schemas.cutouts import Composite
 
+CIRCLE = "circle"
+
 _DAMAGES: dict[Fault, Callable[[bytes], bytes]] = {
     Fault.TRUNCATED: lambda body: body[: len(body) // 2],
     Fault.WRONG_SIZE: spoiling.quarter,
@@ -84,6 +86,8 @@ class CutoutDelivery:
 
     async def answer(self, request: web.Request, asked: Asked, manners: Manners) -> web.Response:
         """The cutout, or what is sent in its place."""
+        if CIRCLE in request.query:
+            return redirected_in_a_circle(request)
         object_id = self._survey.find(*asked.place)
         if object_id is None and not self._survey.covers(*asked.place):
             return manners.outside(request, asked)
@@ -136,9 +140,14 @@ class CutoutDelivery:
             Fault.CONNECTION_RESET: lambda: spoiling.reset(request),
             Fault.STUCK_CACHE: lambda: jpeg(other_body),
             Fault.CLIENT_ERROR: manners.bad_request,
-            Fault.REDIRECT_LOOP: lambda: web.Response(status=302, headers={"Location": str(request.rel_url)}),
+            Fault.REDIRECT_LOOP: lambda: redirected_in_a_circle(request),
         }
         return await spoiling.say_nothing(request) if fault is Fault.READ_TIMEOUT else answers[fault]()
+
+
+def redirected_in_a_circle(request: web.Request) -> web.Response:
+    """A redirect to the same address, marked so that whoever follows it is not counted as asking again."""
+    return web.Response(status=302, headers={"Location": str(request.rel_url.update_query({CIRCLE: "1"}))})
 
 
 def page(html: str, *, status: int) -> web.Response:

@@ -81,7 +81,7 @@ def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run:
 
 
 def test_a_recipe_that_names_no_good_model_is_refused(run: str) -> None:
-    assert named_model_ids(load_recipe("demo", [f"output.folder='{run}'"])) == ""
+    assert named_model_ids(load_recipe("demo", [f"output.folder='{run}'"])) == ()
     with pytest.raises(WeightsError, match=r"model 'champion' is not in .*`galstore models list` shows"):
         named_model_ids(load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"]))
     (Path(run) / "models" / ONE / "model.safetensors").write_bytes(b"\x80\x04N.")

@@ -95,9 +95,9 @@ def test_a_lookup_reads_the_chunks_that_may_hold_its_keys_alone(monkeypatch) -> 
     read: list[tuple[str, int]] = []
     from galstore import columns
 
-    inner = columns._read_chunks
+    inner = columns.read_chunks
     monkeypatch.setattr(
-        columns, "_read_chunks", lambda wanted: read.extend((a.path, n) for a, n in wanted) or inner(wanted)
+        columns, "read_chunks", lambda wanted: read.extend((a.path, n) for a, n in wanted) or inner(wanted)
     )
     assert index.rows_of(np.array([-1, 10 * n])).tolist() == [-1, -1]
     assert not read

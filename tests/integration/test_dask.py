@@ -71,7 +71,8 @@ class Machines:
         with ExitStack() as stack:
             place = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
             self.scheduler = stack.enter_context(started(self.log, "scheduler", *place))
-            wait_for(told.exists, "the scheduler")
+            # the file is there before its content
+            wait_for(lambda: told.exists() and told.stat().st_size > 0, "the scheduler")
             self.address = str(json.loads(told.read_text())["address"])
             worker = ("worker", self.address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
             self.workers = [

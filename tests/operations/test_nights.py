@@ -1,7 +1,7 @@
 """What goes wrong at night: killed workers and runs, a lost server, a reboot, a full disk, a survey that is down.
 
-After each night: the next run completes, the cube verifies, nothing is lost or doubled, and no run seems to run. The
-suite has one night; `pytest --long tests/operations` has twenty.
+After each night: the next run completes, the cube verifies, nothing is lost or doubled, and no run seems to run.
+Twenty nights: `pytest --long tests/operations`.
 """
 
 from __future__ import annotations
@@ -209,14 +209,13 @@ NIGHTS: tuple[Callable[[Service, int], None], ...] = (
     a_killed_worker_in_score,
     a_survey_that_is_down,
 )
-N_IN_SHORT, N_IN_LONG = 1, 20
+N_NIGHTS = 20
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One night, or all of them several times."""
+    """All nights several times; they need a service, and with it `--long`."""
     if "night" in metafunc.fixturenames:
-        n = N_IN_LONG if metafunc.config.getoption("--long") else N_IN_SHORT
-        numbered = [(number, NIGHTS[number % len(NIGHTS)]) for number in range(n)]
+        numbered = [(number, NIGHTS[number % len(NIGHTS)]) for number in range(N_NIGHTS)]
         metafunc.parametrize("night", numbered, ids=[f"{number}-{night.__name__}" for number, night in numbered])
 
 

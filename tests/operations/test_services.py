@@ -30,12 +30,10 @@ def test_the_very_words_start_an_ingest_that_completes(ingested: Service) -> Non
     assert ingested.stored() > 350
 
 
-def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service, long_run: bool) -> None:
+def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service) -> None:
     unknown = ingested.prefect("deployment run tomorrow")
     assert unknown.returncode == 1
     assert "Deployment 'tomorrow/tomorrow' not found" in unknown.stdout + unknown.stderr
-    if not long_run:
-        return
     done = ingested.prefect("deployment run report -p recipe=nothing --watch --watch-timeout 200")
     assert "'recipe': 'nothing'" in done.stdout
     assert "finished in state 'Failed'" in done.stdout + done.stderr
@@ -74,9 +72,7 @@ def test_a_catalog_in_the_inbox_is_scored_and_a_bad_one_gets_its_reason_beside_i
     trained.assert_sound()
 
 
-def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service, long_run: bool) -> None:
-    if not long_run:
-        pytest.skip("two minutes of runs: pytest --long tests/operations")
+def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> None:
     slow = ["survey.requests_per_second=40", "rehearsal.n_galaxies=450"]
     first = trained.start("ingest", overrides=[*trained.overrides, *slow])
     trained.await_state(first, "Running")
@@ -93,9 +89,7 @@ def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service, long_r
     trained.assert_sound()
 
 
-def test_a_run_that_hangs_ends_as_timed_out(service: Service, long_run: bool) -> None:
-    if not long_run:
-        pytest.skip("a minute of waiting: pytest --long tests/operations")
+def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
     found = service.ask("/deployments/name/ingest/ingest")
     environment = {**found["job_variables"]["env"], "GALSTORE_TIME_LIMIT_S": "15"}
     # nobody answers there: a socket that accepts and says nothing
