@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,9 +49,3 @@ def blocks_with(rows: npt.NDArray[np.bool_]) -> tuple[Block, ...]:
     """
     starts = np.unique(np.flatnonzero(rows) // BLOCK_ROWS) * BLOCK_ROWS
     return tuple(Block(int(start), int(min(start + BLOCK_ROWS, rows.size))) for start in starts)
-
-
-def waves_of(blocks: Sequence[Block], blocks_per_wave: int) -> Iterator[tuple[Block, ...]]:
-    """Blocks in groups that are committed together, in order."""
-    for first in range(0, len(blocks), blocks_per_wave):
-        yield tuple(blocks[first : first + blocks_per_wave])

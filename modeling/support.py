@@ -2,9 +2,9 @@
 
 A network answers for a star or a patch of sky as surely as for a galaxy. Three things are learnt from training rows: a
 region of the network's own features of an image (its embedding), regions of statistics that no network chose, and what
-sets the training cutouts apart from counterexamples. Regions have a Mahalanobis distance with a shrunk covariance
-(Ledoit & Wolf 2004). Each has a border beyond which few objects lie that it was not learnt from: validation rows, and
-for what the network has no part in, training rows left out in turn. The magnitudes have a region of their own.
+sets the training cutouts apart from counterexamples. Each has a border beyond which few objects lie that it was not
+learnt from: validation rows, and for what the network has no part in, training rows left out in turn. The magnitudes
+have a region of their own.
 """
 
 from __future__ import annotations
@@ -24,9 +24,8 @@ from safetensors.numpy import save
 
 from modeling.counterexamples import COUNTEREXAMPLES, SMALLEST_PX
 from modeling.image_statistics import measure_images
+from modeling.regions import Contrast, Floats, Region
 from schemas.errors import TrainingError, WeightsError
-
-Floats = NDArray[np.float64]
 
 MOST_ROWS = 2048
 """Training rows, and validation rows, that a support is learnt from: 100 MB of images at 128 px."""
@@ -49,53 +48,9 @@ PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
 N_FOLDS = 5
 """In which training rows are left out in turn."""
 
-_WINSORISED = 0.01
-"""Training values beyond these quantiles are moved to them before the covariance is measured."""
-_LOOSENESS = 0.1
-"""Inverse strength of the regularisation of the logistic regression."""
-_MOST_SPREADS = 8.0
 _LOOKED_AT = 256
 _IMAGE = "image."
 _CONTRAST_ARRAYS = ("centre", "spread", "weights", "offsets")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Region:
-    """Where descriptions of training objects lie: a centre, and axes in units of their spread."""
-
-    centre: Floats
-    """(feature,)"""
-    axes: Floats
-    """(axis, feature): what maps a difference from the centre to independent numbers of unit variance."""
-    border: float
-    """Distance that counts as the end of the region."""
-
-    def distance(self, described: Floats) -> Floats:
-        """Distance from the centre in units of the border, (object,); NaN where a feature is."""
-        apart = (described - self.centre) @ self.axes.T
-        return np.asarray(np.sqrt((apart**2).mean(axis=1)) / self.border, dtype=np.float64)
-
-    @classmethod
-    def around(cls, described: Floats) -> Region:
-        """The region of some objects, (object, feature), with a border of 1."""
-        from sklearn.covariance import LedoitWolf
-
-        low, high = np.quantile(described, [_WINSORISED, 1 - _WINSORISED], axis=0)
-        inner = np.clip(described, low, high)
-        centre, spread = inner.mean(axis=0), inner.std(axis=0)
-        # what does not vary says nothing: a value that differs from it is one spread of the others away at most
-        unit = np.where(spread > 1e-9, spread, np.inf)
-        varies = np.flatnonzero(np.isfinite(unit))
-        axes = np.zeros((varies.size, described.shape[1]))
-        if varies.size:
-            covariance = LedoitWolf(assume_centered=True).fit((inner - centre)[:, varies] / unit[varies]).covariance_
-            values, vectors = np.linalg.eigh(covariance)
-            axes[:, varies] = (vectors / np.sqrt(values)).T / unit[varies]
-        return cls(centre=centre, axes=axes, border=1.0)
-
-    def bordered(self, border: float) -> Region:
-        """The same, with another border."""
-        return Region(centre=self.centre, axes=self.axes, border=border)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -119,42 +74,6 @@ class Seen:
     pixels: NDArray[Any]
     photometry: pd.DataFrame | None = None
     finer: NDArray[Any] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contrast:
-    """What sets ordinary images apart from counterexamples: a multinomial logistic regression of their statistics."""
-
-    centre: Floats
-    spread: Floats
-    """(statistic,) Mean and standard deviation of ordinary images."""
-    weights: Floats
-    """(class, statistic) Of standardised statistics; class 0 are ordinary images."""
-    offsets: Floats
-    """(class,)"""
-    border: float
-
-    @classmethod
-    def of(cls, ordinary: Floats, others: Floats) -> Contrast:
-        """Learn from statistics of ordinary images (object, statistic), and of kinds of others (kind, object, ...)."""
-        from sklearn.linear_model import LogisticRegression
-
-        centre, spread = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
-        fitted = LogisticRegression(C=_LOOSENESS, max_iter=2000).fit(
-            _standardised(np.concatenate([ordinary, *others]), centre, spread),
-            np.repeat(np.arange(len(others) + 1), [len(ordinary), *(len(one) for one in others)]),
-        )
-        # of two classes sklearn gives the weights of the second alone
-        weights, offsets = (
-            np.concatenate([0 * one, one]) if len(others) == 1 else one for one in (fitted.coef_, fitted.intercept_)
-        )
-        return cls(centre=centre, spread=spread, weights=weights, offsets=offsets, border=1.0)
-
-    def distance(self, described: Floats) -> Floats:
-        """log(1 + odds against being ordinary) in units of the border, (object,)."""
-        logits = _standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
-        against = np.logaddexp.reduce(logits, axis=1) - logits[:, 0]
-        return np.asarray(against / self.border, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -407,11 +326,6 @@ def _judge(
 
 def _joined(statistics: Mapping[str, NDArray[Any]]) -> Floats:
     return np.concatenate(list(statistics.values()), axis=1, dtype=np.float64)
-
-
-def _standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:
-    # a value far beyond all others must not outvote the rest
-    return np.asarray(np.clip((described - centre) / spread, -_MOST_SPREADS, _MOST_SPREADS), dtype=np.float64)
 
 
 def _joint_borders(distances: Mapping[str, Floats], *, n_judged: int) -> dict[str, float]:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from galstore.blocks import Block, blocks_with, waves_of
+from galstore.blocks import Block, blocks_with
 
 
 @given(st.integers(0, 5000), st.data())
@@ -25,10 +25,3 @@ def test_blocks_cover_every_marked_row_once(n_rows: int, data: st.DataObject) ->
 def test_a_run_of_rows_that_is_no_block_is_refused(start: int, stop: int) -> None:
     with pytest.raises(ValueError, match=f"rows {start}-{stop} are no block"):
         Block(start, stop)
-
-
-def test_waves_keep_the_order_and_lose_nothing() -> None:
-    blocks = blocks_with(np.ones(5 * 1024, dtype=bool))
-    waves = list(waves_of(blocks, 2))
-    assert [len(wave) for wave in waves] == [2, 2, 1]
-    assert tuple(block for wave in waves for block in wave) == blocks
