@@ -38,7 +38,9 @@ def up(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
     ] = None,
     home: HomeOption = HOME,
-    port: Annotated[int | None, typer.Option(help="Port on 127.0.0.1; 4200 or another free one by default")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port on 127.0.0.1, 0 for any free one; 4200 or another by default")
+    ] = None,
 ) -> None:
     """Start a Prefect server, a worker and the deployments of prefect.yaml; what runs already is left running.
 
@@ -112,7 +114,7 @@ def status(
 
     Example: galstore status
     """
-    from flows.deployments.services import KEEPER, SERVER, WORKER, is_healthy, living_service, port_of
+    from flows.deployments.services import KEEPER, SERVER, WORKER, living_service, port_of, server_answers
     from flows.deployments.shell import shell_variables
     from schemas.errors import ServiceError
 
@@ -126,7 +128,7 @@ def status(
     processes = {service: living_service(place, service) for service in (SERVER, WORKER, KEEPER)}
     for service, process in processes.items():
         out.print(f"{service:8s}" + (f"runs (process {process.pid})" if process else "does not run"))
-    healthy = port is not None and is_healthy(port)
+    healthy = port is not None and server_answers(place, port)
     if port is not None and healthy:
         os.environ.update(place.environment(port))
         from flows.deployments.telling import overview
@@ -149,12 +151,12 @@ def notify(
 
     Example: galstore notify https://hooks.slack.com/services/...
     """
-    from flows.deployments.services import is_healthy, port_of
+    from flows.deployments.services import port_of, server_answers
     from schemas.errors import ServiceError
 
     place = _home(home)
     port = port_of(place)
-    if port is None or not is_healthy(port):
+    if port is None or not server_answers(place, port):
         raise ServiceError(f"no server of {place.folder} answers: `galstore up` first")
     os.environ.update(place.environment(port))
     from flows.deployments.notifying import notify_by_webhook

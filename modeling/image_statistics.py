@@ -5,10 +5,12 @@ They know nothing of any network, and are the same for an image and its turned o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, pairwise
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,8 +22,8 @@ SHAPE_PX = 32
 SMALLEST_PX = 4
 """Below this side an image is its mean colour."""
 
-LOOKED_AT = 256
-"""Images at a time: 50 MB of floats at 128 px."""
+LOOKED_AT = 128
+"""Images at a time: 25 MB of floats at 128 px."""
 
 RINGS = (0.0, 0.08, 0.16, 0.24, 0.32, 0.42, 0.54, 0.68, 0.84, 1.0)
 """Radii between which the profile of the light is measured, in halves of the side."""
@@ -33,13 +35,76 @@ _QUANTUM = 0.1
 """Counts that are added before a logarithm: below the rounding of 8 bits."""
 
 
-def measure_images(pixels: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
-    """Statistics of images, by what they speak of.
+SIDES = ("top", "bottom", "left", "right")
+LAGS = (1, 2, 4)
+"""Pixels between those whose differences are measured."""
 
-    Parameters
+_in_any_order = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
+"""Sums may be added in the order that is quickest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Thumbnails:
+    """Images at `SHAPE_PX`, with their skies, and the grain that is lost at this size.
+
+    Attributes
     ----------
-    pixels
-        (object, y, x, band) counts, 0-255; y and x are equally long.
+    planes
+        (object, band, y, x) counts, in which sums over bands and sides are quick; smaller images as they are.
+    frame
+        (object, band) Lower median of the outer eighth of the frame; None below 4 px.
+    sides
+        (side, object, band) The same of each of `SIDES`; None below 4 px.
+    grain
+        (object, statistic) Of the images at their own size; None below 8 px.
+    """
+
+    planes: Floats
+    frame: Floats | None
+    sides: Floats | None
+    grain: Floats | None
+
+    @classmethod
+    def of(cls, pixels: NDArray[Any]) -> Thumbnails:
+        """Thumbnails of images.
+
+        Parameters
+        ----------
+        pixels
+            (object, y, x, band) counts, 0-255; y and x are equally long.
+        """
+        starts = range(0, max(len(pixels), 1), LOOKED_AT)
+        parts = [_thumbnails(pixels[start : start + LOOKED_AT]) for start in starts]
+        if len(parts) == 1:
+            return parts[0]
+        return cls(
+            planes=np.concatenate([part.planes for part in parts]),
+            frame=_joined([part.frame for part in parts]),
+            sides=_joined([part.sides for part in parts], axis=1),
+            grain=_joined([part.grain for part in parts]),
+        )
+
+
+def _joined(parts: list[Floats | None], axis: int = 0) -> Floats | None:
+    there = [one for one in parts if one is not None]
+    return np.concatenate(there, axis=axis) if there else None
+
+
+def _thumbnails(pixels: NDArray[Any]) -> Thumbnails:
+    planes = band_planes(pixels)
+    side = planes.shape[2]
+    small = shrink(planes)
+    frame = sides = None
+    if side >= SMALLEST_PX:
+        frame = _lower_median(_taken(small, "frame"))
+        sides = np.stack([_lower_median(_taken(small, name)) for name in SIDES])
+    return Thumbnails(
+        planes=small, frame=frame, sides=sides, grain=_grains(planes) if side >= 2 * SMALLEST_PX else None
+    )
+
+
+def measure_images(images: Thumbnails) -> dict[str, NDArray[np.float64]]:
+    """Statistics of images, by what they speak of.
 
     Returns
     -------
@@ -47,14 +112,41 @@ def measure_images(pixels: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         Arrays (object, statistic), finite, by 'light', 'colour', 'shape', 'edge' and, from 8 px on, 'grain'; below
         4 px there is 'colour' alone. How many statistics there are depends on the side and the bands alone.
     """
-    starts = range(0, max(len(pixels), 1), LOOKED_AT)
-    parts = [_measure(band_planes(pixels[start : start + LOOKED_AT])) for start in starts]
-    return {name: np.concatenate([one[name] for one in parts], dtype=np.float64) for name in parts[0]}
+    planes, sky = images.planes, images.frame
+    if sky is None or images.sides is None:
+        return {"colour": np.log(planes.mean(axis=(2, 3), dtype=np.float64) + _QUANTUM)}
+    light = planes - sky[:, :, None, None]
+    grey = light.mean(axis=1)
+    groups = {
+        "light": [*_profile(grey), *_extremes(planes), np.log(sky.mean(axis=1) + 1)],
+        "colour": _colours(sky, light),
+        "shape": _shapes(grey),
+        "edge": _edges(light, images.sides - sky),
+    }
+    if images.grain is not None:
+        groups["grain"] = [images.grain]
+    return {
+        name: np.concatenate([one.reshape(len(planes), -1) for one in parts], axis=1).astype(np.float64)
+        for name, parts in groups.items()
+    }
 
 
 def band_planes(pixels: NDArray[Any]) -> Floats:
-    """(object, y, x, band) -> (object, band, y, x) float32, in which sums over bands and sides are quick."""
-    return np.ascontiguousarray(np.moveaxis(pixels, 3, 1), dtype=np.float32)
+    """(object, y, x, band) -> (object, band, y, x) float32."""
+    n, side, _, n_bands = pixels.shape
+    planes = np.empty((n, n_bands, side, side), dtype=np.float32)
+    _write_planes(pixels, planes)
+    return planes
+
+
+@numba.njit(nogil=True, cache=True)
+def _write_planes(pixels: NDArray[Any], planes: Floats) -> None:
+    n, n_bands, side, _ = planes.shape
+    for i in range(n):
+        for y in range(side):
+            for band in range(n_bands):
+                for x in range(side):
+                    planes[i, band, y, x] = pixels[i, y, x, band]
 
 
 def shrink(planes: Floats, side_px: int = SHAPE_PX) -> Floats:
@@ -63,36 +155,31 @@ def shrink(planes: Floats, side_px: int = SHAPE_PX) -> Floats:
     factor = side // side_px
     if factor < 2 or side % side_px:
         return planes
-    # matrix products: sums over short axes are slow
-    rows = (planes.reshape(-1, factor) @ np.ones(factor, dtype=np.float32)).reshape(
-        n, n_bands, side_px, factor, side_px
-    )
-    total = rows[:, :, :, 0]
-    for k in range(1, factor):
-        total = total + rows[:, :, :, k]
-    return np.asarray(total / np.float32(factor * factor))
+    small = np.empty((n, n_bands, side_px, side_px), dtype=np.float32)
+    _write_means(planes, factor, small)
+    return small
 
 
-def _measure(planes: Floats) -> dict[str, Floats]:
-    side = planes.shape[2]
-    if side < SMALLEST_PX:
-        return {"colour": np.log(planes.mean(axis=(2, 3)) + np.float32(_QUANTUM))}
-    small = shrink(planes)
-    sky = edge_median(small, "frame")
-    light = small - sky[:, :, None, None]
-    grey = light.mean(axis=1)
-    groups = {
-        "light": [*_profile(grey), *_extremes(small), np.log(sky.mean(axis=1) + 1)],
-        "colour": _colours(sky, light),
-        "shape": _shapes(grey),
-        "edge": _edges(light),
-    }
-    if side >= 2 * SMALLEST_PX:
-        groups["grain"] = _grains(planes)
-    return {
-        name: np.concatenate([one.reshape(len(planes), -1) for one in parts], axis=1).astype(np.float32)
-        for name, parts in groups.items()
-    }
+@_in_any_order
+def _write_means(planes: Floats, factor: int, means: Floats) -> None:
+    n, n_bands, side, _ = means.shape
+    share = np.float32(1 / factor**2)
+    sums = np.empty(side * factor, dtype=np.float32)
+    for i in range(n):
+        for band in range(n_bands):
+            for y in range(side):
+                # rows first, which lie beside each other in memory
+                sums[:] = planes[i, band, y * factor]
+                for k in range(1, factor):
+                    fine = planes[i, band, y * factor + k]
+                    for x in range(sums.size):
+                        sums[x] += fine[x]
+                row = means[i, band, y]
+                for x in range(side):
+                    total = np.float32(0)
+                    for j in range(factor):
+                        total += sums[x * factor + j]
+                    row[x] = total * share
 
 
 @cache
@@ -126,18 +213,26 @@ def _rings(side: int) -> list[tuple[NDArray[np.intp], float]]:
 
 def _taken(planes: Floats, name: str) -> Floats:
     """The pixels of a part of the frame, (object, band, pixel)."""
-    flat = planes.reshape(*planes.shape[:2], -1)
-    return np.asarray(flat[:, :, _places(planes.shape[2], name)])
+    side = planes.shape[2]
+    flat, places = planes.reshape(*planes.shape[:2], side * side), _places(side, name)
+    taken = np.empty((*flat.shape[:2], places.size), dtype=np.float32)
+    _take(flat, places, taken)
+    return taken
 
 
-def edge_median(planes: Floats, name: str) -> Floats:
-    """The lower median of a part of the frame in each band, (object, band)."""
-    return _lower_median(_taken(planes, name))
+@numba.njit(nogil=True, cache=True)
+def _take(flat: Floats, places: NDArray[np.intp], taken: Floats) -> None:
+    for i in range(taken.shape[0]):
+        for band in range(taken.shape[1]):
+            for k in range(places.size):
+                taken[i, band, k] = flat[i, band, places[k]]
 
 
 def _lower_median(values: Floats) -> Floats:
+    """Along the last axis of an array of the caller's own, which gets another order."""
     middle = (values.shape[-1] - 1) // 2
-    return np.asarray(np.partition(values, middle, axis=-1)[..., middle])
+    values.partition(middle, axis=-1)
+    return np.asarray(values[..., middle])
 
 
 def _profile(grey: Floats) -> list[Floats]:
@@ -216,55 +311,94 @@ def _shapes(grey: Floats) -> list[Floats]:
     ]
 
 
-def _edges(light: Floats) -> list[Floats]:
+def _edges(light: Floats, skies: Floats) -> list[Floats]:
     """Straight lines and steps: the greatest difference of neighbouring rows or columns; and uneven skies."""
     rows, columns = light.mean(axis=3), light.mean(axis=2)
     steps = [np.abs(np.diff(one, axis=2)).max(axis=2) for one in (rows, columns)]
-    skies = np.stack([edge_median(light, name) for name in ("top", "bottom", "left", "right")])
     return [
         np.log(np.maximum(*steps) + _QUANTUM),
         np.log(skies.max(axis=0) - skies.min(axis=0) + 0.5),
     ]
 
 
-def _grains(planes: Floats) -> list[Floats]:
+def _grains(planes: Floats) -> Floats:
     """Noise of the sky in each band, how it grows from one pixel to the next ones, and the same at the centre."""
-    side = planes.shape[2]
-    width, quarter = max(2, side // 16), side // 4
-    strips = [
-        planes[:, :, :width], planes[:, :, -width:],
-        planes[..., :width].swapaxes(2, 3), planes[..., -width:].swapaxes(2, 3),
-    ]  # fmt: skip
-    centre = planes[:, :, quarter:-quarter, quarter:-quarter].mean(axis=1)
-    grey = [strip.mean(axis=1, keepdims=True) for strip in strips]
-    lags = [lag for lag in (1, 2, 4) if lag <= quarter]
-    # along each strip, whose objects with light do not matter to a median
-    bands = np.median([_differences(strip, 1) for strip in strips], axis=0)
-    noise = [np.median([_differences(strip, lag) for strip in grey], axis=0) for lag in lags]
+    n, _, side, _ = planes.shape
+    quarter = side // 4
+    grey = planes.mean(axis=1, keepdims=True)
+    lags = [lag for lag in LAGS if lag <= quarter]
+    bands = _noise(planes, 1)
+    noise = [_noise(grey, lag) for lag in lags]
+    centre = np.ascontiguousarray(grey[:, 0, quarter:-quarter, quarter:-quarter])
     inner = [_step(centre, lag) for lag in lags]
-    return [
+    parts = [
         np.log(bands + _QUANTUM),
         np.log((noise[0] + _QUANTUM) / (bands.mean(axis=1, keepdims=True) + _QUANTUM)),
         *(np.log((far + _QUANTUM) / (near + _QUANTUM)) for near, far in pairwise(noise)),
         *(np.log((far + _QUANTUM) / (near + _QUANTUM)) for near, far in pairwise(inner)),
-        np.log((inner[0] + _QUANTUM) / (centre.reshape(len(centre), -1).std(axis=1) + _QUANTUM)),
+        np.log((inner[0] + _QUANTUM) / (centre.reshape(n, -1).std(axis=1) + _QUANTUM)),
     ]
+    return np.concatenate([one.reshape(n, -1) for one in parts], axis=1).astype(np.float32)
 
 
-def _differences(strip: Floats, lag: int) -> Floats:
-    """Mean of the absolute differences of pixels so far apart along the strip, of its darker half; (object, band)."""
-    apart = np.abs(strip[..., lag:] - strip[..., :-lag]).mean(axis=2)
-    half = max(1, apart.shape[2] // 2)
-    apart.partition(half - 1, axis=2)
-    return np.asarray(apart[..., :half].mean(axis=2))
+def _noise(planes: Floats, lag: int) -> Floats:
+    """Mean of the absolute differences of pixels so far apart along a strip of the frame, of its darker half.
+
+    (object, band); the median of the four strips, so that objects with light do not matter.
+    """
+    n, n_bands, side, _ = planes.shape
+    apart = np.zeros((len(SIDES), n, n_bands, side - lag), dtype=np.float32)
+    _add_differences(planes, lag, max(2, side // 16), apart)
+    half = max(1, apart.shape[3] // 2)
+    apart.partition(half - 1, axis=3)
+    strips = apart[..., :half].mean(axis=3)
+    return np.asarray((strips.sum(axis=0) - strips.max(axis=0) - strips.min(axis=0)) / (len(SIDES) - 2))
+
+
+@_in_any_order
+def _add_differences(planes: Floats, lag: int, width: int, apart: Floats) -> None:
+    n, n_bands, side, _ = planes.shape
+    share = np.float32(1 / width)
+    for i in range(n):
+        for band in range(n_bands):
+            plane = planes[i, band]
+            for strip in range(2):
+                along = apart[strip, i, band]
+                for k in range(width):
+                    row = plane[k if strip == 0 else side - width + k]
+                    for x in range(side - lag):
+                        along[x] += abs(row[x + lag] - row[x])
+                for x in range(side - lag):
+                    along[x] *= share
+            for strip in range(2):
+                along, first = apart[2 + strip, i, band], 0 if strip == 0 else side - width
+                for y in range(side - lag):
+                    total = np.float32(0)
+                    for k in range(width):
+                        total += abs(plane[y + lag, first + k] - plane[y, first + k])
+                    along[y] = total * share
 
 
 def _step(grey: Floats, lag: int) -> Floats:
-    """Root of the mean squared difference of pixels so far apart along y and x."""
-    n = len(grey)
-    along_y, along_x = ((one**2).reshape(n, -1).mean(axis=1) for one in _apart(grey, lag))
-    return np.asarray(np.sqrt((along_y + along_x) / 2))
+    """Root of the mean squared difference of pixels so far apart along y and x, (object,)."""
+    steps = np.empty(len(grey), dtype=np.float32)
+    _measure_steps(grey, lag, steps)
+    return steps
 
 
-def _apart(grey: Floats, lag: int) -> tuple[Floats, Floats]:
-    return grey[:, lag:] - grey[:, :-lag], grey[:, :, lag:] - grey[:, :, :-lag]
+@_in_any_order
+def _measure_steps(grey: Floats, lag: int, steps: Floats) -> None:
+    n, side, _ = grey.shape
+    for i in range(n):
+        total = np.float32(0)
+        for y in range(side):
+            row = grey[i, y]
+            for x in range(side - lag):
+                step = row[x + lag] - row[x]
+                total += step * step
+        for y in range(side - lag):
+            row, next_row = grey[i, y], grey[i, y + lag]
+            for x in range(side):
+                step = next_row[x] - row[x]
+                total += step * step
+        steps[i] = np.sqrt(total / np.float32(2 * side * (side - lag)))

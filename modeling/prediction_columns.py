@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from modeling.image_statistics import Thumbnails
 from modeling.judging.uncertainty import CONFORMAL_LEVELS, Conformal
 from modeling.model import Model
 from modeling.predict import Prediction
@@ -87,12 +88,13 @@ def _half_width_of(calibration: Conformal | None, prediction: Prediction, level:
 def _flags(
     model: Model, prediction: Prediction, pixels: NDArray[Any], photometry: pd.DataFrame | None
 ) -> NDArray[np.int32]:
-    flags = suspicious_flags(pixels)
+    images = Thumbnails.of(pixels)
+    flags = suspicious_flags(images)
     trusted = TRUSTED_RANGE.get(model.config.target)
     if model.support is None:
         flags |= Flag.SUPPORT_UNKNOWN
     else:
-        outside = model.support.distance(prediction.embedding, pixels) > 1
+        outside = model.support.distance(prediction.embedding, images) > 1
         flags |= np.where(outside, Flag.OUTSIDE_TRAINING_SUPPORT, 0).astype(np.int32)
         if photometry is not None:
             # NaN, where there are no magnitudes, is not above 1

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from modeling.counterexamples import COUNTEREXAMPLES, SMALLEST_PX
-from modeling.image_statistics import measure_images
+from modeling.image_statistics import Thumbnails, measure_images
 from modeling.regions import Contrast, Floats, Region
 from schemas.errors import TrainingError, WeightsError
 
@@ -125,7 +125,7 @@ class Support:
         n_components = min(N_COMPONENTS, n_train // 10, vectors.shape[1])
         components = np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components]
         embedding = Region.around(_of_embedding(vectors, mean, components))
-        judge = _ImageJudge.learn(_Statistics.of(train.pixels, train.finer), measure_images(validation.pixels))
+        judge = _ImageJudge.learn(_Statistics.of(train.pixels, train.finer), _measured(validation.pixels))
         apart = embedding.distance(_of_embedding(validation.embedding, mean, components))
         # the network was fitted to the training rows: their embeddings say nothing about new ones
         unjudged = np.full(n_train, np.nan)
@@ -140,26 +140,26 @@ class Support:
             label_range=_label_range(labels), n_train=n_train, n_validation=n_validation,
         )  # fmt: skip
 
-    def distance(self, embedding: NDArray[np.float32], pixels: NDArray[Any]) -> Floats:
+    def distance(self, embedding: NDArray[np.float32], images: Thumbnails) -> Floats:
         """How far images are from what the network was trained on; above 1 they are outside.
 
         Parameters
         ----------
         embedding
             (object, feature), as of `Prediction`.
-        pixels
-            (object, y, x, band) counts at the network's level.
+        images
+            At the network's level.
 
         Returns
         -------
         ndarray
             (object,), the largest of the distances of `distances`.
         """
-        return np.asarray(np.max(list(self.distances(embedding, pixels).values()), axis=0), dtype=np.float64)
+        return np.asarray(np.max(list(self.distances(embedding, images).values()), axis=0), dtype=np.float64)
 
-    def distances(self, embedding: NDArray[np.float32], pixels: NDArray[Any]) -> dict[str, Floats]:
+    def distances(self, embedding: NDArray[np.float32], images: Thumbnails) -> dict[str, Floats]:
         """Each distance by its name, in units of its border: why an image is outside."""
-        statistics = measure_images(pixels)
+        statistics = measure_images(images)
         told = {"embedding": self.embedding.distance(_of_embedding(embedding, self.mean, self.components))}
         told |= {name: region.distance(statistics[name]) for name, region in self.image.items()}
         if self.contrast is not None:
@@ -268,8 +268,8 @@ class _Statistics:
         parts = [slice(start, start + _LOOKED_AT) for start in range(0, len(pixels), _LOOKED_AT)]
         kinds = COUNTEREXAMPLES.values() if pixels.shape[1] >= SMALLEST_PX else ()
         images = [(pixels[one], None if finer is None else finer[one]) for one in parts]
-        others = [np.concatenate([_joined(measure_images(make(*one, rng))) for one in images]) for make in kinds]
-        return cls(ordinary=measure_images(pixels), others=np.array(others))
+        others = [np.concatenate([_joined(_measured(make(*one, rng))) for one in images]) for make in kinds]
+        return cls(ordinary=_measured(pixels), others=np.array(others))
 
     def some(self, rows: NDArray[np.intp]) -> _Statistics:
         return _Statistics(
@@ -306,6 +306,10 @@ class _ImageJudge:
     def bordered(self, borders: Mapping[str, float]) -> tuple[dict[str, Region], Contrast | None]:
         contrast = self.contrast and replace(self.contrast, border=borders["counterexamples"])
         return {name: region.bordered(borders[name]) for name, region in self.regions.items()}, contrast
+
+
+def _measured(pixels: NDArray[Any]) -> dict[str, Floats]:
+    return measure_images(Thumbnails.of(pixels))
 
 
 def _fit(statistics: _Statistics) -> tuple[dict[str, Region], Contrast | None]:

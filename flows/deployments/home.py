@@ -116,7 +116,7 @@ class ServiceRecord:
 
 
 def choose_port(wanted: int | None, remembered: int | None) -> int:
-    """A port of loopback that can be listened on: the one that is wanted, else the last one, the usual one, or any.
+    """A port of loopback that can be listened on: the one that is wanted (0 = any), else the last, the usual, or any.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def choose_port(wanted: int | None, remembered: int | None) -> int:
                 "--port out for a free one"
             )
         return wanted
-    for port in (remembered, USUAL_PORT):
+    for port in (remembered, USUAL_PORT) if wanted is None else ():
         if port and is_free(port):
             return port
     with socket.socket() as probe:

@@ -18,10 +18,10 @@ from flows.deployments.services import (
     WORKER,
     changing,
     ensure_service,
-    is_healthy,
     living_service,
     may_start_again,
     port_of,
+    server_answers,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def keep(home: Home) -> None:
     answered_s = time.monotonic()
     while True:
         _start_what_ended(home, port)
-        if is_healthy(port):
+        if server_answers(home, port):
             answered_s = time.monotonic()
             _settle(dead_runs)
         elif time.monotonic() - answered_s > SILENT_S:

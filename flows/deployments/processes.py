@@ -10,10 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from flows.deployments.home import MARK, Home, ServiceRecord
-
-CLOCK_TOLERANCE_S = 2.0
-"""The kernel tells the start of a process in ticks since boot, and the clock may have been set since."""
+from flows.deployments.home import MARK, Home
 
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 """What a worker tells the process of a flow run, and all that this starts."""
@@ -38,27 +35,22 @@ def start_process(command: Sequence[str], *, log: Path, folder: Path, environmen
     return psutil.Process(process.pid)
 
 
-def living_process(record: ServiceRecord | None) -> psutil.Process | None:
-    """The process of a record; None where it has ended, also where its number belongs to another process by now."""
-    if record is None:
-        return None
-    try:
-        process = psutil.Process(record.pid)
-        is_it = abs(process.create_time() - record.started_at) < CLOCK_TOLERANCE_S
-        return process if is_it and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.NoSuchProcess:
-        return None
-
-
 def marked_processes(home: Home) -> Iterator[tuple[psutil.Process, str]]:
     """Every living process of this service and what these started, with the id of its flow run or nothing."""
     for process in psutil.process_iter():
-        try:
-            environment = process.environ()
-            if environment.get(MARK) == str(home.folder) and process.status() != psutil.STATUS_ZOMBIE:
-                yield process, environment.get(FLOW_RUN, "")
-        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            continue
+        environment = marked_environment(process, home)
+        if environment is not None:
+            yield process, environment.get(FLOW_RUN, "")
+
+
+def marked_environment(process: psutil.Process, home: Home) -> dict[str, str] | None:
+    """What a living process of this service was told; None for any other process."""
+    try:
+        environment = process.environ()
+        is_ours = environment.get(MARK) == str(home.folder) and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+        return None
+    return environment if is_ours else None
 
 
 def living_flow_runs(home: Home) -> frozenset[str]:

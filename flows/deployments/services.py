@@ -15,7 +15,7 @@ from flows.deployments.home import Home, ServiceRecord, api_url
 from flows.deployments.processes import (
     end_processes,
     last_lines,
-    living_process,
+    marked_environment,
     marked_processes,
     start_process,
     wait_until,
@@ -49,12 +49,18 @@ def changing(home: Home) -> Iterator[None]:
         ) from error
 
 
-def is_healthy(port: int) -> bool:
-    """Whether a Prefect server answers there."""
+def server_answers(home: Home, port: int) -> bool:
+    """Whether this home's own server answers there, and not that of another home, which may have taken the port."""
+    server = living_service(home, SERVER)
     try:
+        listens = server is not None and any(
+            one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in server.net_connections("tcp")
+        )
+        if not listens:
+            return False
         with urllib.request.urlopen(f"{api_url(port)}/health", timeout=5) as answer:  # noqa: S310 - loopback
             return bool(answer.read().strip() == b"true")
-    except OSError:
+    except (OSError, psutil.Error):
         return False
 
 
@@ -76,16 +82,36 @@ def worker_name(home: Home) -> str:
 
 
 def living_service(home: Home, service: str) -> psutil.Process | None:
-    """The process of a service, if it lives; also one whose record was lost, as on a full disk."""
-    found = living_process(ServiceRecord.read(home.record_file(service)))
-    return found or _unrecorded(home, service)
+    """The process of a service, if it lives; also one whose record was lost, as on a full disk.
+
+    It is known by its mark and its command line: numbers of processes are used again, and the time at which one began
+    changes with the clock, as after a machine's sleep.
+    """
+    record = ServiceRecord.read(home.record_file(service))
+    if record is not None and psutil.pid_exists(record.pid):
+        try:
+            recorded = psutil.Process(record.pid)
+        except psutil.NoSuchProcess:
+            recorded = None
+        if recorded is not None and _is_service(recorded, home, service):
+            return recorded
+    return _unrecorded(home, service)
+
+
+def _is_service(process: psutil.Process, home: Home, service: str) -> bool:
+    try:
+        # whichever Python it was started with
+        is_it = process.cmdline()[1:] == service_command(service, home)[1:]
+    except psutil.Error:
+        return False
+    return is_it and marked_environment(process, home) is not None
 
 
 def _unrecorded(home: Home, service: str) -> psutil.Process | None:
     for process, _ in marked_processes(home):
+        if not _is_service(process, home, service):
+            continue
         try:
-            if process.cmdline() != service_command(service, home):
-                continue
             port = int(process.environ()["PREFECT_SERVER_API_PORT"])
             record = ServiceRecord(pid=process.pid, started_at=process.create_time(), port=port)
         except psutil.Error:
@@ -138,8 +164,8 @@ def await_server(home: Home, port: int) -> None:
     ServiceError
         It ended, or does not answer in time.
     """
-    wait_until(lambda: is_healthy(port) or living_service(home, SERVER) is None, within_s=SERVER_START_S)
-    if is_healthy(port):
+    wait_until(lambda: server_answers(home, port) or living_service(home, SERVER) is None, within_s=SERVER_START_S)
+    if server_answers(home, port):
         return
     state = "does not answer" if living_service(home, SERVER) else "ended"
     raise ServiceError(

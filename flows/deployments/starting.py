@@ -17,7 +17,7 @@ from flows.deployments.deploying import (
     find_deployment_file,
     pause_pool,
 )
-from flows.deployments.home import Home, ServiceRecord, choose_port
+from flows.deployments.home import Home, ServiceRecord, choose_port, is_free
 from flows.deployments.processes import end_processes, marked_processes
 from flows.deployments.services import (
     KEEPER,
@@ -27,14 +27,17 @@ from flows.deployments.services import (
     changing,
     end_service,
     ensure_service,
-    is_healthy,
     living_service,
     port_of,
+    server_answers,
 )
 from flows.deployments.shell import SETTINGS_FILE, remove_settings, settings_text, write_settings
 from schemas.errors import ServiceError
 
 Tell = Callable[[str], None]
+
+N_PORTS = 3
+"""Ports that are tried: between its choice and the moment when a server listens on it, a port can be taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,14 +106,23 @@ def _start_server(home: Home, port: int | None, tell: Tell) -> int:
         await_server(home, record.port)
         tell("server: runs already")
         return record.port
-    chosen = choose_port(port, None if record is None else record.port)
-    if record is not None and record.port != chosen:
-        # what still lives was told the old address
-        for service in (KEEPER, WORKER):
-            end_service(home, service)
-    ensure_service(home, SERVER, chosen)
-    tell(f"server: starting on port {chosen}")
-    await_server(home, chosen)
+    for n_left in reversed(range(N_PORTS)):
+        chosen = choose_port(port, None if record is None else record.port)
+        if record is not None and record.port != chosen:
+            # what still lives was told the old address
+            for service in (KEEPER, WORKER):
+                end_service(home, service)
+        ensure_service(home, SERVER, chosen)
+        tell(f"server: starting on port {chosen}")
+        try:
+            await_server(home, chosen)
+            break
+        except ServiceError:
+            # another program, perhaps the server of another home, may have taken the port since it was chosen
+            if port or is_free(chosen) or n_left == 0:
+                raise
+            end_service(home, SERVER)
+            record = ServiceRecord.read(home.record_file(SERVER))
     return chosen
 
 
@@ -142,7 +154,7 @@ def stop_services(home: Home, folder: Path, *, wait_s: float, tell: Tell) -> int
         n = sum(1 for _ in marked_processes(home))
         end_service(home, KEEPER)
         port = port_of(home)
-        if port is not None and living_service(home, SERVER) is not None and is_healthy(port):
+        if port is not None and server_answers(home, port):
             _end_runs(home, port, wait_s, tell)
         end_service(home, WORKER)
         end_processes(process for process, run in marked_processes(home) if run)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modeling.image_statistics import measure_images
+from modeling.image_statistics import Thumbnails, measure_images
 from modeling.judging.uncertainty import Conformal
 from modeling.models.checkpoint import learn_support, load_model, save_model
 from modeling.predict import Prediction, predict
@@ -127,8 +127,8 @@ def test_suspicious_cutouts_are_told_apart() -> None:
     pixels[4, :, :, 1:] = 5
     pixels[5, 3, 3] = 255
     saturated, empty, coloured = Flag.CUTOUT_SATURATED, Flag.CUTOUT_MOSTLY_EMPTY, Flag.CUTOUT_ARTEFACT_COLOURS
-    assert suspicious_flags(pixels).tolist() == [0, saturated, empty, coloured, coloured, 0]
-    assert suspicious_flags(pixels[:0]).shape == (0,)
+    assert suspicious_flags(Thumbnails.of(pixels)).tolist() == [0, saturated, empty, coloured, coloured, 0]
+    assert suspicious_flags(Thumbnails.of(pixels[:0])).shape == (0,)
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 8, 16, 32, 64])
@@ -137,7 +137,7 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
     images[0] = 0
     images[1] = 255
     upright, turned, mirrored = (
-        measure_images(one) for one in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
+        measure_images(Thumbnails.of(one)) for one in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
     )
     for name, values in upright.items():
         assert np.isfinite(values).all(), name
@@ -148,8 +148,11 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
 def test_flags_do_not_depend_on_what_is_described_together(supported) -> None:
     pixels = np.concatenate([small_blobs(5), 255 - small_blobs(5)])
     prediction = predict(supported, pixels, device="cpu")
-    whole = supported.support.distance(prediction.embedding, pixels)
-    alone = [supported.support.distance(prediction.embedding[k : k + 1], pixels[k : k + 1])[0] for k in range(10)]
+    whole = supported.support.distance(prediction.embedding, Thumbnails.of(pixels))
+    alone = [
+        supported.support.distance(prediction.embedding[k : k + 1], Thumbnails.of(pixels[k : k + 1]))[0]
+        for k in range(10)
+    ]
     np.testing.assert_allclose(whole, alone, rtol=1e-4)
 
 
@@ -157,9 +160,9 @@ def test_a_support_comes_back_from_disk_with_its_model_and_only_with_its_own(sup
     save_model(tmp_path / "m", supported, metrics={})
     loaded = load_model(tmp_path / "m")
     pixels = small_blobs(5, seed=9)
-    embedding = predict(supported, pixels, device="cpu").embedding
+    embedding, images = predict(supported, pixels, device="cpu").embedding, Thumbnails.of(pixels)
     np.testing.assert_array_equal(
-        loaded.support.distance(embedding, pixels), supported.support.distance(embedding, pixels)
+        loaded.support.distance(embedding, images), supported.support.distance(embedding, images)
     )
     assert loaded.support.label_range == supported.support.label_range
     assert loaded.support.photometry.border == supported.support.photometry.border
@@ -194,7 +197,7 @@ def test_at_one_pixel_colours_alone_are_learnt() -> None:
     model = learn_support(model, seen(model, pixels[:N]), seen(model, pixels[N:]), LABELS)
     assert set(model.support.image) == {"colour"}
     embedding = predict(model, pixels[:1], device="cpu").embedding
-    assert model.support.distance(embedding, pixels[:1] * 0 + 250)[0] > 1
+    assert model.support.distance(embedding, Thumbnails.of(pixels[:1] * 0 + 250))[0] > 1
 
 
 def test_cutouts_of_another_scale_rule_are_refused(supported) -> None:

@@ -68,21 +68,26 @@ class Service:
         words = " ".join(["prefect", *arguments])
         return self._call("sh", "-c", words)
 
-    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
+    @property
+    def environment_of_a_shell(self) -> dict[str, str]:
         # what this process's own Prefect was told is not for others
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-        environment = inherited | {
+        return inherited | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "200",
             "DO_NOT_TRACK": "1",
             # of nobody else: the folder's prefect.toml alone says where the server is
             "PREFECT_HOME": str(self.folder / "prefect-of-the-user"),
+            "PYTHONUNBUFFERED": "1",
             **self.environment,
         }
+
+    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
-        )
+            command, cwd=self.folder, env=self.environment_of_a_shell, capture_output=True, text=True,
+            timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
 
     def up(self, *more: str) -> subprocess.CompletedProcess[str]:
         sets = [word for override in self.overrides for word in ("--set", override)]

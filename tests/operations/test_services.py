@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from queue import Queue
@@ -13,7 +16,7 @@ import pandas as pd
 import pytest
 
 from flows.deployments.home import Home, ServiceRecord
-from flows.deployments.processes import living_process
+from flows.deployments.services import SERVER, living_service, server_answers
 from tests.operations.conftest import Service, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(1800)]
@@ -153,10 +156,31 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     assert f"port {port} of 127.0.0.1 is in use by another program" in done.stderr
 
 
+def test_a_port_that_is_taken_before_the_server_listens_is_given_up_for_another(
+    tmp_path: Path, service: Service
+) -> None:
+    late = Service(folder=tmp_path)
+    command = [sys.executable, "-m", "flows.cli", "up"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=late.environment_of_a_shell, stdout=subprocess.PIPE, text=True
+    ) as up:
+        words = up.stdout.readline()
+        port = int(words.removeprefix("server: starting on port "))
+        with socket.create_server(("127.0.0.1", port)):
+            told = up.stdout.read()
+        assert up.wait() == 0, told
+    try:
+        assert told.startswith("server: starting on port ")
+        assert json.loads(late.home.record_file("server").read_text())["port"] != port
+        assert not server_answers(late.home, int(service.api.split(":")[2].split("/")[0])), "that is another home's"
+    finally:
+        assert "no process is left" in late.galstore("down", "--wait", "0").stdout
+
+
 def test_a_number_that_now_belongs_to_another_process_is_not_taken_for_the_service(tmp_path: Path) -> None:
     home = Home(folder=tmp_path)
-    alive = living_process(ServiceRecord(pid=1, started_at=0.0, port=4200))
-    assert alive is None
+    ServiceRecord(pid=os.getpid(), started_at=0.0, port=4200).write(home.record_file("server"))
+    assert living_service(home, SERVER) is None
     home.record_file("server").write_text('{"pid": 1')
     assert ServiceRecord.read(home.record_file("server")) is None
     done = Service(folder=tmp_path).galstore("down", "--home", str(tmp_path))
