@@ -336,7 +336,7 @@ def _grains(planes: Floats) -> Floats:
         np.log((noise[0] + _QUANTUM) / (bands.mean(axis=1, keepdims=True) + _QUANTUM)),
         *(np.log((far + _QUANTUM) / (near + _QUANTUM)) for near, far in pairwise(noise)),
         *(np.log((far + _QUANTUM) / (near + _QUANTUM)) for near, far in pairwise(inner)),
-        np.log((inner[0] + _QUANTUM) / (centre.reshape(n, -1).std(axis=1) + _QUANTUM)),
+        np.log((inner[0] + _QUANTUM) / (centre.std(axis=(1, 2)) + _QUANTUM)),
     ]
     return np.concatenate([one.reshape(n, -1) for one in parts], axis=1).astype(np.float32)
 
