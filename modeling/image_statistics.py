@@ -125,10 +125,12 @@ def measure_images(images: Thumbnails) -> dict[str, NDArray[np.float64]]:
     }
     if images.grain is not None:
         groups["grain"] = [images.grain]
-    return {
-        name: np.concatenate([one.reshape(len(planes), -1) for one in parts], axis=1).astype(np.float64)
-        for name, parts in groups.items()
-    }
+    return {name: _side_by_side(parts).astype(np.float64) for name, parts in groups.items()}
+
+
+def _side_by_side(parts: list[Floats]) -> Floats:
+    """Statistics (object,) or (object, statistic) as one (object, statistic)."""
+    return np.concatenate([one if one.ndim == 2 else one[:, None] for one in parts], axis=1)
 
 
 def band_planes(pixels: NDArray[Any]) -> Floats:
@@ -323,8 +325,7 @@ def _edges(light: Floats, skies: Floats) -> list[Floats]:
 
 def _grains(planes: Floats) -> Floats:
     """Noise of the sky in each band, how it grows from one pixel to the next ones, and the same at the centre."""
-    n, _, side, _ = planes.shape
-    quarter = side // 4
+    quarter = planes.shape[2] // 4
     grey = planes.mean(axis=1, keepdims=True)
     lags = [lag for lag in LAGS if lag <= quarter]
     bands = _noise(planes, 1)
@@ -338,7 +339,7 @@ def _grains(planes: Floats) -> Floats:
         *(np.log((far + _QUANTUM) / (near + _QUANTUM)) for near, far in pairwise(inner)),
         np.log((inner[0] + _QUANTUM) / (centre.std(axis=(1, 2)) + _QUANTUM)),
     ]
-    return np.concatenate([one.reshape(n, -1) for one in parts], axis=1).astype(np.float32)
+    return _side_by_side(parts).astype(np.float32)
 
 
 def _noise(planes: Floats, lag: int) -> Floats:
