@@ -17,6 +17,10 @@ N_VIEWS = 8
 swaps y and x."""
 
 
+_WORD_BANDS = 3
+"""Bands of which a pixel is read and written as one word."""
+
+
 def dihedral(batch: Tensor, view: int) -> Tensor:
     """One of the eight views of D4 of every image.
 
@@ -109,16 +113,27 @@ def write_views(
     n_threads
         That share the images.
     """
-    _, side, _, n_bands = counts.shape
+    n_images, side, _, n_bands = counts.shape
     length = side * side * n_bands
     # where the first pixel of each view comes from, and how far the next one in y and in x is from it
-    steps = np.array([_steps_of(view, side, n_bands) for view in range(N_VIEWS)])[views]
-    # over a whole row, so that the loop over unmirrored rows has no bands in it and the compiler vectorises it
+    steps = np.array([_steps_of(view, side) for view in range(N_VIEWS)])[views]
+    # over a whole row, so that the loop over a row has no bands in it and the compiler vectorises it
     by_row = np.tile(scale, side), np.tile(offset, side)
+    words = _as_words(counts.reshape(-1), max(0, n_images - 1), side * side) if n_bands == _WORD_BANDS else None
 
     def write(part: slice) -> None:
         n = part.stop - part.start
-        _write_images(counts[part].reshape(n, length), steps[part], *by_row, n_bands, out[part].reshape(n, length))
+        row = np.empty(side * n_bands + 1, dtype=np.uint8)
+        if words is not None:
+            _write_words(
+                counts[part].reshape(n, length), words[part], steps[part], *by_row, row, _as_words(row, 1, side)[0],
+                out[part].reshape(n, length),
+            )  # fmt: skip
+        n_done = 0 if words is None else len(words[part])
+        _write_bytes(
+            counts[part].reshape(n, length)[n_done:], steps[part][n_done:], *by_row, row, n_bands,
+            out[part].reshape(n, length)[n_done:],
+        )  # fmt: skip
 
     if n_threads == 1 or len(counts) < n_threads:
         write(slice(0, len(counts)))
@@ -129,11 +144,19 @@ def write_views(
         done.result()
 
 
-def _steps_of(view: int, side: int, n_bands: int) -> tuple[int, int, int]:
-    row = side * n_bands
-    first = (row - n_bands if view & 1 else 0) + ((side - 1) * row if view & 2 else 0)
-    along_source_x, along_source_y = -n_bands if view & 1 else n_bands, -row if view & 2 else row
+def _steps_of(view: int, side: int) -> tuple[int, int, int]:
+    first = (side - 1 if view & 1 else 0) + ((side - 1) * side if view & 2 else 0)
+    along_source_x, along_source_y = -1 if view & 1 else 1, -side if view & 2 else side
     return (first, along_source_x, along_source_y) if view & 4 else (first, along_source_y, along_source_x)
+
+
+def _as_words(flat: NDArray[np.uint8], n_images: int, n_pixels: int) -> NDArray[np.uint32]:
+    """Pixels of three bytes, each as a word that ends with the first byte of the next pixel, (image, pixel).
+
+    A third of the reads and writes that single bytes take. Behind the last pixel there must be one more byte.
+    """
+    strides = (n_pixels * _WORD_BANDS, _WORD_BANDS)
+    return np.ndarray((n_images, n_pixels), dtype=np.uint32, buffer=flat, strides=strides)
 
 
 @cache
@@ -142,23 +165,52 @@ def _writers() -> ThreadPoolExecutor:
 
 
 @numba.njit(nogil=True, cache=True)
-def _write_images(
+def _write_words(
+    counts: NDArray[np.uint8],
+    words: NDArray[np.uint32],
+    steps: NDArray[np.int64],
+    scale: NDArray[np.float32],
+    offset: NDArray[np.float32],
+    row: NDArray[np.uint8],
+    row_words: NDArray[np.uint32],
+    out: NDArray[np.float32],
+) -> None:
+    length, side = scale.size, row_words.size
+    for i in range(len(words)):
+        first, along_y, along_x = steps[i, 0], steps[i, 1], steps[i, 2]
+        for y in range(side):
+            start = first + y * along_y
+            if along_x == 1:
+                source = counts[i, start * 3 : start * 3 + length]
+            else:
+                for x in range(side):
+                    # in order: the last byte of each is overwritten by the next
+                    row_words[x] = words[i, start + x * along_x]
+                source = row[:length]
+            target = out[i, y * length : (y + 1) * length]
+            for k in range(length):
+                target[k] = np.float32(source[k]) * scale[k] + offset[k]
+
+
+@numba.njit(nogil=True, cache=True)
+def _write_bytes(
     counts: NDArray[np.uint8],
     steps: NDArray[np.int64],
     scale: NDArray[np.float32],
     offset: NDArray[np.float32],
+    row: NDArray[np.uint8],
     n_bands: int,
     out: NDArray[np.float32],
 ) -> None:
-    row = scale.size
+    length = scale.size
+    side = length // n_bands
     for i in range(len(counts)):
-        source, (first, along_y, along_x) = counts[i], (steps[i, 0], steps[i, 1], steps[i, 2])
-        for y in range(row // n_bands):
-            start, target = first + y * along_y, out[i, y * row : (y + 1) * row]
-            if along_x == n_bands:
-                for k in range(row):
-                    target[k] = source[start + k] * scale[k] + offset[k]
-            else:
-                for x in range(row // n_bands):
-                    for band in range(n_bands):
-                        target[x * n_bands + band] = source[start + x * along_x + band] * scale[band] + offset[band]
+        first, along_y, along_x = steps[i, 0], steps[i, 1], steps[i, 2]
+        for y in range(side):
+            for x in range(side):
+                pixel = (first + y * along_y + x * along_x) * n_bands
+                for band in range(n_bands):
+                    row[x * n_bands + band] = counts[i, pixel + band]
+            target = out[i, y * length : (y + 1) * length]
+            for k in range(length):
+                target[k] = np.float32(row[k]) * scale[k] + offset[k]
