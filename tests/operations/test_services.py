@@ -17,6 +17,7 @@ import pytest
 
 from flows.deployments.home import Home, ServiceRecord
 from flows.deployments.services import SERVER, living_service, server_answers
+from tests.browser import keep_screenshot, open_browser, open_page
 from tests.operations.conftest import Service, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(1800)]
@@ -31,6 +32,17 @@ def trained(ingested: Service) -> Service:
 def test_the_very_words_start_an_ingest_that_completes(ingested: Service) -> None:
     ingested.assert_sound()
     assert ingested.stored() > 350
+
+
+def test_the_ui_shows_the_run_as_completed_with_its_artifacts(ingested: Service) -> None:
+    ingest = ingested.ask("/deployments/name/ingest/ingest")["id"]
+    (run,) = [one["id"] for one in ingested.runs("COMPLETED") if one["deployment_id"] == ingest]
+    with open_browser() as browser, open_page(browser, width=1280) as (page, _):
+        page.goto(f"{ingested.api.removesuffix('/api')}/runs/flow-run/{run}")
+        page.get_by_text("Completed").first.wait_for()
+        page.get_by_role("tab", name="Artifacts").click()
+        page.get_by_text("counts", exact=False).first.wait_for()
+        keep_screenshot(page, "ui-run")
 
 
 def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service) -> None:
