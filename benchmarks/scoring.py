@@ -215,7 +215,7 @@ def sections(text: str) -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
-    parser.add_argument("--images", type=int, default=4096, help="of a round of speed")
+    parser.add_argument("--images", type=int, default=16384, help="of a round of speed")
     parser.add_argument("--level", type=int, default=64, help="px, of speed")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--views", type=int, nargs="+", default=[1, 8], choices=[1, 8])

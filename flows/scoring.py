@@ -160,10 +160,14 @@ def _claimed(
 
 def score_here(scorer: Scorer, pieces: Iterable[Piece]) -> Generator[Describe]:
     """Score in this process: the next blocks are read while the network has one."""
+    from threadpoolctl import threadpool_limits
+
     from modeling.scoring import read_ahead
 
-    for piece, pixels in read_ahead(pieces, lambda piece: piece.cube.read_pixels(scorer.level, piece.rows)):
-        yield partial(describe_block, scorer, piece, pixels, scorer.predict(pixels))
+    # the small matrices of the flags: BLAS's threads would wait in loops on the cores that the network has
+    with threadpool_limits(1, user_api="blas"):
+        for piece, pixels in read_ahead(pieces, lambda piece: piece.cube.read_pixels(scorer.level, piece.rows)):
+            yield partial(describe_block, scorer, piece, pixels, scorer.predict(pixels))
 
 
 def describe_block(scorer: Scorer, piece: Piece, pixels: npt.NDArray[Any], prediction: Prediction) -> ScoredRows:

@@ -52,7 +52,7 @@ class FloatBuffer:
         """The first n places of the buffer as (n, band, y, x), channels last, to be filled with counts."""
         return self._buffer[:n].permute(0, 3, 1, 2)
 
-    def write(self, counts: Tensor, views: NDArray[np.int64]) -> Tensor:
+    def write(self, counts: Tensor, views: NDArray[np.int64], n_threads: int | None = None) -> Tensor:
         """Fill the first places with normalised images, each in its view.
 
         Parameters
@@ -61,6 +61,8 @@ class FloatBuffer:
             (n, y, x, band), on any device.
         views
             Of D4, (n,), ascending.
+        n_threads
+            That write on a CPU; as many as torch has by default.
 
         Returns
         -------
@@ -69,9 +71,8 @@ class FloatBuffer:
         """
         n = len(counts)
         if counts.dtype == torch.uint8 and counts.device.type == self._buffer.device.type == "cpu":
-            write_views(
-                counts.numpy(), views, *self._by_band, self._buffer[:n].numpy(), n_threads=torch.get_num_threads()
-            )
+            n_threads = n_threads or torch.get_num_threads()
+            write_views(counts.numpy(), views, *self._by_band, self._buffer[:n].numpy(), n_threads)
             return self.images(n)
         images, source = self.images(n), counts.permute(0, 3, 1, 2)
         numbers, starts = np.unique(views, return_index=True)
