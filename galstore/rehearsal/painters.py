@@ -74,7 +74,7 @@ def _become_painter() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     load_tools()
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     # BLAS threads fight over busy cores: 13 cutouts a second and core with them, 250 without (two cores, measured)
     threadpool_limits(1)
