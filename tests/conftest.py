@@ -26,10 +26,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions: 200 kills, 20,000 mutated answers")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one folder together where several processes share them, and with them what they set up."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the long tests, and keep those of one folder together, and with them what they set up.
+
+    First of all: where several processes share the tests, xdist looks at the groups at this moment too.
+    """
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(ROOT))))
+        if item.get_closest_marker("long") and not config.getoption("--long"):
+            item.add_marker(pytest.mark.skip(reason="runs with --long"))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(ROOT))))
 
 
 @pytest.fixture(scope="session")

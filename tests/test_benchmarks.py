@@ -46,6 +46,7 @@ def test_ways_without_their_package_are_left_out_with_a_word(
     )
 
 
+@pytest.mark.long
 def test_scoring_benchmark_compares_the_cube_with_the_bare_network_and_few_objects_with_many() -> None:
     words = ["--images", "300", "--level", "32", "--views", "1", "--repeats", "1", "--few", "100", "--many", "200"]
     done = subprocess.run(

@@ -35,6 +35,9 @@ from schemas.errors import RecipeError, StoreError
 from tests.conftest import ROOT
 from tests.flows.scoring_cubes import LEVEL, save_model, stored_cube, write_recipe
 
+# nothing here is shared with the folder's other tests, so that another process may take them
+pytestmark = pytest.mark.xdist_group("tests/flows/score")
+
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 N_OBJECTS = 3000
 """Three blocks, of which every 50th object is quarantined."""
@@ -345,6 +348,7 @@ def test_a_run_killed_in_the_middle_is_taken_up_again(command, tmp_path) -> None
     assert_published(tmp_path, rows, expected)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_commands_at_once_score_nothing_twice(command, tmp_path) -> None:
     rows, expected = expected_of(tmp_path)

@@ -171,6 +171,7 @@ concurrency = 32
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+@pytest.mark.long
 def test_the_command_line_ingests_to_s3_over_a_running_scheduler_and_keeps_the_credentials_to_itself(
     tmp_path: Path, survey: Survey, s3_endpoint: str
 ) -> None:
