@@ -84,8 +84,14 @@ class ResidentPixels:
         largest = max((len(chosen) for chosen in order), default=0)
         counts = torch.empty((largest, *self.shape[1:]), dtype=self.dtype, device=self._pixels.device)
         for chosen in order:
-            places = torch.from_numpy(chosen).to(self._pixels.device)
-            yield torch.index_select(self._pixels, 0, places, out=counts[: len(chosen)])
+            batch = counts[: len(chosen)]
+            if self._pixels.device.type == "cpu":
+                # torch would do it in threads that then wait in loops on the cores that write the floats
+                every = np.arange(len(chosen))
+                _copy_images(self._pixels.flatten(1).numpy(), chosen, every, batch.flatten(1).numpy())
+            else:
+                torch.index_select(self._pixels, 0, torch.from_numpy(chosen).to(self._pixels.device), out=batch)
+            yield batch
 
 
 class StreamedPixels:
