@@ -37,12 +37,14 @@ def test_the_very_words_start_an_ingest_that_completes(ingested: Service) -> Non
 def test_the_ui_shows_the_run_as_completed_with_its_artifacts(ingested: Service) -> None:
     ingest = ingested.ask("/deployments/name/ingest/ingest")["id"]
     (run,) = [one["id"] for one in ingested.runs("COMPLETED") if one["deployment_id"] == ingest]
+    kept = ingested.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     with open_browser() as browser, open_page(browser, width=1280) as (page, _):
         page.goto(f"{ingested.api.removesuffix('/api')}/runs/flow-run/{run}")
         page.get_by_text("Completed").first.wait_for()
-        page.get_by_role("tab", name="Artifacts").click()
-        page.get_by_text("counts", exact=False).first.wait_for()
         keep_screenshot(page, "ui-run")
+        page.get_by_text("Artifacts", exact=True).last.click()
+        page.get_by_text(kept[0]["key"]).last.wait_for()
+        keep_screenshot(page, "ui-run-artifacts")
 
 
 def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service) -> None:
@@ -110,7 +112,14 @@ def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
     # nobody answers there: a socket that accepts and says nothing
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        hanging = {"overrides": [*service.overrides, f"survey.base_url='{address}'", "survey.read_timeout_s=600"]}
+        hanging = {
+            "overrides": [
+                *service.overrides,
+                f"store.path='{service.folder / 'hanging' / 'cube'}'",
+                f"survey.base_url='{address}'",
+                "survey.read_timeout_s=600",
+            ]
+        }
         run = service.ask(
             f"/deployments/{found['id']}/create_flow_run",
             {"parameters": hanging, "job_variables": {"env": environment}},
