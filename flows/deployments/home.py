@@ -93,7 +93,7 @@ def api_url(port: int) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRecord:
-    """A process that was started: a process of that number that began at another time is not it."""
+    """A process that was started, when, and on which port its server is."""
 
     pid: int
     started_at: float

@@ -6,7 +6,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 from filelock import FileLock, Timeout
@@ -88,13 +88,11 @@ def living_service(home: Home, service: str) -> psutil.Process | None:
     changes with the clock, as after a machine's sleep.
     """
     record = ServiceRecord.read(home.record_file(service))
-    if record is not None and psutil.pid_exists(record.pid):
-        try:
+    if record is not None:
+        with suppress(psutil.NoSuchProcess):
             recorded = psutil.Process(record.pid)
-        except psutil.NoSuchProcess:
-            recorded = None
-        if recorded is not None and _is_service(recorded, home, service):
-            return recorded
+            if _is_service(recorded, home, service):
+                return recorded
     return _unrecorded(home, service)
 
 

@@ -165,6 +165,14 @@ def _writers() -> ThreadPoolExecutor:
 
 
 @numba.njit(nogil=True, cache=True)
+def _normalise(
+    row: NDArray[np.uint8], scale: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    for k in range(scale.size):
+        out[k] = np.float32(row[k]) * scale[k] + offset[k]
+
+
+@numba.njit(nogil=True, cache=True)
 def _write_words(
     counts: NDArray[np.uint8],
     words: NDArray[np.uint32],
@@ -187,9 +195,7 @@ def _write_words(
                     # in order: the last byte of each is overwritten by the next
                     row_words[x] = words[i, start + x * along_x]
                 source = row[:length]
-            target = out[i, y * length : (y + 1) * length]
-            for k in range(length):
-                target[k] = np.float32(source[k]) * scale[k] + offset[k]
+            _normalise(source, scale, offset, out[i, y * length : (y + 1) * length])
 
 
 @numba.njit(nogil=True, cache=True)
@@ -211,6 +217,4 @@ def _write_bytes(
                 pixel = (first + y * along_y + x * along_x) * n_bands
                 for band in range(n_bands):
                     row[x * n_bands + band] = counts[i, pixel + band]
-            target = out[i, y * length : (y + 1) * length]
-            for k in range(length):
-                target[k] = np.float32(row[k]) * scale[k] + offset[k]
+            _normalise(row, scale, offset, out[i, y * length : (y + 1) * length])
