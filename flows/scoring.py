@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from flows.runtime import ProgressBar
 from galstore.claims import Claims, Tip, still_unscored
-from galstore.predictions import read_magnitudes, write_predictions
+from galstore.predictions import read_known, write_predictions
 from galstore.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cube import BLOCK_ROWS
@@ -172,11 +172,11 @@ def score_here(scorer: Scorer, pieces: Iterable[Piece]) -> Generator[Describe]:
 
 def describe_block(scorer: Scorer, piece: Piece, pixels: npt.NDArray[Any], prediction: Prediction) -> ScoredRows:
     """Everything that is written of scored images: error bars and flags too."""
+    from modeling.agreement import COMPARED
     from modeling.prediction_columns import describe
-    from modeling.support import PHOTOMETRY
 
-    photometry = read_magnitudes(piece.cube, piece.rows, PHOTOMETRY)
-    values = describe(scorer.members, prediction, pixels, photometry)
+    catalog = read_known(piece.cube, piece.rows, COMPARED)
+    values = describe(scorer.members, prediction, pixels, catalog)
     return ScoredRows(block=piece.block, rows=piece.rows, values=values, embeddings=prediction.embedding)
 
 

@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from flows.artefacts import freeze_training_set, model_folder, trained_model_id, training_set_of
 from flows.run_artifacts import publish_training
 from flows.runtime import console, load_recipe, progress_bar
-from galstore.predictions import read_magnitudes
+from galstore.predictions import read_known
 from galstore.reader import Cube, open_cube
 from galstore.splits import Split
 from galstore.training_set import TrainingSet
@@ -118,16 +118,17 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
 
 
 def seen_by(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64]) -> Seen:
-    """How a network sees some objects, evenly chosen where they are many; and their magnitudes."""
+    """How a network sees some objects, evenly chosen where they are many; and what the catalog says of them."""
+    from modeling.agreement import COMPARED
     from modeling.predict import predict
-    from modeling.support import MOST_ROWS, PHOTOMETRY, Seen
+    from modeling.support import MOST_ROWS, Seen
 
     rows = rows[:: max(1, -(-rows.size // MOST_ROWS))]
     pixels = cube.read_pixels(recipe.network.level, rows)
     predicted = predict(model, pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
     finer = 2 * recipe.network.level
     return Seen(
-        embedding=predicted.embedding, pixels=pixels, photometry=read_magnitudes(cube, rows, PHOTOMETRY),
+        embedding=predicted.embedding, pixels=pixels, catalog=read_known(cube, rows, COMPARED),
         finer=cube.read_pixels(finer, rows) if finer in LEVEL else None,
     )  # fmt: skip
 

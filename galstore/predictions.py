@@ -17,6 +17,7 @@ import zarr
 from galstore.commits import commit
 from galstore.cube import ensure_embedding_array, ensure_prediction_arrays
 from galstore.reader import Cube
+from schemas.cube import STATE_COLUMNS
 from schemas.cutouts import Status
 from schemas.errors import StoreError
 from schemas.predictions import PREDICTION_COLUMN, PREDICTION_COLUMNS
@@ -96,10 +97,15 @@ def read_predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> 
     )
 
 
-def read_magnitudes(cube: Cube, rows: npt.NDArray[np.int64], names: Sequence[str]) -> pd.DataFrame:
-    """Columns of the catalog that scoring compares with the training set, in the order of `rows`; NaN = missing."""
-    values = cube.read_values([f"catalog/{name}" for name in names], rows)
-    return pd.DataFrame({name: values[f"catalog/{name}"] for name in names})
+def read_known(cube: Cube, rows: npt.NDArray[np.int64], names: Sequence[str]) -> pd.DataFrame:
+    """What is known of objects without their images, in the order of `rows`: columns of the catalog, and pixel_scale.
+
+    NaN where there is no value.
+    """
+    state = {column.name for column in STATE_COLUMNS}
+    arrays = {name: f"{'state' if name in state else 'catalog'}/{name}" for name in names}
+    values = cube.read_values(list(arrays.values()), rows)
+    return pd.DataFrame({name: values[array] for name, array in arrays.items()})
 
 
 def unscored_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

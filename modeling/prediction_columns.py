@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from modeling.image_statistics import Thumbnails
+from modeling.image_statistics import Thumbnails, measure_images
 from modeling.judging.uncertainty import CONFORMAL_LEVELS, Conformal
 from modeling.model import Model
 from modeling.predict import Prediction
@@ -23,7 +23,7 @@ def describe(
     model: Model | Sequence[Model],
     prediction: Prediction,
     pixels: NDArray[Any],
-    photometry: pd.DataFrame | None = None,
+    catalog: pd.DataFrame | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Everything that is published of a prediction.
 
@@ -35,9 +35,9 @@ def describe(
         Of these images.
     pixels
         (object, y, x, band) counts at the model's level.
-    photometry
-        Of the same objects, from the catalog: columns `modelMag_g`, `modelMag_r`, `modelMag_i` in mag, NaN where there
-        is none. Without these columns photometry is not judged.
+    catalog
+        Columns `modeling.agreement.COMPARED` of the same objects, NaN where there is no value. Without magnitudes they
+        are not judged, and without any of the columns images are not compared with the catalog.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def describe(
         "view_spread": prediction.view_spread,
         "ensemble_spread": prediction.ensemble_spread,
     }
-    flags = _flags(members[0], prediction, pixels, photometry)
+    flags = _flags(members[0], prediction, pixels, catalog)
     return {**{name: values.astype(np.float32) for name, values in columns.items()}, "flags": flags}
 
 
@@ -86,7 +86,7 @@ def _half_width_of(calibration: Conformal | None, prediction: Prediction, level:
 
 
 def _flags(
-    model: Model, prediction: Prediction, pixels: NDArray[Any], photometry: pd.DataFrame | None
+    model: Model, prediction: Prediction, pixels: NDArray[Any], catalog: pd.DataFrame | None
 ) -> NDArray[np.int32]:
     images = Thumbnails.of(pixels)
     flags = suspicious_flags(images)
@@ -94,12 +94,14 @@ def _flags(
     if model.support is None:
         flags |= Flag.SUPPORT_UNKNOWN
     else:
-        outside = model.support.distance(prediction.embedding, images) > 1
-        flags |= np.where(outside, Flag.OUTSIDE_TRAINING_SUPPORT, 0).astype(np.int32)
-        if photometry is not None:
-            # NaN, where there are no magnitudes, is not above 1
-            strange = model.support.photometry_distance(photometry) > 1
-            flags |= np.where(strange, Flag.PHOTOMETRY_OUTSIDE_TRAINING, 0).astype(np.int32)
+        statistics = measure_images(images)
+        distances = {Flag.OUTSIDE_TRAINING_SUPPORT: model.support.distance(prediction.embedding, statistics)}
+        if catalog is not None:
+            distances[Flag.PHOTOMETRY_OUTSIDE_TRAINING] = model.support.photometry_distance(catalog)
+            distances[Flag.CUTOUT_UNLIKE_CATALOG] = model.support.disagreement(statistics, catalog)
+        for flag, distance in distances.items():
+            # NaN, where the catalog lacks a value, is not above 1
+            flags |= np.where(distance > 1, flag, 0).astype(np.int32)
         trusted = trusted or model.support.label_range
     if trusted is not None:
         beyond = (prediction.mean < trusted[0]) | (prediction.mean > trusted[1])

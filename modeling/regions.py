@@ -78,7 +78,7 @@ class Contrast:
 
         centre, spread = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
         fitted = LogisticRegression(C=_LOOSENESS, max_iter=2000).fit(
-            _standardised(np.concatenate([ordinary, *others]), centre, spread),
+            standardised(np.concatenate([ordinary, *others]), centre, spread),
             np.repeat(np.arange(len(others) + 1), [len(ordinary), *(len(one) for one in others)]),
         )
         # of two classes sklearn gives the weights of the second alone
@@ -89,11 +89,12 @@ class Contrast:
 
     def distance(self, described: Floats) -> Floats:
         """log(1 + odds against being ordinary) in units of the border, (object,)."""
-        logits = _standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
+        logits = standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
         against = np.logaddexp.reduce(logits, axis=1) - logits[:, 0]
         return np.asarray(against / self.border, dtype=np.float64)
 
 
-def _standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:
+def standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:
+    """Descriptions in units of a spread about a centre, at most 8 of it."""
     # a value far beyond all others must not outvote the rest
     return np.asarray(np.clip((described - centre) / spread, -_MOST_SPREADS, _MOST_SPREADS), dtype=np.float64)

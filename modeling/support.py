@@ -4,7 +4,7 @@ A network answers for a star or a patch of sky as surely as for a galaxy. Three 
 region of the network's own features of an image (its embedding), regions of statistics that no network chose, and what
 sets the training cutouts apart from counterexamples. Each has a border beyond which few objects lie that it was not
 learnt from: validation rows, and for what the network has no part in, training rows left out in turn. The magnitudes
-have a region of their own.
+have a region of their own, and so has what they miss the image's words by.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from modeling.agreement import Agreement, can_compare
 from modeling.counterexamples import COUNTEREXAMPLES, SMALLEST_PX
 from modeling.image_statistics import Thumbnails, measure_images
 from modeling.regions import Contrast, Floats, Region
@@ -36,8 +37,9 @@ MIN_ROWS = 30
 SHARE_OF_IMAGES = 0.02
 """Of the validation rows and of the training rows, beyond any border of the images."""
 
-SHARE_OF_PHOTOMETRY = 0.01
-"""Of the validation rows with magnitudes, beyond their border."""
+SHARE_OF_CATALOG = 0.01
+"""Of the validation rows with magnitudes, beyond their border; of these and of training rows left out in turn, beyond
+that of what images say."""
 
 N_COMPONENTS = 24
 """Principal components of the embedding."""
@@ -48,8 +50,12 @@ PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
 N_FOLDS = 5
 """In which training rows are left out in turn."""
 
+Statistics = Mapping[str, NDArray[np.float64]]
+"""Of images, (object, statistic) by what they speak of, as `measure_images` gives them."""
+
 _LOOKED_AT = 256
 _IMAGE = "image."
+_AGREEMENT = "agreement."
 _CONTRAST_ARRAYS = ("centre", "spread", "weights", "offsets")
 
 
@@ -63,8 +69,8 @@ class Seen:
         (object, feature), as of `Prediction`.
     pixels
         (object, y, x, band) counts at its level.
-    photometry
-        Columns `PHOTOMETRY`, mag, NaN where there is none; None where the catalog has none.
+    catalog
+        Columns `modeling.agreement.COMPARED`, NaN where there is no value; None where nothing but images is known.
     finer
         The same images at the next finer level, (object, 2 y, 2 x, band): of training objects, they show how galaxies
         look at twice the scale. None at the finest level.
@@ -72,7 +78,7 @@ class Seen:
 
     embedding: NDArray[np.float32]
     pixels: NDArray[Any]
-    photometry: pd.DataFrame | None = None
+    catalog: pd.DataFrame | None = None
     finer: NDArray[Any] | None = None
 
 
@@ -92,6 +98,8 @@ class Support:
     """None at levels where counterexamples cannot be made."""
     photometry: Region | None
     """Of r, g - r and r - i; None where too few training rows have all magnitudes."""
+    agreement: Agreement | None
+    """None where too few training rows have all values that images are compared with."""
     label_range: tuple[float, float]
     """1 % and 99 % quantile of the training labels, in the unit of the target."""
     n_train: int
@@ -125,7 +133,8 @@ class Support:
         n_components = min(N_COMPONENTS, n_train // 10, vectors.shape[1])
         components = np.linalg.svd(vectors - mean, full_matrices=False)[2][:n_components]
         embedding = Region.around(_of_embedding(vectors, mean, components))
-        judge = _ImageJudge.learn(_Statistics.of(train.pixels, train.finer), _measured(validation.pixels))
+        statistics, validated = _Statistics.of(train.pixels, train.finer), _measured(validation.pixels)
+        judge = _ImageJudge.learn(statistics, validated)
         apart = embedding.distance(_of_embedding(validation.embedding, mean, components))
         # the network was fitted to the training rows: their embeddings say nothing about new ones
         unjudged = np.full(n_train, np.nan)
@@ -136,42 +145,48 @@ class Support:
         return cls(
             embedding=embedding.bordered(borders["embedding"]), mean=mean, components=components,
             image=regions, contrast=contrast,
-            photometry=_photometry_region(train.photometry, validation.photometry),
+            photometry=_photometry_region(train.catalog, validation.catalog),
+            agreement=_agreement(_joined(statistics.ordinary), train.catalog, _joined(validated), validation.catalog),
             label_range=_label_range(labels), n_train=n_train, n_validation=n_validation,
         )  # fmt: skip
 
-    def distance(self, embedding: NDArray[np.float32], images: Thumbnails) -> Floats:
+    def distance(self, embedding: NDArray[np.float32], statistics: Statistics) -> Floats:
         """How far images are from what the network was trained on; above 1 they are outside.
 
         Parameters
         ----------
         embedding
             (object, feature), as of `Prediction`.
-        images
-            At the network's level.
+        statistics
+            Of the images at the network's level, by `measure_images`.
 
         Returns
         -------
         ndarray
             (object,), the largest of the distances of `distances`.
         """
-        return np.asarray(np.max(list(self.distances(embedding, images).values()), axis=0), dtype=np.float64)
+        return np.asarray(np.max(list(self.distances(embedding, statistics).values()), axis=0), dtype=np.float64)
 
-    def distances(self, embedding: NDArray[np.float32], images: Thumbnails) -> dict[str, Floats]:
+    def distances(self, embedding: NDArray[np.float32], statistics: Statistics) -> dict[str, Floats]:
         """Each distance by its name, in units of its border: why an image is outside."""
-        statistics = measure_images(images)
         told = {"embedding": self.embedding.distance(_of_embedding(embedding, self.mean, self.components))}
         told |= {name: region.distance(statistics[name]) for name, region in self.image.items()}
         if self.contrast is not None:
             told["counterexamples"] = self.contrast.distance(_joined(statistics))
         return told
 
-    def photometry_distance(self, photometry: pd.DataFrame) -> Floats:
+    def photometry_distance(self, catalog: pd.DataFrame) -> Floats:
         """The same for magnitudes and colours, (object,); NaN where a magnitude or their region is not known."""
-        colours = _of_photometry(photometry)
+        colours = _of_photometry(catalog)
         if self.photometry is None or colours is None:
-            return np.full(len(photometry), np.nan)
+            return np.full(len(catalog), np.nan)
         return self.photometry.distance(colours)
+
+    def disagreement(self, statistics: Statistics, catalog: pd.DataFrame) -> Floats:
+        """How far images are from the catalog's words of their objects, (object,); NaN where a value is not known."""
+        if self.agreement is None or not can_compare(catalog):
+            return np.full(len(catalog), np.nan)
+        return self.agreement.distance(_joined(statistics), catalog)
 
     def to_bytes(self) -> bytes:
         """As a safetensors file."""
@@ -180,9 +195,12 @@ class Support:
             arrays |= {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
         if self.contrast is not None:
             arrays |= {f"contrast.{name}": getattr(self.contrast, name) for name in _CONTRAST_ARRAYS}
+        if self.agreement is not None:
+            arrays |= {f"{_AGREEMENT}{name}": one for name, one in self.agreement.to_arrays().items()}
         numbers = {
             "borders": {name: region.border for name, region in self._regions().items()},
             "contrast_border": None if self.contrast is None else self.contrast.border,
+            "agreement_border": None if self.agreement is None else self.agreement.missed.border,
             "label_range": [None if math.isnan(one) else one for one in self.label_range],
             "n_train": self.n_train, "n_validation": self.n_validation,
         }  # fmt: skip
@@ -214,11 +232,17 @@ def read_support(path: Path) -> Support:
         contrast, border = None, numbers["contrast_border"]
         if border is not None:
             contrast = Contrast(border=float(border), **{name: arrays[f"contrast.{name}"] for name in _CONTRAST_ARRAYS})
+        agreement = None
+        # supports of earlier versions know nothing of catalogs' words of images
+        if numbers.get("agreement_border") is not None:
+            learnt = {name.removeprefix(_AGREEMENT): one for name, one in arrays.items() if name.startswith(_AGREEMENT)}
+            agreement = Agreement.from_arrays(learnt, float(numbers["agreement_border"]))
         image = {name.removeprefix(_IMAGE): one for name, one in regions.items() if name.startswith(_IMAGE)}
         low, high = (math.nan if one is None else float(one) for one in numbers["label_range"])
         return Support(
             embedding=regions["embedding"], mean=arrays["mean"], components=arrays["components"],
-            image=image, contrast=contrast, photometry=regions.get("photometry"), label_range=(low, high),
+            image=image, contrast=contrast, photometry=regions.get("photometry"), agreement=agreement,
+            label_range=(low, high),
             n_train=int(numbers["n_train"]), n_validation=int(numbers["n_validation"]),
         )  # fmt: skip
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
@@ -236,10 +260,10 @@ def _of_embedding(embedding: NDArray[Any], mean: Floats, components: Floats) -> 
     return np.concatenate([along, np.log(left + 1e-6)[:, None]], axis=1)
 
 
-def _of_photometry(photometry: pd.DataFrame | None) -> Floats | None:
-    if photometry is None or not set(PHOTOMETRY) <= set(photometry.columns):
+def _of_photometry(catalog: pd.DataFrame | None) -> Floats | None:
+    if catalog is None or not set(PHOTOMETRY) <= set(catalog.columns):
         return None
-    g, r, i = (photometry[name].to_numpy(dtype=np.float64) for name in PHOTOMETRY)
+    g, r, i = (catalog[name].to_numpy(dtype=np.float64) for name in PHOTOMETRY)
     return np.stack([r, g - r, r - i], axis=1)
 
 
@@ -251,7 +275,21 @@ def _photometry_region(train: pd.DataFrame | None, validation: pd.DataFrame | No
     if min(len(seen), len(judged)) < MIN_ROWS:
         return None
     region = Region.around(seen)
-    return region.bordered(_border(region.distance(judged), SHARE_OF_PHOTOMETRY))
+    return region.bordered(_border(region.distance(judged), SHARE_OF_CATALOG))
+
+
+def _agreement(
+    statistics: Floats, catalog: pd.DataFrame | None, validated: Floats, judged: pd.DataFrame | None
+) -> Agreement | None:
+    if catalog is None or judged is None or not (can_compare(catalog) and can_compare(judged)):
+        return None
+    learnt = Agreement.learn(statistics, catalog)
+    if learnt is None:
+        return None
+    agreement, left_out = learnt
+    validation = agreement.distance(validated, judged)
+    distances = np.concatenate([left_out, validation[np.isfinite(validation)]])
+    return agreement.bordered(_border(distances, SHARE_OF_CATALOG)) if distances.size >= MIN_ROWS else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -328,7 +366,7 @@ def _judge(
     return told
 
 
-def _joined(statistics: Mapping[str, NDArray[Any]]) -> Floats:
+def _joined(statistics: Statistics) -> Floats:
     return np.concatenate(list(statistics.values()), axis=1, dtype=np.float64)
 
 

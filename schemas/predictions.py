@@ -28,6 +28,8 @@ class Flag(IntFlag):
     """The predicted value is where the training set has few labels, or where the paper distrusts them."""
     SUPPORT_UNKNOWN = 64
     """The model does not know its training support: it was trained by an older version, or on too few galaxies."""
+    CUTOUT_UNLIKE_CATALOG = 128
+    """The image's brightness, colours or size are not the catalog's: another object, or another scale."""
 
 
 OUT_OF_DISTRIBUTION = (
@@ -36,6 +38,7 @@ OUT_OF_DISTRIBUTION = (
     | Flag.CUTOUT_SATURATED
     | Flag.CUTOUT_MOSTLY_EMPTY
     | Flag.CUTOUT_ARTEFACT_COLOURS
+    | Flag.CUTOUT_UNLIKE_CATALOG
 )
 """Those that speak of the object, and not of the predicted value or the model."""
 

@@ -38,6 +38,7 @@ SPREAD_TITLES = {
 FLAG_MEANINGS = {
     "outside_training_support": "the image is unlike all that the network was trained on",
     "photometry_outside_training": "magnitudes or colours are unlike those of the training objects",
+    "cutout_unlike_catalog": "brightness, colours or size are not what the catalog says: another object or scale",
     "cutout_saturated": "a large part of the image is as bright as 8 bits can say",
     "cutout_mostly_empty": "most of the image holds no light: the edge of the survey, or a failed cutout",
     "cutout_artefact_colours": "the sky changes colour across the image, or much light is in one band alone",

@@ -1,4 +1,4 @@
-"""Cutouts that no network was trained on: made from ordinary ones, and from patches of their sky."""
+"""Cutouts that no network was trained on: each made from an ordinary one, or from patches of their sky."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FWHM_PX = 6.5
 """Of a star: 1.3 arcsec at 0.2 arcsec/px, the middle of the petroR90 scales."""
 
 
-def blank_skies(images: Images, n: int, rng: np.random.Generator, *, side: int = SIDE) -> Images:
+def blank_skies(images: Images, rng: np.random.Generator, *, side: int = SIDE) -> Images:
     """Mosaics of the darkest corners of images, which have the survey's own noise."""
     # corners of 32 px; of each image the one with the least light, so that neighbours stay out
     corners = np.stack(
@@ -23,7 +23,7 @@ def blank_skies(images: Images, n: int, rng: np.random.Generator, *, side: int =
     )
     best = corners.mean(axis=(2, 3, 4)).argmin(axis=0)
     dark = corners[best, np.arange(len(images))]
-    skies = np.empty((n, side, side, 3), dtype=np.uint8)
+    skies = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for sky in skies:
         # corners of one image belong together: one image a sky, its corner turned at random
         corner = dark[rng.integers(len(dark))]
@@ -33,41 +33,40 @@ def blank_skies(images: Images, n: int, rng: np.random.Generator, *, side: int =
     return skies
 
 
-def stars(images: Images, n: int, rng: np.random.Generator) -> Images:
+def stars(images: Images, rng: np.random.Generator) -> Images:
     """A point source (Moffat, beta 3.5) of a star's colour in the middle of a blank sky, peak 80 ... 250 counts."""
-    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    n, (y, x) = len(images), np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     width = FWHM_PX / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
     profile = (1 + (y**2 + x**2) / width**2) ** -3.5
     peak, colour = rng.uniform(80, 250, (n, 1, 1, 1)), rng.uniform(0.6, 1, (n, 1, 1, 3))
     colour /= colour.max(axis=3, keepdims=True)
     light = peak * colour * profile[None, :, :, None]
-    return np.clip(blank_skies(images, n, rng) + light, 0, 255).astype(np.uint8)
+    return np.clip(blank_skies(images, rng) + light, 0, 255).astype(np.uint8)
 
 
-def white_noise(images: Images, n: int, rng: np.random.Generator) -> Images:
+def white_noise(images: Images, rng: np.random.Generator) -> Images:
     """Pixels of real images in any order."""
-    flat = images[rng.integers(len(images), size=n)].reshape(n, -1, 3)
-    return rng.permuted(flat, axis=1).reshape(n, SIDE, SIDE, 3)
+    flat = images.reshape(len(images), -1, 3)
+    return rng.permuted(flat, axis=1).reshape(images.shape)
 
 
-def uniform_noise(images: Images, n: int, rng: np.random.Generator) -> Images:
+def uniform_noise(images: Images, rng: np.random.Generator) -> Images:
     """Every value alike."""
-    return rng.integers(0, 256, (n, SIDE, SIDE, 3), dtype=np.uint8)
+    return rng.integers(0, 256, images.shape, dtype=np.uint8)
 
 
-def trails(images: Images, n: int, rng: np.random.Generator) -> Images:
+def trails(images: Images, rng: np.random.Generator) -> Images:
     """A satellite's bright straight line across a galaxy's cutout."""
-    chosen = images[rng.integers(len(images), size=n)].astype(np.float64)
-    y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
+    n, (y, x) = len(images), np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     angle, offset = rng.uniform(0, np.pi, (n, 1, 1)), rng.uniform(-30, 30, (n, 1, 1))
     apart = x * np.sin(angle) - y * np.cos(angle) - offset
     light = 200 * np.exp(-(apart**2) / (2 * rng.uniform(1, 3, (n, 1, 1)) ** 2))
-    return np.clip(chosen + light[..., None], 0, 255).astype(np.uint8)
+    return np.clip(images + light[..., None], 0, 255).astype(np.uint8)
 
 
-def half_frames(images: Images, n: int, rng: np.random.Generator) -> Images:
+def half_frames(images: Images, rng: np.random.Generator) -> Images:
     """A galaxy at the edge of the imaging: black from somewhere near the middle on."""
-    chosen = images[rng.integers(len(images), size=n)].copy()
+    chosen = images.copy()
     for image in chosen:
         edge = rng.integers(40, 88)
         turned = np.rot90(image, rng.integers(4))
@@ -75,33 +74,33 @@ def half_frames(images: Images, n: int, rng: np.random.Generator) -> Images:
     return chosen
 
 
-def missing_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+def missing_bands(images: Images, rng: np.random.Generator) -> Images:
     """One of the three bands is black."""
-    chosen = images[rng.integers(len(images), size=n)].copy()
-    chosen[np.arange(n), :, :, rng.integers(3, size=n)] = 0
+    chosen = images.copy()
+    chosen[np.arange(len(images)), :, :, rng.integers(3, size=len(images))] = 0
     return chosen
 
 
-def shifted_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+def shifted_bands(images: Images, rng: np.random.Generator) -> Images:
     """Bands that do not lie on each other: one is 8 ... 20 px away, as where a file was joined wrongly."""
-    chosen = images[rng.integers(len(images), size=n)].copy()
+    chosen = images.copy()
     for image in chosen:
         band = rng.integers(3)
         image[:, :, band] = np.roll(image[:, :, band], rng.integers(8, 21), axis=rng.integers(2))
     return chosen
 
 
-def scrambled_blocks(images: Images, n: int, rng: np.random.Generator) -> Images:
+def scrambled_blocks(images: Images, rng: np.random.Generator) -> Images:
     """Squares of 16 px of a cutout in any order, as of a damaged file."""
-    chosen, n_tiles = images[rng.integers(len(images), size=n)], SIDE // TILE
-    tiles = chosen.reshape(n, n_tiles, TILE, n_tiles, TILE, 3).swapaxes(2, 3).reshape(n, -1, TILE, TILE, 3)
+    n, n_tiles = len(images), SIDE // TILE
+    tiles = images.reshape(n, n_tiles, TILE, n_tiles, TILE, 3).swapaxes(2, 3).reshape(n, -1, TILE, TILE, 3)
     tiles = np.stack([one[rng.permutation(n_tiles**2)] for one in tiles])
     return tiles.reshape(n, n_tiles, n_tiles, TILE, TILE, 3).swapaxes(2, 3).reshape(n, SIDE, SIDE, 3)
 
 
-def saturated(images: Images, n: int, rng: np.random.Generator) -> Images:
+def saturated(images: Images, rng: np.random.Generator) -> Images:
     """A star far too bright: a disc and a bleed of full scale across the frame."""
-    chosen = images[rng.integers(len(images), size=n)].copy()
+    chosen = images.copy()
     y, x = np.mgrid[:SIDE, :SIDE]
     for image in chosen:
         centre, radius = rng.uniform(20, 108, 2), rng.uniform(14, 40)
@@ -110,26 +109,26 @@ def saturated(images: Images, n: int, rng: np.random.Generator) -> Images:
     return chosen
 
 
-def inverted(images: Images, n: int, rng: np.random.Generator) -> Images:
+def inverted(images: Images, rng: np.random.Generator) -> Images:
     """Negatives: 255 minus the counts."""
-    return 255 - images[rng.integers(len(images), size=n)]
+    return 255 - images
 
 
-def swapped_bands(images: Images, n: int, rng: np.random.Generator) -> Images:
+def swapped_bands(images: Images, rng: np.random.Generator) -> Images:
     """Bands in the opposite order: g, r, i."""
-    return images[rng.integers(len(images), size=n)][..., ::-1].copy()
+    return images[..., ::-1].copy()
 
 
-def zoomed_in(images: Images, n: int, rng: np.random.Generator, *, factor: float = 2) -> Images:
+def zoomed_in(images: Images, rng: np.random.Generator, *, factor: float = 2) -> Images:
     """Galaxies `factor` times as large in the frame, bilinear."""
-    return _resampled(images[rng.integers(len(images), size=n)].astype(np.float64), 1 / factor)
+    return _resampled(images.astype(np.float64), 1 / factor)
 
 
-def zoomed_out(images: Images, n: int, rng: np.random.Generator) -> Images:
+def zoomed_out(images: Images, rng: np.random.Generator) -> Images:
     """Galaxies half as large in the frame, with sky of the same images around them."""
-    wide = blank_skies(images, n, rng, side=2 * SIDE)
-    wide[:, SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2] = images[rng.integers(len(images), size=n)]
-    return np.rint(wide.reshape(n, SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))).astype(np.uint8)
+    wide = blank_skies(images, rng, side=2 * SIDE)
+    wide[:, SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2] = images
+    return np.rint(wide.reshape(len(images), SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))).astype(np.uint8)
 
 
 def _resampled(images: np.ndarray, step: float) -> Images:
@@ -142,7 +141,7 @@ def _resampled(images: np.ndarray, step: float) -> Images:
     return np.rint(columns).astype(np.uint8)
 
 
-KINDS: dict[str, Callable[[Images, int, np.random.Generator], Images]] = {
+KINDS: dict[str, Callable[[Images, np.random.Generator], Images]] = {
     "stars": stars,
     "blank sky": blank_skies,
     "noise: pixels of galaxies, shuffled": white_noise,

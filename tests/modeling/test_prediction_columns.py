@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from modeling.agreement import COMPARED
 from modeling.image_statistics import Thumbnails, measure_images
 from modeling.judging.uncertainty import Conformal
 from modeling.models.checkpoint import learn_support, load_model, save_model
@@ -38,8 +39,12 @@ def prediction_of(mean: list[float], *, sigma: float = np.nan, n_features: int =
     )  # fmt: skip
 
 
-def seen(model, pixels: np.ndarray, photometry: pd.DataFrame | None = None) -> Seen:
-    return Seen(embedding=predict(model, pixels, device="cpu").embedding, pixels=pixels, photometry=photometry)
+def seen(model, pixels: np.ndarray, catalog: pd.DataFrame | None = None) -> Seen:
+    return Seen(embedding=predict(model, pixels, device="cpu").embedding, pixels=pixels, catalog=catalog)
+
+
+def statistics_of(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    return measure_images(Thumbnails.of(pixels))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +53,7 @@ def supported():
     rng = np.random.default_rng(0)
     r = rng.normal(17, 0.6, 2 * N)
     magnitudes = pd.DataFrame({"modelMag_g": r + rng.normal(0.6, 0.1, 2 * N), "modelMag_r": r, "modelMag_i": r - 0.3})
+    magnitudes = magnitudes.assign(petroR90_r=rng.uniform(3, 9, 2 * N), pixel_scale=0.4)
     pixels = small_blobs(2 * N)
     return learn_support(
         model, seen(model, pixels[:N], magnitudes[:N]), seen(model, pixels[N:], magnitudes[N:]), LABELS
@@ -118,6 +124,18 @@ def test_images_and_magnitudes_beyond_the_training_set_are_flagged_each_by_its_o
     assert [bool(one & strange) for one in flags] == [False, False, True, False]
 
 
+def test_an_image_that_is_not_the_catalogs_object_is_flagged_by_its_own_bit(supported) -> None:
+    pixels = small_blobs(3)
+    catalog = pd.DataFrame(
+        {
+            "modelMag_g": 17.6, "modelMag_r": 17.0, "modelMag_i": 16.7,
+            "petroR90_r": [6.0, 6000.0, np.nan], "pixel_scale": 0.4,
+        }
+    )  # fmt: skip
+    flags = describe(supported, predict(supported, pixels, device="cpu"), pixels, catalog)["flags"]
+    assert [bool(one & Flag.CUTOUT_UNLIKE_CATALOG) for one in flags] == [False, True, False]
+
+
 def test_suspicious_cutouts_are_told_apart() -> None:
     pixels = np.repeat(small_blobs(1), 6, axis=0)
     pixels[1, :4, :4] = 255
@@ -137,7 +155,7 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
     images[0] = 0
     images[1] = 255
     upright, turned, mirrored = (
-        measure_images(Thumbnails.of(one)) for one in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
+        statistics_of(one) for one in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
     )
     for name, values in upright.items():
         assert np.isfinite(values).all(), name
@@ -148,9 +166,9 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
 def test_flags_do_not_depend_on_what_is_described_together(supported) -> None:
     pixels = np.concatenate([small_blobs(5), 255 - small_blobs(5)])
     prediction = predict(supported, pixels, device="cpu")
-    whole = supported.support.distance(prediction.embedding, Thumbnails.of(pixels))
+    whole = supported.support.distance(prediction.embedding, statistics_of(pixels))
     alone = [
-        supported.support.distance(prediction.embedding[k : k + 1], Thumbnails.of(pixels[k : k + 1]))[0]
+        supported.support.distance(prediction.embedding[k : k + 1], statistics_of(pixels[k : k + 1]))[0]
         for k in range(10)
     ]
     np.testing.assert_allclose(whole, alone, rtol=1e-4)
@@ -160,12 +178,16 @@ def test_a_support_comes_back_from_disk_with_its_model_and_only_with_its_own(sup
     save_model(tmp_path / "m", supported, metrics={})
     loaded = load_model(tmp_path / "m")
     pixels = small_blobs(5, seed=9)
-    embedding, images = predict(supported, pixels, device="cpu").embedding, Thumbnails.of(pixels)
+    embedding, statistics = predict(supported, pixels, device="cpu").embedding, statistics_of(pixels)
     np.testing.assert_array_equal(
-        loaded.support.distance(embedding, images), supported.support.distance(embedding, images)
+        loaded.support.distance(embedding, statistics), supported.support.distance(embedding, statistics)
     )
     assert loaded.support.label_range == supported.support.label_range
     assert loaded.support.photometry.border == supported.support.photometry.border
+    catalog = pd.DataFrame(dict.fromkeys(COMPARED, [3.0] * len(pixels)))
+    disagreement = supported.support.disagreement(statistics, catalog)
+    assert np.isfinite(disagreement).all()
+    np.testing.assert_array_equal(loaded.support.disagreement(statistics, catalog), disagreement)
     other = tmp_path / "m" / "support.safetensors"
     other.write_bytes(other.read_bytes()[:-8] + b"\0" * 8)
     with pytest.raises(WeightsError, match="belongs to another model"):
@@ -197,7 +219,7 @@ def test_at_one_pixel_colours_alone_are_learnt() -> None:
     model = learn_support(model, seen(model, pixels[:N]), seen(model, pixels[N:]), LABELS)
     assert set(model.support.image) == {"colour"}
     embedding = predict(model, pixels[:1], device="cpu").embedding
-    assert model.support.distance(embedding, Thumbnails.of(pixels[:1] * 0 + 250))[0] > 1
+    assert model.support.distance(embedding, statistics_of(pixels[:1] * 0 + 250))[0] > 1
 
 
 def test_cutouts_of_another_scale_rule_are_refused(supported) -> None:

@@ -149,8 +149,28 @@ class Service:
 
         return eventually(found, what=f"a process of run {run}")
 
-    def record(self, service: str) -> psutil.Process:
-        return psutil.Process(json.loads(self.home.record_file(service).read_text())["pid"])
+    def record(self, service: str, *, other_than: int | None = None) -> psutil.Process:
+        """The living process that is recorded as the server, the worker or the keeper, once there is one."""
+
+        def found() -> psutil.Process | None:
+            try:
+                process = psutil.Process(json.loads(self.home.record_file(service).read_text())["pid"])
+            except psutil.NoSuchProcess:
+                return None
+            return process if process.is_running() and process.pid != other_than else None
+
+        return eventually(found, what=f"a {service} that lives")
+
+    def await_server(self) -> None:
+        """Wait until the server answers."""
+
+        def answers() -> bool:
+            try:
+                return self.ask("/health") is True
+            except OSError:
+                return False
+
+        eventually(answers, what="the server to answer")
 
     def stored(self, cube: Path | None = None) -> int:
         return open_cube(str(cube or self.cube)).counts().stored

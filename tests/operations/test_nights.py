@@ -84,7 +84,7 @@ def a_killed_worker_in_ingest(service: Service, n: int) -> None:
     run = under_way(service, overrides)
     killed = service.record("worker")
     killed.kill()
-    eventually(lambda: service.record("worker").pid != killed.pid, what="another worker")
+    service.record("worker", other_than=killed.pid)
     heals(service, overrides, run, "COMPLETED", "CRASHED")
 
 
@@ -142,7 +142,8 @@ def a_restarted_server(service: Service, n: int) -> None:
     run = under_way(service, overrides)
     killed = service.record("server")
     kill_tree(killed)
-    eventually(lambda: service.record("server").pid != killed.pid, what="another server")
+    service.record("server", other_than=killed.pid)
+    service.await_server()
     heals(service, overrides, run, "COMPLETED", "FAILED", "CRASHED")
 
 
@@ -223,5 +224,6 @@ def test_a_night_ends_truly_and_the_next_run_heals_it(
     request: pytest.FixtureRequest, night: tuple[int, Callable[[Service, int], None]]
 ) -> None:
     number, goes_wrong = night
+    request.getfixturevalue("service").await_server()  # another night may have taken it along
     service = request.getfixturevalue("ingested" if goes_wrong is a_killed_worker_in_score else "service")
     goes_wrong(service, number)
