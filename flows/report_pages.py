@@ -17,12 +17,13 @@ from galstore.predictions import read_predictions
 from galstore.profile import profile_catalog
 from galstore.quarantine import sample_quarantine
 from galstore.reader import Cube, open_cube
+from galstore.refused import read_refused
 from galstore.runs import summarise_runs
 from galstore.sharpness import measure_sharpness
 from galstore.splits import Split
 from galstore.training_set import TrainingSet
 from schemas.cube import CATALOG_CHUNK_ROWS, LABEL_VIEW
-from schemas.cutouts import SIDE_PX, Status
+from schemas.cutouts import SIDE_PX, Reason, Status
 from schemas.predictions import Flag
 from schemas.recipes import Recipe
 
@@ -91,10 +92,17 @@ def gather_quality(
         sharpness=sharpness,
         comparison=comparison,
         quarantined=sample_quarantine(cube, N_QUARANTINED_SHOWN),
+        refused=_refused(cube),
         stored_ids=cube.read_values(["catalog/object_id"], stored)["catalog/object_id"],
         read_stored=lambda: cube.read_pixels(SIDE_PX, stored),
         runs=summarise_runs(cube.path),
     )
+
+
+def _refused(cube: Cube) -> pd.DataFrame:
+    kept = read_refused(cube)
+    ids = cube.read_values(["catalog/object_id"], kept["row"].to_numpy(dtype=np.int64))["catalog/object_id"]
+    return kept.assign(object_id=ids, reason=[Reason(code).name.lower() for code in kept["reason"]])
 
 
 def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> Comparison | str:

@@ -30,9 +30,12 @@ from schemas.cube import (
     LABEL_VIEW,
     LEVEL,
     LEVELS,
+    MOST_REFUSED,
+    REFUSED_COLUMNS,
     REJECTED_COLUMNS,
     SCHEMA_VERSION,
     STATE_COLUMNS,
+    StateColumn,
 )
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError
@@ -142,6 +145,18 @@ def ensure_prediction_arrays(root: zarr.Group, model_id: str, attributes: Mappin
                 **({} if is_float else flag_attributes()),
             },
         )  # fmt: skip
+
+
+def ensure_refused_arrays(root: zarr.Group) -> None:
+    """Create the arrays of answers that came in place of an image unless they are there."""
+    if "refused" in root:
+        return
+    group = root.create_group("refused")
+    for described in REFUSED_COLUMNS:
+        _create_described(group, described, along="refused")
+    _create_bodies(
+        group, "body", along="refused", chunk_rows=MOST_REFUSED, long_name="Beginning of the answer, padded with zeros"
+    )
 
 
 def ensure_embedding_array(root: zarr.Group, model_id: str, n_features: int) -> None:
@@ -259,25 +274,36 @@ def _lay_out(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
     for name, columns, dimension in (("state", STATE_COLUMNS, "object"), ("rejected", REJECTED_COLUMNS, "rejected")):
         group = root.create_group(name)
         for described in columns:
-            flags = {}
-            if described.flags is not None:
-                flags = {
-                    "flag_values": [int(code) for code in described.flags],
-                    "flag_meanings": " ".join(code.name.lower() for code in described.flags),
-                }
-            _create_column(
-                group, described.name, described.dtype, fill=described.fill, width=described.width, along=dimension,
-                attributes={"long_name": described.description, "units": described.unit, **flags},
-            )  # fmt: skip
-    root.create_array(
-        "delivered/body",
+            _create_described(group, described, along=dimension)
+    _create_bodies(
+        root, "delivered/body", along="object", chunk_rows=DELIVERED_CHUNK_ROWS,
+        long_name="Delivered body, padded with zeros; its length is state/body_length",
+    )  # fmt: skip
+
+
+def _create_described(group: zarr.Group, described: StateColumn, *, along: str) -> None:
+    flags = {}
+    if described.flags is not None:
+        flags = {
+            "flag_values": [int(code) for code in described.flags],
+            "flag_meanings": " ".join(code.name.lower() for code in described.flags),
+        }
+    _create_column(
+        group, described.name, described.dtype, fill=described.fill, width=described.width, along=along,
+        attributes={"long_name": described.description, "units": described.unit, **flags},
+    )  # fmt: skip
+
+
+def _create_bodies(group: zarr.Group, name: str, *, along: str, chunk_rows: int, long_name: str) -> None:
+    group.create_array(
+        name,
         shape=(0, DELIVERED_BYTES),
-        chunks=(DELIVERED_CHUNK_ROWS, DELIVERED_BYTES),
+        chunks=(chunk_rows, DELIVERED_BYTES),
         dtype="uint8",
         fill_value=0,
         compressors=(BODY_CODEC, CHECKSUM),
-        dimension_names=("object", "byte"),
-        attributes={"long_name": "Delivered body, padded with zeros; its length is state/body_length"},
+        dimension_names=(along, "byte"),
+        attributes={"long_name": long_name},
     )
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from galstore.blocks import Block
 from galstore.reader import Cube
+from galstore.refused import without_surplus
 from galstore.services.answers import CutoutRequest, Delivery
 from galstore.services.collection import Collected, collect_cutouts, examine_cutouts
 from galstore.services.conversation import Politeness
@@ -90,8 +91,8 @@ class Settled:
         return tuple(Claim(key, one.digest, one.examined) for key, one in zip(self.keys, deliveries, strict=True))
 
     def without_pixels(self) -> Settled:
-        """The same, small enough to travel: pixels follow from the bodies."""
-        return replace(self, deliveries=tuple(replace(one, pixels=None) for one in self.deliveries))
+        """The same, small enough to travel: pixels follow from the bodies, and of refused ones a few are kept."""
+        return replace(self, deliveries=tuple(replace(one, pixels=None) for one in without_surplus(self.deliveries)))
 
     def at(self, kept: npt.NDArray[np.bool_]) -> Settled:
         """Some of the rows."""

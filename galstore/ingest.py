@@ -32,6 +32,7 @@ from galstore.fetch import CutoutSource, Job, Settled, fetch_block
 from galstore.pyramid import build_pyramid
 from galstore.quality import judge_body
 from galstore.reader import Cube, open_cube
+from galstore.refused import keep_refused
 from galstore.services.desk import ServiceDesk, doubtful_claims
 from schemas.cube import DELIVERED_BYTES, LEVEL, STATE_COLUMNS
 from schemas.cutouts import Reason, Status
@@ -310,6 +311,7 @@ def commit_blocks(path: str, blocks: Sequence[FilledBlock], *, run_id: str = "")
             states = [_state_of(one) for one in settled]
             for name in states[0]:
                 _column(root, name).oindex[rows] = np.concatenate([state[name] for state in states])
+            keep_refused(root, [delivery for one in settled for delivery in one.settled.deliveries])
         stale = [one for one, good in zip(blocks, is_fresh, strict=True) if not good and one.settled.rows.size]
         return _tally([one.settled for one in settled]), stale
 

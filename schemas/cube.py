@@ -135,6 +135,16 @@ REJECTED_COLUMNS = (
 )
 """Rows of catalogs that were not registered, as of the last whole delivery of each catalog."""
 
+MOST_REFUSED = 12
+"""Refused answers that are kept for each reason of quarantine, to be looked at."""
+
+REFUSED_COLUMNS = (
+    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object"),
+    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Why it was refused"),
+    StateColumn(name="length", dtype="uint32", fill=0, unit="byte", description="Bytes of `body`, the rest is padding"),
+)
+"""Answers that came in place of an image, beside `body`; there from the first one on."""
+
 LABEL_VIEW = "galspec"
 """Name of the label view that a survey's catalog brings: MPA-JHU metallicity, mass and star formation rate."""
 

@@ -14,7 +14,7 @@ from galstore.cube import ensure_cube
 from galstore.probe.checks import MEANINGS
 from galstore.reader import open_cube
 from schemas.catalog import COLUMNS
-from schemas.cube import LEVEL, REJECTED_COLUMNS, STATE_COLUMNS, Listing
+from schemas.cube import LEVEL, REFUSED_COLUMNS, REJECTED_COLUMNS, STATE_COLUMNS, Listing
 from schemas.cutouts import Composite, CutoutScale, Reason, ScaleRule, Status
 from schemas.predictions import PREDICTION_COLUMNS, Flag
 from schemas.rejections import RejectReason
@@ -104,6 +104,11 @@ def rejected() -> str:
     return _table(("column", "type", "meaning"), rows) + f"\nReasons: {_codes(RejectReason)}.\n"
 
 
+def refused() -> str:
+    rows = ((f"`{one.name}`", one.dtype, one.description) for one in REFUSED_COLUMNS)
+    return _table(("column", "type", "meaning"), rows)
+
+
 def predictions() -> str:
     rows = ((f"`{one.name}`", one.dtype, one.description) for one in PREDICTION_COLUMNS)
     bits = ", ".join(f"{flag.value} {str(flag.name).lower()}" for flag in Flag)
@@ -115,7 +120,8 @@ def composites() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    table.__name__: table for table in (arrays, levels, columns, state, reasons, rejected, predictions, composites)
+    table.__name__: table
+    for table in (arrays, levels, columns, state, reasons, rejected, refused, predictions, composites)
 }
 
 

@@ -69,7 +69,8 @@ class Delivery:
     """What became of one request.
 
     `pixels` are counts, shape (128, 128, band), `body` the delivered bytes and `digest` their SHA-256, where `reason`
-    is NONE; else None and empty. `http_status` is that of the last attempt, 0 where no answer came.
+    is NONE; else None and empty. `http_status` is that of the last attempt, 0 where no answer came. `refused` is the
+    beginning of what came in place of an image.
     """
 
     row: int
@@ -79,6 +80,7 @@ class Delivery:
     body: bytes = field(default=b"", repr=False)
     digest: bytes = b""
     pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
+    refused: bytes = field(default=b"", repr=False)
     examined: bool = False
     """Another request got the image too, and it came again when it was asked for again."""
 
@@ -178,7 +180,9 @@ def judge_answer(request: CutoutRequest, answer: Answer) -> Delivery:
                 row=request.row, reason=reason, http_status=answer.status, attempts=1, body=answer.body,
                 digest=hashlib.sha256(answer.body).digest(), pixels=judgement.pixels,
             )  # fmt: skip
-    delivery = Delivery(row=request.row, reason=reason, http_status=answer.status, attempts=1)
+    delivery = Delivery(
+        row=request.row, reason=reason, http_status=answer.status, attempts=1, refused=answer.body[:DELIVERED_BYTES]
+    )
     if reason in PASSING_REASONS:
         raise PassingError(delivery, wait_s=retry_after_s(answer.headers.get("Retry-After")))
     return delivery

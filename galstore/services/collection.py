@@ -182,7 +182,7 @@ class _Examination:
         # whose image is another's too was found out with the later of them
         claims = [Claim(keys[one.row], one.digest, one.examined) for one in settled]
         contested = await self._witness.seen_elsewhere(claims)
-        deliveries = (_repeated(one.row) if no else one for one, no in zip(settled, contested, strict=True))
+        deliveries = (_repeated(one) if no else one for one, no in zip(settled, contested, strict=True))
         return Collected(
             deliveries=tuple(replace(one, attempts=self._n_attempts[one.row]) for one in deliveries),
             n_further=self._n_further,
@@ -200,9 +200,9 @@ class _Examination:
             if delivery.digest == before != shown:
                 claim = Claim(request.query, before, examined=True)
                 (contested,) = await self._witness.seen_elsewhere([claim])
-                return _repeated(request.row) if contested else replace(delivery, examined=True)
+                return _repeated(delivery) if contested else replace(delivery, examined=True)
             before = delivery.digest if delivery.digest != shown else NO_IMAGE
-        return _repeated(request.row)
+        return _repeated(delivery)
 
     async def _ask_another(self) -> bytes:
         """Ask for an object that nobody doubts; returns the digest of what came."""
@@ -222,5 +222,6 @@ class _Examination:
         return delivery
 
 
-def _repeated(row: int) -> Delivery:
-    return Delivery(row=row, reason=Reason.REPEATED_BODY, http_status=200, attempts=0)
+def _repeated(delivery: Delivery) -> Delivery:
+    """The image is another object's."""
+    return Delivery(row=delivery.row, reason=Reason.REPEATED_BODY, http_status=200, attempts=0, refused=delivery.body)

@@ -20,6 +20,7 @@ from galstore.sharpness import MOST_IMAGES, PROXIES
 from modeling.figures.quality import Panel, draw_columns
 from modeling.figures.sky import draw_sky
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, thumbnails, write_page
+from modeling.report.refused import show_refused
 from modeling.report.spreads import draw_spread
 from schemas.catalog import COLUMN
 from schemas.cube import STATE_COLUMNS
@@ -73,6 +74,8 @@ class Quality:
     """A text says why there is none."""
     quarantined: pd.DataFrame
     """Some quarantined objects of each reason: `galstore.quarantine.QUARANTINE_COLUMNS`."""
+    refused: pd.DataFrame
+    """Kept answers of quarantined objects: `object_id`, `reason`, `body`."""
     stored_ids: NDArray[np.int64]
     """The first stored objects, to be shown beside them."""
     read_stored: Callable[[], NDArray[np.uint8]]
@@ -102,6 +105,7 @@ def write_quality(path: Path, quality: Quality) -> None:
         most_images=MOST_IMAGES,
         image_lines=_image_lines(quality),
         reasons=_by_reason(quality.quarantined),
+        refused=show_refused(quality.refused),
         runs=quality.runs,
     )
 

@@ -26,6 +26,7 @@ import simplejpeg
 from galstore.fetch import CutoutSource
 from galstore.ingest import fill_cube, plan_jobs
 from galstore.reader import Counts, Cube, open_cube
+from galstore.refused import read_refused
 from galstore.rehearsal.faults import ALWAYS_LASTING, Fault
 from galstore.services.conversation import Politeness
 from galstore.services.skyserver import SkyServer
@@ -158,6 +159,7 @@ def test_a_mixture_of_all_faults_leaves_each_object_stored_or_quarantined_for_th
     _print_tally(log, state, seconds)
 
     assert set(log["faults"]) == {str(fault) for fault in Fault}
+    _check_refused(cube)
     assert cube.counts() == Counts(
         registered=N_OBJECTS, stored=filled.n_stored, quarantined=filled.n_quarantined, pending=0
     )
@@ -196,6 +198,23 @@ def _check_reasons(state: pd.DataFrame, log: dict[str, Any]) -> None:
     wrong = state[state["reason"] != expected]
     assert wrong.empty, wrong.assign(expected=expected, fault=pd.Series(hopeless))
     assert (state["status"] == np.where(expected == Reason.NONE, Status.STORED, Status.QUARANTINED)).all()
+
+
+def _check_refused(cube: Cube) -> None:
+    """Of every reason for which something came, some of it is kept."""
+    kept = read_refused(cube)
+    reasons, status = cube.read_state("reason"), cube.read_state("status")
+    assert (status[kept["row"]] == Status.QUARANTINED).all()
+    assert (reasons[kept["row"]] == kept["reason"]).all()
+    without_body = {
+        Reason.NONE, Reason.CONNECT_TIMEOUT, Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.SERVICE_ERROR,
+        Reason.TOO_MANY_REQUESTS,
+    }  # fmt: skip
+    assert set(np.unique(reasons)) - without_body <= set(kept["reason"])
+    bodies = kept.groupby("reason")["body"].first()
+    for reason in (Reason.TRUNCATED, Reason.WRONG_SIZE, Reason.REPEATED_BODY, Reason.TRAILING_BYTES):
+        assert bodies[reason][:2] == b"\xff\xd8", reason
+    assert b"<" in bodies[Reason.HTML_PAGE][:200]
 
 
 def _check_images(cube: Cube, state: pd.DataFrame, folder: Path) -> None:

@@ -100,6 +100,9 @@ def quality(**changes: object) -> Quality:
             sharpness_now=sharpness(4),
         ),
         "quarantined": quarantined(),
+        "refused": pd.DataFrame(
+            {"object_id": [1237648702973411999], "reason": ["truncated"], "body": [b"<b>half</b> a page"]}
+        ),
         "stored_ids": np.arange(5) + 1237648702973411443,
         "read_stored": lambda: cutouts(5),
         "runs": [

@@ -60,6 +60,7 @@ def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
         "truncated 3",
         "object id repeated id 4",
         "1237648702973411999 180.20000 -0.50000 no answer 5 made-up",
+        "1237648702973411999 <b>half</b> a page",
         "2026-11-24 03:01 register, fill",
         "The 240 new objects are compared with the 1,000",
         "cube snapshot SNAP2",
