@@ -19,7 +19,7 @@ from galstore.history import trace_lineage
 from galstore.reader import open_cube
 from galstore.store import open_store
 from galstore.verify import verify_cube
-from schemas.errors import TrainingError, WeightsError
+from schemas.errors import StoreError, TrainingError, WeightsError
 from tests.conftest import draw_blobs, encode
 from tests.flows.conftest import overrides_in
 
@@ -142,6 +142,23 @@ def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect
     again = ingest("demo", healed, retry_quarantined=["truncated"])
     assert again["n_requests"] == first["quarantined"]
     assert (again["stored"], again["quarantined"]) == (30, 0)
+
+
+def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_refuse_them(small_run, tmp_path) -> None:
+    folder, result = small_run
+    with survey_address("demo", overrides_in(tmp_path, "rehearsal.faults={}")) as address:
+        small = [
+            f"store.path='{tmp_path / 'cube'}'", f"output.folder='{tmp_path}'", f"survey.base_url='{address}'",
+            f"survey.cutout_base_url='{address}'", "survey.requests_per_second=500", "survey.limit=30",
+            "dask.workers=1", "network.level=16",
+        ]  # fmt: skip
+        done = ingest("legacy", small)
+    assert (done["registered"], done["stored"]) == (30, 30)
+    cube = open_cube(str(tmp_path / "cube"))
+    assert cube.attributes["bands"] == ["z", "r", "g"]
+    (tmp_path / "models").symlink_to(folder / "models")
+    with pytest.raises(StoreError, match="trained on cutouts of composite 'skyserver'"):
+        score("legacy", [*small, f"score.model='{result['train']['model_id']}'"])
 
 
 def test_a_file_of_objects_is_ingested_in_place_of_the_surveys_catalog(small_run, prefect_server, tmp_path) -> None:

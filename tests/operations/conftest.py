@@ -215,10 +215,8 @@ def deployment_file(**changes: Callable[[dict[str, Any]], None]) -> str:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory, long_run: bool) -> Iterator[Service]:
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that is up; its inbox is looked at often enough for a schedule to fire within the tests."""
-    if not long_run:
-        pytest.skip("a server, a worker and their runs take minutes: pytest --long tests/operations")
     made = Service(folder=tmp_path_factory.mktemp("service"))
 
     def look_often(inbox: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from flows.deployments.processes import marked_processes
 from tests.conftest import ROOT
 from tests.operations.conftest import Service, eventually
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.xdist_group("operations"), pytest.mark.timeout(3600)]
 
 N_GALAXIES = 400
 SLOW = "survey.requests_per_second=40"

@@ -47,6 +47,7 @@ def test_the_ui_shows_the_run_as_completed_with_its_artifacts(ingested: Service)
         keep_screenshot(page, "ui-run-artifacts")
 
 
+@pytest.mark.long
 def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service) -> None:
     unknown = ingested.prefect("deployment run tomorrow")
     assert unknown.returncode == 1
@@ -70,6 +71,7 @@ def test_schedules_fire_by_themselves_and_train_has_none_active(service: Service
     assert [one["active"] for one in service.ask("/deployments/name/train/train")["schedules"]] == [False]
 
 
+@pytest.mark.long
 def test_a_catalog_in_the_inbox_is_scored_and_a_bad_one_gets_its_reason_beside_it(trained: Service) -> None:
     folder = trained.folder / "demo"
     tonight = pd.read_csv(folder / "new_catalog.csv").iloc[:9]
@@ -89,6 +91,7 @@ def test_a_catalog_in_the_inbox_is_scored_and_a_bad_one_gets_its_reason_beside_i
     trained.assert_sound()
 
 
+@pytest.mark.long
 def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> None:
     slow = ["survey.requests_per_second=40", "rehearsal.n_galaxies=450"]
     first = trained.start("ingest", overrides=[*trained.overrides, *slow])
@@ -106,6 +109,7 @@ def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> Non
     trained.assert_sound()
 
 
+@pytest.mark.long
 def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
     found = service.ask("/deployments/name/ingest/ingest")
     environment = {**found["job_variables"]["env"], "GALSTORE_TIME_LIMIT_S": "15"}
@@ -128,6 +132,7 @@ def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
     assert (state["type"], state["name"]) == ("FAILED", "TimedOut")
 
 
+@pytest.mark.long
 def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
     told: Queue[dict] = Queue()
 
@@ -154,6 +159,7 @@ def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
     assert message["url"].endswith(run)
 
 
+@pytest.mark.long
 def test_up_again_finds_everything_running_and_heals_what_is_dead(service: Service) -> None:
     processes = {name: service.record(name).pid for name in ("server", "worker", "keeper")}
     again = service.up()
@@ -177,6 +183,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
     assert f"port {port} of 127.0.0.1 is in use by another program" in done.stderr
 
 
+@pytest.mark.long
 def test_a_port_that_is_taken_before_the_server_listens_is_given_up_for_another(
     tmp_path: Path, service: Service
 ) -> None:
