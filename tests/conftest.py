@@ -18,6 +18,12 @@ from flows.runtime import dask_client
 from galstore.services.skyserver import SkyServer
 from schemas.recipes import DaskSection
 
+LONGEST_FIRST = (
+    "tests/integration", "tests/flows", "tests/crash", "tests", "tests/modeling", "tests/galstore", "tests/flows/score",
+    "operations",
+)  # fmt: skip
+"""Groups of tests that take minutes: begun last, one of them would run alone at the end."""
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
@@ -37,6 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="runs with --long"))
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(ROOT))))
+    rank = {group: number for number, group in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.get_closest_marker("xdist_group").args[0], len(rank)))
 
 
 @pytest.fixture(scope="session")

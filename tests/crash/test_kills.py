@@ -27,7 +27,7 @@ from tests.s3 import BUCKET, delete_objects, relayed, s3_variables
 
 STEPS = ("opened", "changed", "committed")
 OPERATIONS = ("register", "close delivery", "fill")
-N_KILLS, N_KILLS_LONG = 10, 100
+N_KILLS, N_KILLS_LONG = 4, 100
 """On each of two kinds of store."""
 
 MOST_PUTS = 60
@@ -55,7 +55,7 @@ class Kill:
 
 
 def planned_kills(n: int, *, remote: bool) -> list[Kill]:
-    """Half of them at each step of each kind of commit in turn, five at a time, the others anywhere else."""
+    """Half of them at each step of each kind of commit in turn, two at a time, the others anywhere else."""
     named = itertools.cycle(Kill("step", step, operation) for operation in OPERATIONS for step in STEPS)
     if remote:
         named = itertools.islice(named, 5, None)  # few kills in all: the two stores begin at different steps
@@ -63,7 +63,7 @@ def planned_kills(n: int, *, remote: bool) -> list[Kill]:
     first, second = reversed(own) if remote else own
     some = ["anywhere", "request" if remote else "anywhere", "anywhere", "anywhere"]
     elsewhere = itertools.cycle(Kill(where) for where in (*some, first, *some, second))
-    return [next(named if number % 10 < 5 else elsewhere) for number in range(n)]
+    return [next(named if number % 4 < 2 else elsewhere) for number in range(n)]
 
 
 @pytest.mark.slow

@@ -269,6 +269,7 @@ def test_the_workers_of_a_scheduler_give_the_same_predictions(folder, rows, expe
     assert_scored_once(folder, "workers", rows, expected)
 
 
+@pytest.mark.long
 def test_a_killed_worker_s_blocks_are_scored_by_another(folder, rows, expected) -> None:
     recipe = load_recipe(str(folder / "scoring.toml"), ["score.workers=2"])
     scorer = open_scorer(recipe, [ONE])

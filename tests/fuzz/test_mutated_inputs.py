@@ -11,7 +11,7 @@ import pytest
 
 from tests.fuzz.runs import fuzz
 
-N_INPUTS = {"bodies": 900, "answers": 300, "catalogs": 200}
+N_INPUTS = {"bodies": 900, "answers": 200, "catalogs": 100}
 N_INPUTS_LONG = {"bodies": 9000, "answers": 6000, "catalogs": 5000}
 """20,000 in all."""
 

@@ -99,6 +99,7 @@ def fill_with(on_commit: Callable[[Filled], None], path: str, survey: Survey, ad
         return fill_cube(path, jobs, source, client, blocks_per_commit=1, on_commit=on_commit)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_dead_scheduler_is_a_service_error_and_a_new_one_completes(
     tmp_path: Path, survey: Survey, s3_endpoint: str

@@ -60,6 +60,9 @@ def launchers(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield first, second
 
 
+S3_WITH_LONG = pytest.mark.parametrize("place", ["local", pytest.param("s3", marks=pytest.mark.long)], indirect=True)
+
+
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path, s3_endpoint: str) -> str:
     """Where a test may make a cube of its own."""
@@ -92,6 +95,7 @@ def test_every_commit_of_every_writer_is_kept(place: str) -> None:
     assert sum(1 for _ in repository.ancestry(branch="main")) == 1 + n_commits
 
 
+@S3_WITH_LONG
 def test_a_reader_keeps_its_snapshot_while_another_process_commits(
     place: str, tmp_path: Path, survey: Survey, workers: distributed.Client, launchers: tuple[Launcher, Launcher]
 ) -> None:
@@ -144,6 +148,7 @@ def test_two_runs_at_once_store_every_object_once(
     assert (open_cube(place).read_state("attempts") == 1).all()
 
 
+@S3_WITH_LONG
 def test_objects_that_are_registered_in_the_middle_of_a_fill_cost_nothing(
     place: str, tmp_path: Path, survey: Survey, workers: distributed.Client, launchers: tuple[Launcher, Launcher]
 ) -> None:

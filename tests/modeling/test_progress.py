@@ -17,7 +17,7 @@ from modeling.progress import SavedProgress
 from schemas.errors import WeightsError
 from tests.conftest import ROOT
 
-N_KILLS, N_KILLS_LONG = 2, 20
+N_KILLS, N_KILLS_LONG = 1, 20
 
 
 def start(folder: Path, method: str) -> subprocess.Popen[str]:
@@ -43,17 +43,18 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, method, long_run):
             n_resumed += (folder / "progress.pt").exists()
             while not (folder / "progress.pt").exists() and run.poll() is None:
                 time.sleep(0.01)
-            time.sleep(rng.uniform(0, 1.0))
+            time.sleep(rng.uniform(0, 0.5))
             if run.poll() is None:
                 os.kill(run.pid, signal.SIGKILL)
                 n_killed += 1
         if (folder / "weights.safetensors").exists():
             break
     with start(folder, method) as run:
+        n_resumed += (folder / "progress.pt").exists()
         assert run.wait() == 0
     one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert n_killed >= 1
-    assert n_resumed >= 1
+    assert n_resumed >= n_killed
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert not (folder / "progress.pt").exists()
