@@ -132,6 +132,7 @@ def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path)
     assert pd.read_parquet(done["predictions"])["status"].tolist() == ["scored"] * 5
 
 
+@pytest.mark.long
 def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect_server, tmp_path) -> None:
     small = ["survey.limit=30", "survey.attempts=1"]
     first = ingest("demo", overrides_in(tmp_path, *small, "rehearsal.faults={ truncated = 0.5, lasting = 1.0 }"))

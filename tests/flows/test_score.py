@@ -290,7 +290,7 @@ def test_a_killed_worker_s_blocks_are_scored_by_another(folder, rows, expected) 
 
 @pytest.fixture
 def command(prefect_server: None, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `galstore score` over a cube of six blocks in a process of its own, slowly."""
+    """Starts `galstore score` over a cube of four blocks in a process of its own, slowly."""
     from prefect.settings import PREFECT_API_URL
 
     stored_cube(str(tmp_path / "cube"), N_MANY)
@@ -312,7 +312,7 @@ def command(prefect_server: None, tmp_path: Path) -> Iterator[Callable[..., subp
         process.stderr.close()
 
 
-N_MANY = 6 * 1024
+N_MANY = 4 * 1024
 
 
 def expected_of(folder: Path) -> tuple[Rows, npt.NDArray[np.float64]]:

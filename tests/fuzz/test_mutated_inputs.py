@@ -28,6 +28,7 @@ def test_no_input_escapes_hangs_or_takes_much_memory(target: str, tmp_path: Path
     assert report.n_inputs == n_inputs
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="memory of a process is limited and measured by Linux' /proc")
 def test_what_escapes_hangs_crashes_or_takes_much_memory_is_named_and_kept(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def add_groups(path: str, writer: int) -> None:
         commit(path, partial(add_group, f"w{writer}-{number}"), message="add", metadata={"writer": writer})
 
 
+@pytest.mark.long
 def test_commits_of_several_processes_are_all_kept(cube_path) -> None:
     create_repository(cube_path)
     context = multiprocessing.get_context("spawn")

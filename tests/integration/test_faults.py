@@ -37,7 +37,7 @@ from schemas.recipes import FaultSection, RehearsalSection
 from tests.conftest import ROOT, draw_blobs, encode
 from tests.galstore.conftest import POLITENESS, SCALE, registered_cube
 
-N_OBJECTS = 3000
+N_OBJECTS = 2200
 FAULTY_SHARE = 0.3
 FIRST_ID = 1237648702973411443
 
@@ -81,7 +81,7 @@ emulate(RehearsalSection.model_validate_json(sys.argv[1]), port=int(sys.argv[2])
 
 @pytest.fixture(scope="module")
 def survey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,000 objects whose images are all different."""
+    """2,200 objects whose images are all different."""
     folder = tmp_path_factory.mktemp("faulty")
     (folder / "cutouts").mkdir()
     ids = FIRST_ID + 7919 * np.arange(N_OBJECTS, dtype=np.int64)

@@ -120,6 +120,7 @@ def test_a_reader_keeps_its_snapshot_while_another_process_commits(
     life.check_complete()
 
 
+@S3_WITH_LONG
 def test_two_runs_at_once_store_every_object_once(
     place: str,
     tmp_path: Path,

@@ -501,7 +501,7 @@ def test_the_cube_is_what_plain_python_says_whatever_happens_to_it(long_run: boo
     run_state_machine_as_test(
         Store,
         settings=settings(
-            max_examples=200 if long_run else 8,
+            max_examples=200 if long_run else 6,
             stateful_step_count=15,
             deadline=None,
             # every run of the short version takes the same steps; the long one looks for new ones

@@ -22,6 +22,7 @@ def curve_of(file, n_ranks):
     return np.array(json.loads(file.read_text()))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_follow_the_curve_of_one(tmp_path):
     one, two = curve_of(tmp_path / "one", 1), curve_of(tmp_path / "two", 2)
