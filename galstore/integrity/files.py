@@ -73,7 +73,7 @@ class History:
 
     def _inspect(self, repository: icechunk.Repository, snapshot_id: str) -> None:
         try:
-            raw = repository.inspect_snapshot(snapshot_id)
+            raw: Any = repository.inspect_snapshot(snapshot_id)
         except icechunk.IcechunkError as error:
             text = f"the snapshot cannot be read ({first_line(error)})"
             self.problems.append(Problem(kind=ProblemKind.HISTORY, path=f"snapshots/{snapshot_id}", text=text))

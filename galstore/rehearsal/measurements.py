@@ -106,7 +106,7 @@ def _spectroscopy(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict
         columns[f"{line}_flux_err"] = error
     red = galaxies["disk_g_r"] + galaxies["bulge_fraction"] * 0.3
     dispersion = np.clip(60 * 10 ** (0.28 * (galaxies["log_mass"] - 10)) * (1 + 0.2 * rng.standard_normal(n)), 0, 600)
-    return columns | {
+    fitted: dict[str, Floats] = {
         "z": galaxies["redshift"],
         "zErr": 10 ** (-4.9 + 0.15 * rng.standard_normal(n)),
         "rChi2": np.clip(1.05 + 0.12 * rng.standard_normal(n), 0.4, 1.9),
@@ -114,8 +114,9 @@ def _spectroscopy(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict
         "velDispErr": 4 + 0.08 * dispersion,
         "d4000": 1.08 + 0.45 * red + 0.05 * rng.standard_normal(n),
         "d4000_err": np.full(n, 0.015) * rng.lognormal(0, 0.3, n),
-        "bptclass": rng.choice([1.0, 2.0, 3.0], n, p=[0.85, 0.1, 0.05]),
+        "bptclass": np.asarray(rng.choice([1.0, 2.0, 3.0], n, p=[0.85, 0.1, 0.05]), dtype=np.float64),
     }
+    return columns | fitted
 
 
 def _posteriors(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict[str, Floats]:
