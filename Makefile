@@ -17,7 +17,7 @@ study: $(STAMP) ## train and judge at each resolution over a simulated sky of 6,
 	@$(BIN)/python benchmarks/simulated_study.py
 
 test: check ## every check and every test
-	@$(BIN)/pytest --quiet --durations=5 -n 3 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: $(STAMP) ## every test in its long version (some hours)
 	@$(BIN)/pytest --long --timeout=3600
