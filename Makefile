@@ -16,7 +16,7 @@ demo: $(STAMP) ## the main job: ingest, train, score and report over the embedde
 study: $(STAMP) ## train and judge at each resolution over a simulated sky of 6,000 galaxies (20 minutes)
 	@$(BIN)/python benchmarks/simulated_study.py
 
-test: check ## every check and every test
+test: check ## every check and the tests, the longest of them in short
 	@$(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-long: $(STAMP) ## every test in its long version (some hours)

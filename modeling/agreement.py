@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from modeling.regions import Floats, Region, standardised
+from modeling.regions import Floats, Region, standardised, winsorised
 
-COMPARED = ("modelMag_g", "modelMag_r", "modelMag_i", "petroR90_r", "pixel_scale")
+PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
+"""Columns of the catalog from which r, g - r and r - i are made."""
+
+COMPARED = (*PHOTOMETRY, "petroR90_r", "pixel_scale")
 """What is known of an object without its image: AB mag, arcsec, arcsec per pixel. The values that are compared are r,
 g - r, r - i and the logarithm of petroR90."""
 
 _RIDGE = 10.0
 """Penalty of the regression, whose inputs are standardised."""
 _N_FOLDS = 5
-_EXTREME = 0.01
-"""Values beyond these quantiles are moved to them while the regression is learnt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,8 +69,7 @@ class Agreement:
         if known.sum() < 2 * _N_FOLDS:
             return None
         described, values = described[known], values[known]
-        low, high = np.quantile(values, [_EXTREME, 1 - _EXTREME], axis=0)
-        inner = np.clip(values, low, high)
+        inner = winsorised(values)
         centre, spread = described.mean(axis=0), described.std(axis=0) + 1e-6
         inputs, ridge = standardised(described, centre, spread), Ridge(alpha=_RIDGE)
         folds = KFold(_N_FOLDS, shuffle=True, random_state=0)
@@ -109,14 +109,19 @@ def can_compare(catalog: pd.DataFrame | None) -> bool:
     return catalog is not None and set(COMPARED) <= set(catalog.columns)
 
 
+def colours_of(catalog: pd.DataFrame) -> Floats:
+    """r, g - r and r - i of the columns `PHOTOMETRY`, mag, (object, 3)."""
+    g, r, i = (catalog[name].to_numpy(dtype=np.float64) for name in PHOTOMETRY)
+    return np.stack([r, g - r, r - i], axis=1)
+
+
 def _described(statistics: Floats, catalog: pd.DataFrame) -> Floats:
     """An image, and the scale that it was asked for at."""
     return np.concatenate([statistics, _log(catalog["pixel_scale"])[:, None]], axis=1)
 
 
 def _compared(catalog: pd.DataFrame) -> Floats:
-    g, r, i = (catalog[name].to_numpy(dtype=np.float64) for name in COMPARED[:3])
-    return np.stack([r, g - r, r - i, _log(catalog["petroR90_r"])], axis=1)
+    return np.concatenate([colours_of(catalog), _log(catalog["petroR90_r"])[:, None]], axis=1)
 
 
 def _log(values: pd.Series[float]) -> Floats:

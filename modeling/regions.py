@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _WINSORISED = 0.01
-"""Training values beyond these quantiles are moved to them before the covariance is measured."""
+"""Training values beyond these quantiles are moved to them before anything is learnt from them."""
 _LOOSENESS = 0.1
 """Inverse strength of the regularisation of the logistic regression."""
 _MOST_SPREADS = 8.0
@@ -40,8 +40,7 @@ class Region:
         """The region of some objects, (object, feature), with a border of 1."""
         from sklearn.covariance import LedoitWolf
 
-        low, high = np.quantile(described, [_WINSORISED, 1 - _WINSORISED], axis=0)
-        inner = np.clip(described, low, high)
+        inner = winsorised(described)
         centre, spread = inner.mean(axis=0), inner.std(axis=0)
         # what does not vary says nothing: a value that differs from it is one spread of the others away at most
         unit = np.where(spread > 1e-9, spread, np.inf)
@@ -92,6 +91,12 @@ class Contrast:
         logits = standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
         against = np.logaddexp.reduce(logits, axis=1) - logits[:, 0]
         return np.asarray(against / self.border, dtype=np.float64)
+
+
+def winsorised(values: Floats) -> Floats:
+    """Values (object, feature) with the most extreme ones of each feature moved to its outer quantiles."""
+    low, high = np.quantile(values, [_WINSORISED, 1 - _WINSORISED], axis=0)
+    return np.asarray(np.clip(values, low, high), dtype=np.float64)
 
 
 def standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from modeling.agreement import Agreement, can_compare
+from modeling.agreement import PHOTOMETRY, Agreement, can_compare, colours_of
 from modeling.counterexamples import COUNTEREXAMPLES, SMALLEST_PX
 from modeling.image_statistics import Thumbnails, measure_images
 from modeling.regions import Contrast, Floats, Region
@@ -43,9 +43,6 @@ that of what images say."""
 
 N_COMPONENTS = 24
 """Principal components of the embedding."""
-
-PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
-"""Columns of the catalog that are looked at: r, g - r and r - i."""
 
 N_FOLDS = 5
 """In which training rows are left out in turn."""
@@ -263,8 +260,7 @@ def _of_embedding(embedding: NDArray[Any], mean: Floats, components: Floats) -> 
 def _of_photometry(catalog: pd.DataFrame | None) -> Floats | None:
     if catalog is None or not set(PHOTOMETRY) <= set(catalog.columns):
         return None
-    g, r, i = (catalog[name].to_numpy(dtype=np.float64) for name in PHOTOMETRY)
-    return np.stack([r, g - r, r - i], axis=1)
+    return colours_of(catalog)
 
 
 def _photometry_region(train: pd.DataFrame | None, validation: pd.DataFrame | None) -> Region | None:
