@@ -27,12 +27,14 @@ class ProgressArtifact:
         Of the work; the artifact's key is made from it.
     total
         When it is done.
+    every_s
+        Between two updates of the bar.
     """
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, *, every_s: float = PROGRESS_EVERY_S) -> None:
         self._title, self._total, self._done = title, max(1, total), 0
         self._lock = threading.Lock()
-        self._told_s = time.monotonic()
+        self._every_s, self._told_s = every_s, time.monotonic()
         self._artifact: UUID | None = None
         # a thread that tells later has no run of its own
         self._run = run_ids() if in_flow_run() else None
@@ -42,7 +44,7 @@ class ProgressArtifact:
         with self._lock:
             self._done += n
             now_s = time.monotonic()
-            if self._run is None or now_s - self._told_s < PROGRESS_EVERY_S:
+            if self._run is None or now_s - self._told_s < self._every_s:
                 return
             self._told_s = now_s
             self._tell()

@@ -44,7 +44,9 @@ def embedding_views(cube: Cube) -> list[dict[str, Any]]:
     ]
 
 
-def find_similar(cube: Cube, object_id: int, k: int, *, model_id: str | None = None) -> pd.DataFrame:
+def find_similar(
+    cube: Cube, object_id: int, k: int, *, model_id: str | None = None, rows_at_once: int = ROWS_AT_ONCE
+) -> pd.DataFrame:
     """The k objects that a model sees most like one object, most alike first.
 
     Parameters
@@ -57,6 +59,8 @@ def find_similar(cube: Cube, object_id: int, k: int, *, model_id: str | None = N
         How many.
     model_id
         Whose view counts; may be left out where only one model has scored.
+    rows_at_once
+        How many embeddings are held in memory at a time.
 
     Returns
     -------
@@ -81,8 +85,8 @@ def find_similar(cube: Cube, object_id: int, k: int, *, model_id: str | None = N
         raise FeatureError(f"model {model_id} has not scored object {object_id} of {cube.path}: run `galstore score`")
     vectors = _vectors(cube, model_id)
     best = pd.DataFrame({"row": np.empty(0, np.int64), "similarity": np.empty(0)})
-    for start in range(0, cube.n_objects, ROWS_AT_ONCE):
-        held = np.asarray(vectors[start : start + ROWS_AT_ONCE], dtype=np.float32)
+    for start in range(0, cube.n_objects, rows_at_once):
+        held = np.asarray(vectors[start : start + rows_at_once], dtype=np.float32)
         known = np.flatnonzero(~np.isnan(held).any(axis=1) & (start + np.arange(len(held)) != row))
         if known.size:
             nearest = NearestNeighbors(n_neighbors=min(k, known.size), metric="cosine", algorithm="brute")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.facts import told_together
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -40,9 +42,7 @@ def test_ways_without_their_package_are_left_out_with_a_word(
 
     monkeypatch.setitem(loader.WAYS, "nothing", (missing, "nowhere-package"))
     assert loader.open_ways(None, ["nothing"]) == {}
-    assert (
-        "nothing: left out, no module 'nowhere'; to measure it: pip install nowhere-package" in capsys.readouterr().out
-    )
+    assert told_together(capsys.readouterr().out, "nothing", "'nowhere'", "pip install nowhere-package")
 
 
 @pytest.mark.long

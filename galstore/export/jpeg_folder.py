@@ -33,6 +33,7 @@ def write_jpeg_folder(
     rows: npt.NDArray[np.int64],
     provenance: Provenance,
     *,
+    group_rows: int = GROUP_ROWS,
     on_progress: Callable[[int], None],
 ) -> None:
     """Write `images/`, `catalog.csv` (every object), `missing.csv` (those without an image) and `README.txt`.
@@ -47,13 +48,15 @@ def write_jpeg_folder(
         Row numbers, shape (n,), ascending.
     provenance
         Written into the README.
+    group_rows
+        How many rows of the tables are written at a time.
     on_progress
         Called with how many objects have been written since the last call.
     """
     object_id, *others = (column for column in table_columns(cube) if not column.path.startswith("state/"))
     columns = (object_id, image_column(), *others)
     n_missing = 0
-    for part in in_steps(rows.size, GROUP_ROWS):
+    for part in in_steps(rows.size, group_rows):
         table = read_table(cube, rows[part], columns).to_pandas().rename(columns={IMAGE_FILE: "file"})
         _append_csv(folder / "catalog.csv", _without_nulls(table, columns))
         absent = rows[part][~has_image(cube, rows[part])]

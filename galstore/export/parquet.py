@@ -23,6 +23,7 @@ def write_parquet(
     *,
     extra_columns: tuple[TableColumn, ...] = (),
     source: TableSource | None = None,
+    group_rows: int = GROUP_ROWS,
     on_progress: Callable[[int], None],
 ) -> None:
     """Write the table of some objects, a row group at a time.
@@ -41,12 +42,14 @@ def write_parquet(
         Columns behind those that every table has.
     source
         Another table in place of the cube's.
+    group_rows
+        Rows of a row group.
     on_progress
         Called with how many objects have been written since the last call.
     """
     source = source or cube_source(cube, extra_columns)
     schema = arrow_schema(source.columns, provenance)
     with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for part in in_steps(rows.size, GROUP_ROWS):
-            writer.write_table(source.read(rows[part]).cast(schema), row_group_size=GROUP_ROWS)
+        for part in in_steps(rows.size, group_rows):
+            writer.write_table(source.read(rows[part]).cast(schema), row_group_size=group_rows)
             on_progress(part.stop - part.start)

@@ -55,6 +55,7 @@ def publish_predictions(
     *,
     format: PredictionFormat = PredictionFormat.PARQUET,  # noqa: A002 - the word that every exporter's users know
     catalog: str | None = None,
+    most_small_rows: int = MOST_SMALL_ROWS,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Exported:
     """Write a model's predictions as a catalog that others can use, whole or not at all.
@@ -69,10 +70,12 @@ def publish_predictions(
         Folder (hats) or file to be made.
     format
         hats, parquet and csv are written in pages, whatever the number of objects; the others hold up to
-        `MOST_SMALL_ROWS`.
+        `most_small_rows`.
     catalog
         Name of a catalog: all objects that it brought, also those without a prediction, with the reason. None = every
         object with a prediction.
+    most_small_rows
+        The most rows of a file that is written in one piece.
     on_progress
         Called with how many objects have been written since the last call.
 
@@ -96,9 +99,9 @@ def publish_predictions(
         elif format is PredictionFormat.CSV:
             write_csv(draft, rows, source, on_progress=on_progress)
         else:
-            if rows.size > MOST_SMALL_ROWS:
+            if rows.size > most_small_rows:
                 raise ExportError(
-                    f"{rows.size:,} rows are too many for format '{format}', which holds up to {MOST_SMALL_ROWS:,}: "
+                    f"{rows.size:,} rows are too many for format '{format}', which holds up to {most_small_rows:,}: "
                     "use parquet, hats or csv"
                 )
             write_small_table(draft, format.value, source.read(rows), source.columns, provenance.to_dict())
@@ -107,7 +110,9 @@ def publish_predictions(
     return Exported(path=out, n_objects=rows.size, n_files=1, bytes=n_bytes)
 
 
-def write_scored_catalog(path: Path, cube: Cube, model_id: str, objects: pd.DataFrame) -> dict[str, int]:
+def write_scored_catalog(
+    path: Path, cube: Cube, model_id: str, objects: pd.DataFrame, *, page_rows: int = GROUP_ROWS
+) -> dict[str, int]:
     """Write the predictions of a catalog's objects as VOParquet, in its order, a page at a time, whole or not at all.
 
     Parameters
@@ -120,6 +125,8 @@ def write_scored_catalog(path: Path, cube: Cube, model_id: str, objects: pd.Data
         Of which model or ensemble.
     objects
         Columns object_id, ra, dec (deg), all registered; places are written as they are here.
+    page_rows
+        How many objects are read and written at a time.
 
     Returns
     -------
@@ -132,7 +139,7 @@ def write_scored_catalog(path: Path, cube: Cube, model_id: str, objects: pd.Data
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with pyarrow.parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
-            for part in in_steps(len(objects), GROUP_ROWS):
+            for part in in_steps(len(objects), page_rows):
                 page = objects.iloc[part]
                 rows = cube.rows_of(page["object_id"].to_numpy())
                 # an object may stand in the catalog twice

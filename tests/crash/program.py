@@ -10,6 +10,7 @@ import argparse
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -105,11 +106,11 @@ class _Killer(logging.Handler):
 
     def __init__(self, step: str, operation: str, n: str) -> None:
         super().__init__()
-        self._awaited = f"step {step}: {operation}"
+        self._step, self._operation = step, operation
         self._n_left = int(n)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.getMessage().startswith(self._awaited):
+        if self._step in str(record.msg) and re.search(rf"\b{self._operation}", record.getMessage()):
             self._n_left -= 1
             if self._n_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from galstore.register import register_file
 from galstore.services.answers import Delivery
 from schemas.cutouts import Reason
 from tests.conftest import ROOT, draw_blobs, encode, running_emulator
+from tests.facts import told_together
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.galstore.conftest import SCALE, add_objects
 
@@ -37,54 +39,59 @@ def test_help_names_every_command_with_an_example(galstore: Command) -> None:
     for command in commands:
         first, *_ = command.split()
         assert first in overview
-        assert "Example: galstore" in galstore(*command.split(), "--help").stdout
+        assert has_example(galstore(*command.split(), "--help").stdout, command)
+
+
+def has_example(told: str, command: str) -> bool:
+    """Whether help shows a command with arguments, apart from its line of usage."""
+    return any(f"galstore {command} " in line and "Usage" not in line for line in told.splitlines())
 
 
 def test_a_misspelt_key_is_one_clear_line(galstore: Command) -> None:
-    assert_one_clear_line(galstore("run", "demo", "--set", "train.epoch=3"), "unknown key 'train.epoch'", "'epochs'")
+    assert_one_clear_line(galstore("run", "demo", "--set", "train.epoch=3"), "'train.epoch'", "'epochs'")
 
 
 def test_a_process_of_its_own_ends_with_the_same_line_and_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "info", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert_one_clear_line(ended, "there is no cube at")
+    assert_one_clear_line(ended, str(tmp_path), "cube")
 
 
 def test_an_unknown_recipe_is_one_clear_line(galstore: Command) -> None:
-    assert_one_clear_line(galstore("train", "dmeo"), "recipe 'dmeo' is unknown")
+    assert_one_clear_line(galstore("train", "dmeo"), "'dmeo'", "recipe")
 
 
 @pytest.mark.parametrize("command", [["info"], ["train", "demo", "--set"], ["report", "demo", "--set"]])
 def test_a_missing_store_is_one_clear_line(galstore: Command, command: list[str], tmp_path: Path) -> None:
     place = str(tmp_path / "nothing")
     last = place if command == ["info"] else f"store.path='{place}'"
-    assert_one_clear_line(galstore(*command, last), f"there is no cube at {place}", "run `galstore ingest RECIPE`")
+    assert_one_clear_line(galstore(*command, last), place, "`galstore ingest RECIPE`")
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("objID,g,r\n1,17,16\n", "has no column ra and no column dec"),
-        ("objID,ra,dec\n1.2376487029734E+18,1,2\n", "decimal number beyond 2^53, so its last digits are lost"),
-        ("objID,ra,dec\n", "has no rows"),
-        ("", "is empty: it needs a header line"),
+        ("objID,g,r\n1,17,16\n", (" ra", " dec")),
+        ("objID,ra,dec\n1.2376487029734E+18,1,2\n", ("2^53",)),
+        ("objID,ra,dec\n", ("row",)),
+        ("", ("header",)),
     ],
     ids=["no ra and dec", "damaged ids", "no rows", "empty file"],
 )
 def test_a_bad_new_catalog_is_one_clear_line(
-    galstore: Command, content: str, told: str, tmp_path: Path, small_store: str
+    galstore: Command, content: str, told: tuple[str, ...], tmp_path: Path, small_store: str
 ) -> None:
     catalog = tmp_path / "tonight.csv"
     catalog.write_text(content)
     result = galstore("score", "sdss", "--set", f"store.path='{small_store}'", "--catalog", str(catalog))
-    assert_one_clear_line(result, "tonight.csv", told)
+    assert_one_clear_line(result, "tonight.csv", *told)
 
 
 @pytest.mark.slow
 def test_an_unreachable_survey_is_one_clear_line(galstore: Command, tmp_path: Path, prefect_server: None) -> None:
     places = [f"store.path='{tmp_path / 'cube'}'", f"output.folder='{tmp_path}'", "survey.base_url=http://127.0.0.1:1"]
     result = galstore("ingest", "sdss", *(a for place in places for a in ("--set", place)))
-    assert_one_clear_line(result, "the survey at http://127.0.0.1:1 does not answer", "check survey.base_url")
+    assert_one_clear_line(result, "http://127.0.0.1:1", "survey.base_url")
 
 
 def test_info_prints_counts_for_people_and_for_programs(galstore: Command, small_store: str) -> None:
@@ -92,7 +99,7 @@ def test_info_prints_counts_for_people_and_for_programs(galstore: Command, small
     assert {key: plain[key] for key in ("registered", "stored", "quarantined", "pending")} == {
         "registered": 2, "stored": 0, "quarantined": 0, "pending": 2,
     }  # fmt: skip
-    assert "2 pending" in galstore("info", small_store).stdout
+    assert told_together(galstore("info", small_store).stdout, "2", "pending", within=30)
 
 
 def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, tmp_path: Path) -> None:
@@ -101,59 +108,66 @@ def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, 
     assert (plain["n_quarantined"], plain["tally"], plain["n_rejected"]) == (1, {"truncated": 1}, 1)
     assert plain["quarantined"][0]["object_id"] == 1237648702973411443
     told = galstore("quarantine", path, "--csv", str(tmp_path / "q.csv")).stdout
-    for part in (
-        "1 quarantined objects",
-        "truncated",
-        "1237648702973411443",
-        "1 rejected catalog rows",
-        "out_of_range",
-    ):
+    assert told_together(told, "1", "quarantined", within=30)
+    assert told_together(told, "1", "rejected", within=30)
+    for part in ("truncated", "1237648702973411443", "out_of_range"):
         assert part in told
     assert pd.read_csv(tmp_path / "q.csv")["object_id"].tolist() == [1237648702973411443]
     assert pd.read_csv(tmp_path / "q-rejected.csv")["value"].tolist() == [400]
-    assert "0 quarantined objects" in galstore("quarantine", path, "--reason", "flat").stdout
-    assert_one_clear_line(galstore("quarantine", path, "--reason", "tired"), "no reason of quarantine 'tired'")
+    assert told_together(galstore("quarantine", path, "--reason", "flat").stdout, "0", "quarantined", within=30)
+    assert_one_clear_line(galstore("quarantine", path, "--reason", "tired"), "'tired'")
 
 
 def test_an_unknown_reason_to_retry_is_refused_before_anything_starts(galstore: Command) -> None:
-    assert_one_clear_line(galstore("ingest", "demo", "--retry-quarantined=tired"), "no reason of quarantine 'tired'")
+    assert_one_clear_line(galstore("ingest", "demo", "--retry-quarantined=tired"), "'tired'")
 
 
 def test_verify_finds_a_flipped_byte_and_rebuild_mends_it(galstore: Command, tmp_path: Path) -> None:
     path = store_with_one_stored(tmp_path)
-    assert "is sound" in galstore("verify", path).stdout
+    sound = galstore("verify", path)
+    assert sound.returncode == 0
+    assert path in sound.stdout
+    assert "damaged" not in sound.stdout
     assert galstore("rebuild", path, "--damaged").returncode == 0
     flip_a_byte(path, "images/128/pixels")
     found = galstore("verify", path)
     assert found.returncode == 1
-    assert "is damaged" in found.stdout
+    assert "damaged" in found.stdout
     assert "images/128/pixels" in found.stdout
     plain = json.loads(galstore("verify", path, "--json").stdout)
     assert not plain["ok"]
     assert any(problem["path"] == "images/128/pixels" for problem in plain["problems"])
-    assert galstore("rebuild", path, "--damaged").stdout == "block 0: 1 objects rebuilt, 0 to be fetched again\n"
+    assert_rebuilt(galstore("rebuild", path, "--damaged"))
     assert galstore("verify", path).returncode == 0
-    assert galstore("rebuild", path, "--block", "0").stdout == "block 0: 1 objects rebuilt, 0 to be fetched again\n"
+    assert_rebuilt(galstore("rebuild", path, "--block", "0"))
+
+
+def assert_rebuilt(told: subprocess.CompletedProcess[str]) -> None:
+    """One line: one object of block 0 was made anew, none is to be fetched."""
+    assert told.returncode == 0
+    (line,) = told.stdout.splitlines()
+    assert told_together(line, "block 0", "1 object")
+    assert re.findall(r"\b\d+\b", line.replace("block 0", "")) == ["1", "0"]
 
 
 def test_rebuild_makes_the_indexes_anew(galstore: Command, small_store: str) -> None:
-    assert galstore("rebuild", small_store, "--index").stdout == "indexes: 2 objects\n"
+    told = galstore("rebuild", small_store, "--index")
+    assert told.returncode == 0
+    assert told_together(told.stdout, "2 objects", "index")
 
 
 def test_rebuild_asks_for_a_block(galstore: Command, small_store: str) -> None:
-    assert_one_clear_line(galstore("rebuild", small_store), "which blocks? give --block N")
-    assert_one_clear_line(
-        galstore("rebuild", small_store, "--block", "7"), "has 1 blocks, numbered from 0, got block 7"
-    )
+    assert_one_clear_line(galstore("rebuild", small_store), "--block N")
+    assert_one_clear_line(galstore("rebuild", small_store, "--block", "7"), "1 block", "block 7")
 
 
 def test_gc_frees_old_snapshots_and_keeps_young_files(galstore: Command, tmp_path: Path) -> None:
     path = store_with_one_stored(tmp_path)
-    assert "0 files deleted" in galstore("gc", path, "--keep", "0d").stdout
+    assert told_together(galstore("gc", path, "--keep", "0d").stdout, "0 files")
     told = galstore("gc", path, "--keep", "0d", "--grace", "0d").stdout
-    assert "0 files deleted" not in told
+    assert re.search(r"\b[1-9][\d,]* files", told)
     assert galstore("verify", path).returncode == 0
-    assert_one_clear_line(galstore("gc", path, "--keep", "a month"), "'a month' is no duration")
+    assert_one_clear_line(galstore("gc", path, "--keep", "a month"), "'a month'")
 
 
 def test_the_emulator_tells_its_address_first(cutout_folder: Path) -> None:

@@ -13,12 +13,18 @@ from PIL import Image
 from galstore.reader import Cube
 from modeling.judging.mass_metallicity import tremonti_metallicity
 from tests.conftest import SHARED_DATA
+from tests.facts import told_together
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.galstore.conftest import filled_cube
 
 __all__ = ["filled_cube"]
 
 REAL = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50.csv"
+
+
+def has_line(told: str, *facts: str) -> bool:
+    """Whether one line of what is told has all of them."""
+    return any(told_together(line, *facts, within=len(line)) for line in told.splitlines())
 
 
 def simulated_table(n: int = 400) -> pd.DataFrame:
@@ -54,13 +60,13 @@ def test_the_published_predictions_give_their_figures_and_numbers(galstore: Comm
         "figure-3-comparison.png",
         "numbers.json",
     ]
-    for part in (
-        "20,466 galaxies",
-        "left out   figure-1-cutouts: no cutouts: give their cube with --store",
-        "left out   figure-4-resolution: no sweep: give its CSV with --sweep",
-        "left out   figure-6-mass-metallicity: no stellar masses: predictions-oh_p50.csv has no column lgm_tot_p50",
+    for facts in (
+        ("figure-3-comparison", "20,466 galaxies"),
+        ("figure-1-cutouts", "--store"),
+        ("figure-4-resolution", "--sweep"),
+        ("figure-6-mass-metallicity", "predictions-oh_p50.csv", "lgm_tot_p50"),
     ):
-        assert part in told.stdout
+        assert has_line(told.stdout, *facts), facts
     kept = json.loads((tmp_path / "out" / "numbers.json").read_text())
     numbers = {one["name"]: one["value"] for one in kept["numbers"]}
     assert numbers["RMSE"] == pytest.approx(0.08489, abs=5e-6)
@@ -85,9 +91,9 @@ def test_all_columns_and_a_sweep_give_all_but_the_cutouts(galstore: Command, tab
         "figure-6-mass-metallicity.pdf",
         "fundamental-relation.pdf",
     }
-    assert "scatter ratio, predicted / true" in told.stdout
-    assert "0.821 ± 0.077" in told.stdout
-    assert told.stdout.count("left out ") == 1
+    assert has_line(told.stdout, "scatter ratio", "0.821 ± 0.077")
+    assert has_line(told.stdout, "figure-1-cutouts", "--store")
+    assert not has_line(told.stdout, "figure-1-cutouts.pdf")
     assert json.loads((tmp_path / "out" / "numbers.json").read_text())["simulated"] is True
 
 
@@ -100,10 +106,8 @@ def test_a_cube_gives_cutouts_and_labels(galstore: Command, filled_cube: Cube, t
         "figures", str(tmp_path / "new.parquet"), "--store", filled_cube.path, "--out", str(tmp_path / "out")
     )
     assert told.returncode == 0
-    assert "figure-1-cutouts.png: cutouts with predicted and true values, 60 galaxies, 1 of 61 rows left out" in (
-        told.stdout
-    )
-    assert "neither new.parquet nor the cube has lgm_tot_p50 of these objects" in told.stdout
+    assert has_line(told.stdout, "figure-1-cutouts.png", "60 galaxies", "1 of 61")
+    assert has_line(told.stdout, "new.parquet", "lgm_tot_p50")
     with Image.open(tmp_path / "out" / "figure-1-cutouts.png") as picture:
         # seven rows of five: the part right of the titles is full of made-up galaxies
         assert np.asarray(picture.convert("L"), dtype=float)[100:, 400:].std() > 20
@@ -118,8 +122,8 @@ def test_missing_values_are_left_out_and_counted(galstore: Command, tmp_path: Pa
     rows.loc[2, "lgm_tot_p50"] = -9999
     rows.to_csv(tmp_path / "dirty.csv", index=False)
     told = galstore("figures", str(tmp_path / "dirty.csv"), "--out", str(tmp_path / "out")).stdout
-    assert "predicted against true, and its scatter, 398 galaxies, 2 of 400 rows left out" in told
-    assert "mass-metallicity relation, true and predicted, 397 galaxies, 3 of 400 rows left out" in told
+    assert has_line(told, "figure-3-comparison.png", "398 galaxies", "2 of 400")
+    assert has_line(told, "figure-6-mass-metallicity.png", "397 galaxies", "3 of 400")
 
 
 def test_the_same_table_gives_the_same_files(galstore: Command, table: Path, tmp_path: Path) -> None:
@@ -134,33 +138,33 @@ def test_the_same_table_gives_the_same_files(galstore: Command, table: Path, tmp
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--predicted", "predicton"), "no column 'predicton' (--predicted): did you mean prediction"),
-        (("--mass", "lgm_tot"), "did you mean lgm_tot_p50"),
-        (("--true", "zzz"), "it has objID, oh_p50"),
-        (("--format", "gif"), "--format 'gif' is unknown: choose one of png, pdf"),
-        (("--sweep", "none.csv"), "sweep none.csv does not exist"),
-        (("--store", "none"), "none"),
-        (("--predicted-mass", "x", "--out", "."), "no column 'x' (--predicted-mass)"),
+        (("--predicted", "predicton"), ("'predicton'", "--predicted", "prediction")),
+        (("--mass", "lgm_tot"), ("'lgm_tot'", "lgm_tot_p50")),
+        (("--true", "zzz"), ("'zzz'", "objID, oh_p50")),
+        (("--format", "gif"), ("--format 'gif'", "png, pdf")),
+        (("--sweep", "none.csv"), ("none.csv",)),
+        (("--store", "none"), ("none",)),
+        (("--predicted-mass", "x", "--out", "."), ("'x'", "--predicted-mass")),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(
-    galstore: Command, table: Path, arguments: tuple[str, ...], told: str
+    galstore: Command, table: Path, arguments: tuple[str, ...], told: tuple[str, ...]
 ) -> None:
-    assert_one_clear_line(galstore("figures", str(table), *arguments), told)
+    assert_one_clear_line(galstore("figures", str(table), *arguments), *told)
 
 
 def test_files_that_cannot_be_drawn_say_why(galstore: Command, tmp_path: Path, filled_cube: Cube) -> None:
-    assert_one_clear_line(galstore("figures", str(tmp_path / "none.csv")), "does not exist")
+    assert_one_clear_line(galstore("figures", str(tmp_path / "none.csv")), str(tmp_path / "none.csv"))
     other = tmp_path / "other.csv"
     other.write_text("a,b\n1,2\n")
-    assert_one_clear_line(galstore("figures", str(other)), "no figure can be drawn", "no column prediction")
-    assert_one_clear_line(galstore("figures", str(other), "--store", filled_cube.path), "no column 'objID' (--id")
+    assert_one_clear_line(galstore("figures", str(other)), "other.csv", "prediction")
+    assert_one_clear_line(galstore("figures", str(other), "--store", filled_cube.path), "'objID'", "--id")
     other.write_text("objID,prediction\n1.5e18,8.9\n")
-    assert_one_clear_line(galstore("figures", str(other), "--store", filled_cube.path), "no object id")
+    assert_one_clear_line(galstore("figures", str(other), "--store", filled_cube.path), "object id")
     taken = tmp_path / "file"
     taken.write_text("")
-    assert_one_clear_line(galstore("figures", str(other), "--out", str(taken)), "is a file: give a folder")
+    assert_one_clear_line(galstore("figures", str(other), "--out", str(taken)), str(taken))
 
 
 def test_help_shows_an_example(galstore: Command) -> None:
-    assert "Example: galstore figures predictions.csv" in galstore("figures", "--help").stdout
+    assert "galstore figures predictions.csv" in galstore("figures", "--help").stdout

@@ -11,6 +11,7 @@ import pytest
 from flows.artefacts import named_model_ids, scoring_model_id
 from flows.runtime import load_recipe
 from schemas.errors import WeightsError
+from tests.facts import told_together
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.modeling.random_models import save_random_model
 
@@ -46,16 +47,16 @@ def test_models_are_listed_with_what_they_are(galstore: Command, run: str) -> No
 def test_a_damaged_model_is_listed_as_damaged(galstore: Command, run: str) -> None:
     (Path(run) / "models" / ONE / "config.json").write_text("{")
     told = galstore("models", "list", run).stdout
-    assert f"damaged: {run}/models/{ONE}/config.json is not JSON" in told
+    assert told_together(told, f"{run}/models/{ONE}/config.json", "damaged", "JSON")
     plain = json.loads(galstore("models", "list", run, "--json").stdout)
     assert {one["model_id"]: list(one["problems"]) for one in plain} == {TWO: [], ONE: ["config.json"]}
-    assert_one_clear_line(galstore("models", "show", ONE, "--in", run), f"model {ONE} is damaged: config.json")
+    assert_one_clear_line(galstore("models", "show", ONE, "--in", run), ONE, "damaged", "config.json")
 
 
 def test_a_model_is_shown_with_its_card_and_curve(galstore: Command, run: str, tmp_path: Path) -> None:
     curve, events = tmp_path / "curve.png", tmp_path / "events"
     told = galstore("models", "show", "a1b", "--in", run, "--curve", str(curve), "--tensorboard", str(events)).stdout
-    for part in (f"model {ONE}", "mean_counts", "0.1234", "| validation | 32 | 0.1234 |", f"curve: {curve}"):
+    for part in (ONE, "mean_counts", "0.1234", "| validation | 32 | 0.1234 |", str(curve)):
         assert part in told
     assert curve.read_bytes().startswith(b"\x89PNG")
     assert len(list((events / ONE).glob("events.out.tfevents.*"))) == 1
@@ -66,9 +67,12 @@ def test_a_model_is_shown_with_its_card_and_curve(galstore: Command, run: str, t
 
 
 def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run: str) -> None:
-    assert galstore("models", "promote", "a1b", "--in", run).stdout.startswith(f"champion: model {ONE} since ")
+    told = galstore("models", "promote", "a1b", "--in", run).stdout
+    assert told_together(told, "champion", ONE)
+    assert TWO not in told
     told = galstore("models", "promote", TWO, "--as", "champion", "--in", run).stdout
-    assert told.rstrip().endswith(f", before it {ONE}")
+    assert told_together(told, "champion", TWO, ONE)
+    assert told.index(TWO) < told.index(ONE)
     plain = json.loads(galstore("models", "promote", ONE, "--as", "challenger", "--in", run, "--json").stdout)
     assert (plain["name"], plain["model_id"], plain["replaced"]) == ("challenger", ONE, None)
     listed = json.loads(galstore("models", "list", run, "--json").stdout)
@@ -82,10 +86,10 @@ def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run:
 
 def test_a_recipe_that_names_no_good_model_is_refused(run: str) -> None:
     assert named_model_ids(load_recipe("demo", [f"output.folder='{run}'"])) == ()
-    with pytest.raises(WeightsError, match=r"model 'champion' is not in .*`galstore models list` shows"):
+    with pytest.raises(WeightsError, match=r"(?=.*'champion')(?=.*`galstore models list`)"):
         named_model_ids(load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"]))
     (Path(run) / "models" / ONE / "model.safetensors").write_bytes(b"\x80\x04N.")
-    with pytest.raises(WeightsError, match=f"model {ONE} is damaged: model.safetensors is not a whole file"):
+    with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*model\.safetensors"):
         named_model_ids(load_recipe("demo", [f"output.folder='{run}'", f"score.model={ONE}"]))
 
 
@@ -99,14 +103,14 @@ def test_a_model_is_exported_and_checked(galstore: Command, run: str, tmp_path: 
     assert plain["bytes"] == file.stat().st_size
     assert plain["differences"]["oh_p50"] < 1e-4
     assert_one_clear_line(
-        galstore("models", "export", "a1b", "--in", run, "--onnx", str(file), "--views", "3"), "--views 3: give 8"
+        galstore("models", "export", "a1b", "--in", run, "--onnx", str(file), "--views", "3"), "--views 3", "8"
     )
 
 
 def test_wrong_words_are_told_in_one_line(galstore: Command, run: str, tmp_path: Path) -> None:
-    assert_one_clear_line(galstore("models", "show", "a1", "--in", run), "'a1' begins 2 models", ONE, TWO)
-    assert_one_clear_line(galstore("models", "show", "a1b2c3d4e5f7", "--in", run), f"did you mean {ONE}")
-    assert_one_clear_line(galstore("models", "promote", ONE, "--as", "cafe", "--in", run), "cannot be a model's name")
-    assert_one_clear_line(galstore("models", "list", str(tmp_path / "nothing")), "neither a folder nor a recipe")
+    assert_one_clear_line(galstore("models", "show", "a1", "--in", run), "'a1'", ONE, TWO)
+    assert_one_clear_line(galstore("models", "show", "a1b2c3d4e5f7", "--in", run), "'a1b2c3d4e5f7'", ONE)
+    assert_one_clear_line(galstore("models", "promote", ONE, "--as", "cafe", "--in", run), "'cafe'")
+    assert_one_clear_line(galstore("models", "list", str(tmp_path / "nothing")), "nothing", "recipe")
     (tmp_path / "empty").mkdir()
-    assert_one_clear_line(galstore("models", "list", str(tmp_path / "empty")), "no models", "galstore train")
+    assert_one_clear_line(galstore("models", "list", str(tmp_path / "empty")), "models", "galstore train")

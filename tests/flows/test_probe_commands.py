@@ -13,6 +13,7 @@ from galstore.rehearsal.emulator import build_app
 from galstore.rehearsal.faults import FaultPlan
 from galstore.rehearsal.sky import SimulatedSky
 from schemas.recipes import FaultSection
+from tests.facts import told_together
 from tests.galstore.played import InlinePainters, played
 
 SKY = SimulatedSky(seed=3, n_galaxies=40, n_new=0)
@@ -23,8 +24,8 @@ def test_a_sound_survey_is_told_with_exit_code_0(survey: str) -> None:
     with played(build_app(SKY, InlinePainters())) as url:
         result = CliRunner().invoke(app, ["probe", "--survey", survey, "--base-url", url], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
-    assert "service and client agree" in result.output
-    assert ("unknown layer" in result.output) == (survey == "legacy")
+    assert "differs" not in result.output
+    assert told_together(result.output, "layer") == (survey == "legacy")
 
 
 def test_what_differs_is_told_with_exit_code_1_and_as_json(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from galstore.store import open_store
 from galstore.verify import verify_cube
 from schemas.errors import StoreError, TrainingError, WeightsError
 from tests.conftest import draw_blobs, encode
+from tests.facts import told_together
 from tests.flows.conftest import overrides_in
 
 pytestmark = pytest.mark.slow
@@ -83,12 +85,16 @@ def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) ->
 
     with survey_address("demo", overrides) as base_url:
         assert missing() == ()
-        assert missing("train.seed=9")[0].endswith("is not trained")
-        assert missing(f"store.path='{tmp_path / 'none'}'") == ("there is no cube yet",)
-        assert missing("survey.limit=10") == ("the report is not up to date",)
-        assert missing("survey.selection='labelled'")[0].startswith("the survey has 3")
-        assert missing("survey.where='G.dec > 30'") == ("a part of the survey is asked for: (G.dec > 30)",)
-        assert missing(f"score.catalog='{tmp_path / 'tonight.csv'}'") == (f"catalog {tmp_path / 'tonight.csv'} is new",)
+        assert told_together(missing("train.seed=9")[0], "model", "trained")
+        assert re.search(r"\bsurvey\b.*\b3\d+\b", missing("survey.selection='labelled'")[0])
+        for override, fact in (
+            (f"store.path='{tmp_path / 'none'}'", "cube"),
+            ("survey.limit=10", "report"),
+            ("survey.where='G.dec > 30'", "G.dec > 30"),
+            (f"score.catalog='{tmp_path / 'tonight.csv'}'", str(tmp_path / "tonight.csv")),
+        ):
+            (told,) = missing(override)
+            assert fact in told
 
 
 def test_rejected_catalog_rows_are_kept_with_their_reasons(small_run) -> None:
@@ -110,10 +116,10 @@ def test_predictions_name_the_model_that_config_describes(small_run) -> None:
 def test_another_seed_is_another_model_and_needs_training_first(small_run) -> None:
     folder, result = small_run
     other = overrides_in(folder, "train.seed=1")
-    with pytest.raises(WeightsError, match=r"is not in .*models: run `galstore train` with this recipe"):
+    with pytest.raises(WeightsError, match=r"`galstore train`"):
         score("demo", other)
     assert train("demo", other)["model_id"] != result["train"]["model_id"]
-    with pytest.raises(TrainingError, match=r"held-out galaxies have no prediction of model .*: run `galstore score`"):
+    with pytest.raises(TrainingError, match=r"(?=.*\bheld-out\b)(?=.*`galstore score`)"):
         report("demo", other)
 
 
@@ -158,7 +164,7 @@ def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_r
     cube = open_cube(str(tmp_path / "cube"))
     assert cube.attributes["bands"] == ["z", "r", "g"]
     (tmp_path / "models").symlink_to(folder / "models")
-    with pytest.raises(StoreError, match="trained on cutouts of composite 'skyserver'"):
+    with pytest.raises(StoreError, match="'skyserver'"):
         score("legacy", [*small, f"score.model='{result['train']['model_id']}'"])
 
 

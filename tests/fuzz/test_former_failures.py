@@ -26,18 +26,18 @@ def parsed(*lines: str, status: int = 200) -> object:
 
 @pytest.mark.parametrize("written", [f"{FIRST_ID}.0", "1.237648702973411443e18", "inf", "", str(2**63), str(2**64)])
 def test_one_id_that_is_no_whole_number_damages_no_other(written: str) -> None:
-    with pytest.raises(ServiceError, match=r"a table that is damaged \(.+\): try again later"):
+    with pytest.raises(ServiceError, match="table"):
         parsed("#Table1", "objID,specObjID,ra,dec", f"{FIRST_ID},1,2,3", f"{written},1,2,3")
 
 
 def test_rows_that_are_longer_than_the_header_move_no_value_to_another_column() -> None:
-    with pytest.raises(ServiceError, match="a table that is damaged"):
+    with pytest.raises(ServiceError, match="table"):
         parsed("#Table1", "objID,specObjID,ra,dec", "1,2,3,4,5", "6,7,8,9,10")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "1" * 5000, '{"a":' * 100_000])
 def test_json_without_end_is_an_outage(text: str) -> None:
-    with pytest.raises(ServiceError, match="with status 500: try again later"):
+    with pytest.raises(ServiceError, match=r"\b500\b"):
         parsed(text, status=500)
 
 
@@ -51,16 +51,16 @@ def test_a_service_that_gives_the_same_page_again_is_not_asked_for_ever() -> Non
     with patch.object(skyserver_sql, "query_sql", lambda *_: page):
         pages = query_catalog(SkyServer(base_url=BASE_URL), SELECTIONS["labelled"], columns=["ra", "dec"], page_rows=2)
         next(pages)
-        with pytest.raises(ServiceError, match="gives the rows up to objID 5 again where those behind 5 were asked"):
+        with pytest.raises(ServiceError, match=r"objID 5\b"):
             next(pages)
 
 
 @pytest.mark.parametrize(
     ("lines", "told"),
     [
-        (("n_rows",), r"with \[\], not with one number"),
-        (("n_rows", "-1"), r"with \[-1\], not with one number"),
-        (("n", "5"), r"without column 'n_rows' \(columns found: n\)"),
+        (("n_rows",), r"\[\]"),
+        (("n_rows", "-1"), r"\[-1\]"),
+        (("n", "5"), r"(?=.*'n_rows')(?=.*\bn\b)"),
     ],
 )
 def test_a_count_that_is_none_is_an_error_that_shows_it(lines: tuple[str, ...], told: str) -> None:
@@ -75,7 +75,7 @@ def test_a_count_that_is_none_is_an_error_that_shows_it(lines: tuple[str, ...], 
 def test_a_header_of_thousands_of_equal_names_is_refused_at_once(tmp_path: Path) -> None:
     file = tmp_path / "catalog"
     file.write_text("objID,ra,dec" + ",c" * 100_000 + "\n1,2,3\n")
-    with pytest.raises(CatalogError, match="has 100,003 columns, more than the 5,000 that are read of a CSV"):
+    with pytest.raises(CatalogError, match=r"(?=.*\b100,003 columns)(?=.*\b5,000\b)"):
         next(read_catalog_pages(file))
 
 
@@ -85,5 +85,5 @@ def test_a_tag_without_end_is_refused_at_once(tmp_path: Path) -> None:
     a_table()["objID", "ra", "dec"].write(votable, format="votable")
     file = tmp_path / "catalog"
     file.write_bytes(votable.getvalue().replace(b"</TABLE>", b"<TD " + b" " * (200 << 20)))
-    with pytest.raises(CatalogError, match="has a tag or comment of more than 16,777,216 bytes"):
+    with pytest.raises(CatalogError, match=r"\b16,777,216 bytes"):
         next(read_catalog_pages(file))

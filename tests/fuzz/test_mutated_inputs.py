@@ -41,5 +41,5 @@ def test_what_escapes_hangs_crashes_or_takes_much_memory_is_named_and_kept(tmp_p
     assert "Aborted" in told["crashes"]
     assert "MemoryError" in told["wants too much"]
     assert dict(report.tally["refused"]) == {"CatalogError": 1}
-    assert "see it again: python -m tests.fuzz.worker traps --show 1" in report.explained(tmp_path)
+    assert "python -m tests.fuzz.worker traps --show 1" in report.explained(tmp_path)
     assert len((tmp_path / "traps-2").read_bytes()) == 300

@@ -56,10 +56,7 @@ def test_small_ids_that_went_through_a_float_are_still_exact() -> None:
 def test_a_catalog_of_which_nothing_can_be_kept_says_what_to_do() -> None:
     prepared = prepare_catalog(catalog(objID=["1.2376487029734E+18", "7.5"], ra=[1.0, 2.0]), origin="new.csv")
     require_kept_rows(1, prepared.rejected, origin="new.csv")
-    told = (
-        r"new\.csv: not one of 2 rows can be kept; most fail by damaged_id, such as '1\.2376487029734E\+18' in column "
-        r"'object_id': it was written as a decimal number beyond 2\^53"
-    )
+    told = r"(?=.*new\.csv)(?=.*\b2 rows)(?=.*damaged_id)(?=.*'1\.2376487029734E\+18')(?=.*'object_id')(?=.*2\^53)"
     with pytest.raises(CatalogError, match=told):
         require_kept_rows(0, prepared.rejected, origin="new.csv")
 
@@ -116,9 +113,9 @@ def test_columns_without_a_contract_are_named() -> None:
 @pytest.mark.parametrize(
     ("frame", "told"),
     [
-        (catalog().iloc[:0], "new.csv has no rows"),
-        (catalog().drop(columns="objID"), "new.csv has no object id: call its column one of object_id, objID"),
-        (catalog().drop(columns=["ra", "dec"]), "new.csv has no column ra and no column dec: cutouts are asked for by"),
+        (catalog().iloc[:0], r"(?=.*new\.csv)(?=.*rows)"),
+        (catalog().drop(columns="objID"), r"(?=.*new\.csv)(?=.*object_id, objID)"),
+        (catalog().drop(columns=["ra", "dec"]), r"(?=.*new\.csv)(?=.*\bra\b)(?=.*\bdec\b)"),
     ],
 )
 def test_a_catalog_that_cannot_be_used_says_why(frame: pd.DataFrame, told: str) -> None:
@@ -129,10 +126,10 @@ def test_a_catalog_that_cannot_be_used_says_why(frame: pd.DataFrame, told: str) 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, r"does not exist: give the path of a CSV"),
-        (b"", r"is empty: it needs a header line"),
-        (b'objID,ra\n"1,2\n3', r"is not a CSV"),
-        (b"\xff\xfe\x00\xd8", r"is not a CSV"),
+        (None, r"(?=.*/new\.csv)(?=.*CSV, ECSV)"),
+        (b"", r"object_id, ra, dec$"),
+        (b'objID,ra\n"1,2\n3', r"CSV"),
+        (b"\xff\xfe\x00\xd8", r"CSV"),
     ],
 )
 def test_a_file_that_is_no_catalog_says_why(tmp_path, content: bytes | None, told: str) -> None:

@@ -61,7 +61,5 @@ def test_commits_say_what_they_were(cube_path) -> None:
 
 
 def test_a_place_that_is_no_folder_is_refused() -> None:
-    with pytest.raises(
-        StoreError, match="cubes live in local folders or under s3://bucket/prefix, got 'gs://bucket/cube'"
-    ):
+    with pytest.raises(StoreError, match=r"(?=.*s3://bucket/prefix)(?=.*'gs://bucket/cube')"):
         open_repository("gs://bucket/cube")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -134,17 +135,17 @@ def test_nothing_expires_while_a_superseded_version_has_no_tag(cube_copy: Path, 
     # as if the run that made the version were at it between the look at the tags and the lock
     monkeypatch.setattr("galstore.expiry.keep_label_versions", lambda _: None)
     ids = history(cube_copy)
-    with pytest.raises(StoreBusyError, match="their version before has no tag labels-galspec@1 yet: run the same"):
+    with pytest.raises(StoreBusyError, match="labels-galspec@1"):
         expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
     assert history(cube_copy) == ids
 
 
 def test_a_cube_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreNotFoundError, match="there is no cube at"):
+    with pytest.raises(StoreNotFoundError, match=r"/nothing\b"):
         expire_snapshots(str(tmp_path / "nothing"), keep=DAY)
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "-1d", "30 days", "99999d"])
 def test_durations_of_another_form_are_refused(text: str) -> None:
-    with pytest.raises(ContractError, match="is no duration: give a whole number of hours, days or weeks, as 12h"):
+    with pytest.raises(ContractError, match=re.escape(repr(text))):
         parse_keep(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -25,6 +26,9 @@ from astropy.table import Table
 from hats.io.validation import is_valid_catalog
 
 from galstore.export import ExportFormat, export_cube, hats_catalog
+from galstore.export.jpeg_folder import write_jpeg_folder
+from galstore.export.parquet import write_parquet
+from galstore.export.provenance import provenance_of
 from galstore.export.rows import read_rows
 from galstore.ingest import fill_cube, plan_jobs
 from galstore.predictions import write_predictions
@@ -161,7 +165,7 @@ def test_parquet_opens_with_astropy_and_its_units(mixed_cube: Cube, tmp_path: Pa
     assert read["object_id"].dtype == np.int64
     assert (read["ra"].unit, read["modelMag_r"].unit, read["pixel_scale"].unit) == (u.deg, u.mag, u.arcsec / u.pix)
     assert read["velDisp"].unit == u.km / u.s
-    assert read["ra"].description == "Right ascension, ICRS"
+    assert "ICRS" in read["ra"].description
     assert read["ra"].meta["ucd"] == "pos.eq.ra;meta.main"
     assert list(read["status"][[0, 20, 23]]) == ["stored", "quarantined", "pending"]
     assert list(read["reason"][[0, 20, 23]]) == ["none", "out_of_footprint", "none"]
@@ -187,10 +191,12 @@ def test_parquet_describes_every_column_in_its_votable(filled_cube: Cube, tmp_pa
     assert next(field for field in fields if field.name == "specObjID").values.null == -1
 
 
-def test_parquet_is_written_in_row_groups(filled_cube: Cube, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("galstore.export.parquet.GROUP_ROWS", 500)
-    export_cube(filled_cube, tmp_path / "out", format=ExportFormat.PARQUET)
-    file = pyarrow.parquet.ParquetFile(tmp_path / "out" / "catalog.parquet")
+def test_parquet_is_written_in_row_groups(filled_cube: Cube, tmp_path: Path) -> None:
+    rows, provenance = np.arange(1100), provenance_of(filled_cube, n_objects=1100)
+    write_parquet(
+        filled_cube, tmp_path / "catalog.parquet", rows, provenance, group_rows=500, on_progress=lambda _: None
+    )
+    file = pyarrow.parquet.ParquetFile(tmp_path / "catalog.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [500, 500, 100]
     assert np.array_equal(file.read()["object_id"], filled_cube.read_catalog(["object_id"])["object_id"])
 
@@ -234,7 +240,7 @@ def test_hats_without_its_library_says_how_to_get_it(filled_cube: Cube, tmp_path
         return imported(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ExportError, match=r"needs the library hats, .* pip install 'galstore\[export\]'"):
+    with pytest.raises(ExportError, match=r"(?=.*\bhats\b)(?=.*galstore\[export\])"):
         export_cube(filled_cube, tmp_path / "out", format=ExportFormat.HATS, rows=SPARSE)
     assert not list(tmp_path.iterdir())
 
@@ -278,14 +284,15 @@ def test_jpeg_folder_has_the_delivered_bytes_and_misses_nobody(mixed_cube: Cube,
     assert missing["object_id"].tolist() == expected["object_id"][N_STORED:].tolist()
     assert missing["reason"].tolist() == ["out_of_footprint"] * N_NOWHERE + ["pending"] * N_PENDING
     readme = (tmp_path / "out" / "README.txt").read_text()
-    assert "ra [deg]: Right ascension, ICRS" in readme
-    assert "0.296 arcsec per px" in readme
+    assert re.search(r"\bra\b.*\bdeg\b.*ICRS", readme)
+    assert "0.296" in readme
     assert "25 objects" in readme
 
 
-def test_jpeg_folder_of_rows_far_apart(filled_cube: Cube, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("galstore.export.jpeg_folder.GROUP_ROWS", 4)
-    export_cube(filled_cube, tmp_path / "out", format=ExportFormat.JPEG_FOLDER, rows=SPARSE)
+def test_jpeg_folder_of_rows_far_apart(filled_cube: Cube, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    provenance = provenance_of(filled_cube, n_objects=6)
+    write_jpeg_folder(filled_cube, tmp_path / "out", SPARSE, provenance, group_rows=4, on_progress=lambda _: None)
     catalog = pd.read_csv(tmp_path / "out" / "catalog.csv")
     assert len(catalog) == 6
     for row, file in zip(SPARSE, catalog["file"], strict=True):
@@ -297,9 +304,9 @@ def test_jpeg_folder_of_rows_far_apart(filled_cube: Cube, tmp_path: Path, monkey
 def test_a_place_with_something_in_it_is_refused(filled_cube: Cube, tmp_path: Path, kind: ExportFormat) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")
-    with pytest.raises(ExportError, match="out is not empty: name a folder that does not exist yet"):
+    with pytest.raises(ExportError, match=r"/out\b(?!/)"):
         export_cube(filled_cube, tmp_path / "out", format=kind)
-    with pytest.raises(ExportError, match="mine is not empty"):
+    with pytest.raises(ExportError, match=r"/out/mine\b"):
         export_cube(filled_cube, tmp_path / "out" / "mine", format=kind)
     assert files_of(tmp_path) == {"out/mine": b"keep"}
 
@@ -321,27 +328,27 @@ def test_an_export_that_fails_leaves_nothing(filled_cube: Cube, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("rows", "match"),
+    ("rows", "facts"),
     [
-        (np.array([], dtype=np.int64), "no objects of .* are selected"),
-        ([], "no objects of .* are selected"),
-        (np.array([5, 1100]), r"row 1100 is not in .*, which has rows 0-1099"),
-        (np.array([-1]), "row -1 is not in"),
-        (np.ones(1100, dtype=bool), "rows are an array of bool with 1 dimensions, expected row numbers"),
+        (np.array([], dtype=np.int64), "objects"),
+        ([], "objects"),
+        (np.array([5, 1100]), r"(?=.*row 1100\b)(?=.*\b1099\b)"),
+        (np.array([-1]), r"row -1\b"),
+        (np.ones(1100, dtype=bool), r"(?=.*\bbool\b)(?=.*\b1\b)"),
     ],
 )
-def test_rows_that_cannot_be_exported_are_named(filled_cube: Cube, tmp_path: Path, rows: Any, match: str) -> None:
-    with pytest.raises(ExportError, match=match):
+def test_rows_that_cannot_be_exported_are_named(filled_cube: Cube, tmp_path: Path, rows: Any, facts: str) -> None:
+    with pytest.raises(ExportError, match=facts):
         export_cube(filled_cube, tmp_path / "out", format=ExportFormat.PARQUET, rows=rows)
     assert not list(tmp_path.iterdir())
 
 
 def test_levels_that_cannot_be_exported_are_named(filled_cube: Cube, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="level 100 is not in the cube: choose of 128, 64"):
+    with pytest.raises(StoreError, match=r"(?=.*level 100\b)(?=.*\b128, 64\b)"):
         export_cube(filled_cube, tmp_path / "out", format=ExportFormat.ZARR, levels=[128, 100])
-    with pytest.raises(ExportError, match="no levels are selected"):
+    with pytest.raises(ExportError, match=r"(?=.*levels)(?=.*\b128, 64\b)"):
         export_cube(filled_cube, tmp_path / "out", format=ExportFormat.ZARR, levels=[])
-    with pytest.raises(ExportError, match="format 'parquet' holds no levels of the pyramid"):
+    with pytest.raises(ExportError, match="'parquet'"):
         export_cube(filled_cube, tmp_path / "out", format=ExportFormat.PARQUET, levels=[128])
     assert not list(tmp_path.iterdir())
 

@@ -79,7 +79,7 @@ def test_another_definition_under_the_same_version_is_refused(catalog_cube: str)
     compute_features(catalog_cube, view)
     first = replace(view.columns[0], expression="modelMag_u - modelMag_r")
     other = replace(view, columns=(first, *view.columns[1:]))
-    error = "a definition never changes, so give the new one the version 2"
+    error = r"(?=.*colours@1)(?=.*version 2\b)"
     with pytest.raises(FeatureError, match=error):
         compute_features(catalog_cube, other)
     with pytest.raises(FeatureError, match=error):
@@ -91,9 +91,9 @@ def test_another_definition_under_the_same_version_is_refused(catalog_cube: str)
 
 
 def test_images_are_no_table(filled_cube: Cube) -> None:
-    with pytest.raises(FeatureError, match="image_32@1 is a level of the images"):
+    with pytest.raises(FeatureError, match="image_32@1"):
         read_features(filled_cube, np.array([0]), feature_view("image_32"))
-    with pytest.raises(FeatureError, match="there is nothing to compute"):
+    with pytest.raises(FeatureError, match="photometry@1"):
         compute_features(filled_cube.path, feature_view("photometry"))
 
 

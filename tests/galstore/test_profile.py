@@ -153,7 +153,7 @@ def test_cells_shrink_to_the_larger_ones_that_hold_them() -> None:
     coarse = counts.at_order(1)
     assert {int(cell): int(coarse.registered[cell]) for cell in np.flatnonzero(coarse.registered)} == {17: 2, 42: 1}
     assert (coarse.stored[17], coarse.quarantined[17], coarse.stored[42]) == (1, 1, 0)
-    with pytest.raises(ValueError, match=f"order 9 is not between 0 and {SKY_ORDER}"):
+    with pytest.raises(ValueError, match=rf"(?=.*\b9\b)(?=.*\b{SKY_ORDER}\b)"):
         counts.at_order(9)
 
 

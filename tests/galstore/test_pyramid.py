@@ -47,5 +47,5 @@ def test_rounding_does_not_brighten_an_image() -> None:
 
 
 def test_a_stack_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"starts from uint8 \(object, 128, 128, band\), got uint8 \(2, 64, 64, 3\)"):
+    with pytest.raises(ValueError, match=r"(?=.*\b128, 128\b)(?=.*\(2, 64, 64, 3\))"):
         build_pyramid(np.zeros((2, 64, 64, 3), dtype=np.uint8))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -55,7 +57,7 @@ def test_rows_come_in_the_order_asked_for(filled_cube: Cube, level: int) -> None
         out = np.full((rows.size, *everything.shape[1:]), 9, dtype=everything.dtype)
         assert filled_cube.read_pixels(level, wanted, out) is out
         assert np.array_equal(out, everything[wanted])
-    with pytest.raises(ValueError, match="out has shape"):
+    with pytest.raises(ValueError, match=re.escape(str(out.shape))):
         filled_cube.read_pixels(level, rows[:3], out)
 
 
@@ -75,11 +77,11 @@ def test_a_reader_keeps_its_snapshot(folder_service, cube_path) -> None:
 @pytest.mark.parametrize(
     ("read", "told"),
     [
-        (lambda cube: cube.read_pixels(100, np.array([0])), r"level 100 is not in the cube: choose one of 128, 64"),
-        (lambda cube: cube.read_pixels(64, np.array([0])), r"1 of the objects asked for have no stored cutout"),
-        (lambda cube: cube.read_label("oh"), r"label 'oh' is not in view 'galspec': choose one of lgm_tot_p50, oh_p"),
-        (lambda cube: cube.read_state("colour"), r"'colour' is no state column: choose one of status, reason"),
-        (lambda cube: cube.array("images"), r"images is a group of the cube"),
+        (lambda cube: cube.read_pixels(100, np.array([0])), r"(?=.*level 100\b)(?=.*\b128, 64)"),
+        (lambda cube: cube.read_pixels(64, np.array([0])), r"(?=.*\b1\b)(?=.*cutout)"),
+        (lambda cube: cube.read_label("oh"), r"(?=.*'oh')(?=.*'galspec')(?=.*lgm_tot_p50, oh_p)"),
+        (lambda cube: cube.read_state("colour"), r"(?=.*'colour')(?=.*status, reason)"),
+        (lambda cube: cube.array("images"), r"(?=.*\bimages\b)(?=.*array)"),
     ],
 )
 def test_asking_for_what_is_not_there_says_what_is(folder_service, cube_path, read, told: str) -> None:
@@ -89,13 +91,13 @@ def test_asking_for_what_is_not_there_says_what_is(folder_service, cube_path, re
 
 
 def test_unregistered_ids_are_refused(filled_cube: Cube) -> None:
-    with pytest.raises(CatalogError, match=r"2 objects are not registered in .*, the first is 17: ingest them first"):
+    with pytest.raises(CatalogError, match=r"(?=.*\b2 objects)(?=.*\b17\b)"):
         filled_cube.rows_of(np.array([17, 18]))
 
 
 def test_a_missing_cube_says_how_to_make_one(tmp_path) -> None:
     for path in (tmp_path / "nothing", tmp_path):
-        with pytest.raises(StoreNotFoundError, match=r"there is no cube at .*: run `galstore ingest RECIPE` first"):
+        with pytest.raises(StoreNotFoundError, match=rf"(?=.*{re.escape(str(path))})(?=.*galstore ingest)"):
             open_cube(str(path))
 
 
@@ -103,11 +105,11 @@ def test_scale_rules_never_mix(cube_path) -> None:
     assert ensure_cube(cube_path, survey="a", scale=SCALE)
     assert not ensure_cube(cube_path, survey="a", scale=SCALE)
     for other in (CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.4), CutoutScale(rule=ScaleRule.PETRO_R90)):
-        with pytest.raises(StoreError, match=r"use another store\.path, since rules never mix"):
+        with pytest.raises(StoreError, match=r"store\.path"):
             ensure_cube(cube_path, survey="a", scale=other)
 
 
 def test_real_and_simulated_skies_never_mix(cube_path) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE, simulated=True)
-    with pytest.raises(StoreError, match="holds a simulated sky, the recipe's survey is real"):
+    with pytest.raises(StoreError, match=r"(?=.*\bsimulated\b)(?=.*\breal\b)"):
         ensure_cube(cube_path, survey="a", scale=SCALE, simulated=False)

@@ -84,7 +84,7 @@ def test_an_empty_selection_is_an_error(folder_service, cube_path, monkeypatch) 
 
     nobody = Selection(name="nobody", source="a test", cuts=(Cut(expression="E.oh_p50", low=50),))
     ensure_cube(cube_path, survey="a", scale=SCALE)
-    with pytest.raises(CatalogError, match="the catalog of a has no rows under selection 'nobody'"):
+    with pytest.raises(CatalogError, match="'nobody'"):
         register_survey(cube_path, folder_service, nobody, survey="a", columns=COLUMNS)
 
 
@@ -159,7 +159,7 @@ def test_part_of_a_survey_makes_nobody_vanish_and_keeps_what_was_rejected_before
 def test_a_catalog_of_which_nothing_can_be_kept_is_listed_and_makes_nobody_vanish(cube_path, tmp_path, table) -> None:
     ensure_cube(cube_path, survey="a", scale=SCALE)
     deliver(cube_path, table, tmp_path)
-    with pytest.raises(CatalogError, match="not one of 5 rows can be kept; most fail by out_of_range"):
+    with pytest.raises(CatalogError, match=r"(?=.*\b5 rows)(?=.*out_of_range)"):
         deliver(cube_path, table.assign(dec=120.0), tmp_path)
     cube = open_cube(cube_path)
     assert not cube.read_state("listing").any()

@@ -167,16 +167,16 @@ def test_cones_among_many_objects_miss_none(radius: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cone", "text"),
+    ("cone", "facts"),
     [
-        ((-0.1, 0, 1), "ra_deg must be a number of degrees from 0 to 360, got -0.1: give ICRS coordinates"),
-        ((float("nan"), 0, 1), "ra_deg must be a number of degrees from 0 to 360, got nan"),
-        ((0, 90.1, 1), "dec_deg must be a number of degrees from -90 to 90, got 90.1"),
-        ((0, 0, 181), "radius_deg must be a number of degrees from 0 to 180, got 181"),
+        ((-0.1, 0, 1), r"(?=.*ra_deg)(?=.*\b360\b)(?=.*-0\.1\b)"),
+        ((float("nan"), 0, 1), r"(?=.*ra_deg)(?=.*\b360\b)(?=.*\bnan\b)"),
+        ((0, 90.1, 1), r"(?=.*dec_deg)(?=.*-90\b)(?=.*\b90\.1\b)"),
+        ((0, 0, 181), r"(?=.*radius_deg)(?=.*\b180\b)(?=.*\b181\b)"),
     ],
 )
-def test_a_place_out_of_range_is_an_error(cone: tuple, text: str) -> None:
-    with pytest.raises(PositionError, match=text):
+def test_a_place_out_of_range_is_an_error(cone: tuple, facts: str) -> None:
+    with pytest.raises(PositionError, match=facts):
         entries_in_cone(SegmentIndex(empty_index("sky")), *cone)
 
 
@@ -231,7 +231,7 @@ def test_a_rebuilt_index_finds_what_a_damaged_one_does_not(cube_path) -> None:
     cube = open_cube(cube_path)
     assert verify_cube(cube).ok
     assert cube.rows_of(np.array([55, 10, 39])).tolist() == [5, 10, 29]
-    with pytest.raises(CatalogError, match="1 objects are not registered"):
+    with pytest.raises(CatalogError, match=r"(?=.*\b1 objects)(?=.*\b7\b)"):
         cube.rows_of(np.array([7]))
 
 

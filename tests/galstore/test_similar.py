@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from galstore import similar
 from galstore.cube import ensure_cube
 from galstore.predictions import write_predictions
 from galstore.reader import open_cube
-from galstore.similar import embedding_views, find_similar, read_embeddings
+from galstore.similar import ROWS_AT_ONCE, embedding_views, find_similar, read_embeddings
 from galstore.store import open_store
 from schemas.errors import CatalogError, FeatureError
 from tests.galstore.conftest import SCALE, add_objects
@@ -29,7 +28,7 @@ def scored_cube(cube_path: str) -> tuple[str, np.ndarray]:
     return cube_path, vectors
 
 
-def test_look_alikes_are_those_of_the_largest_cosine(scored_cube, monkeypatch) -> None:
+def test_look_alikes_are_those_of_the_largest_cosine(scored_cube) -> None:
     path, vectors = scored_cube
     cube = open_cube(path)
     rounded = vectors[:290].astype(np.float16).astype(np.float64)
@@ -38,9 +37,8 @@ def test_look_alikes_are_those_of_the_largest_cosine(scored_cube, monkeypatch) -
     cosine = unit @ unit[7]
     cosine[7] = -2
     expected = 1000 + np.argsort(-cosine)[:12]
-    for rows_at_once in (similar.ROWS_AT_ONCE, 50):
-        monkeypatch.setattr(similar, "ROWS_AT_ONCE", rows_at_once)
-        found = find_similar(cube, 1007, 12)
+    for rows_at_once in (ROWS_AT_ONCE, 50):
+        found = find_similar(cube, 1007, 12, rows_at_once=rows_at_once)
         assert found["object_id"].tolist() == expected.tolist()
         np.testing.assert_allclose(found["similarity"], np.sort(cosine)[::-1][:12], atol=1e-6)
     assert len(find_similar(cube, 1007, 10_000)) == 289
@@ -56,17 +54,17 @@ def test_embeddings_are_a_view_of_their_model(scored_cube) -> None:
     assert np.isnan(values[[1, 2]]).all()
     (view,) = embedding_views(open_cube(path))
     assert (view["ref"], view["n_computed"], view["n_objects"]) == ("embeddings/m1", 290, N)
-    with pytest.raises(FeatureError, match=r"no embeddings of model 'm2' .*; there are those of m1"):
+    with pytest.raises(FeatureError, match=r"(?=.*'m2')(?=.*\bm1\b)"):
         open_store(path).get_features([1007], "embeddings/m2")
 
 
 def test_what_cannot_be_compared_says_why(scored_cube) -> None:
     cube = open_cube(scored_cube[0])
-    with pytest.raises(FeatureError, match="model m1 has not scored object 1295"):
+    with pytest.raises(FeatureError, match=r"(?=.*\bm1\b)(?=.*\b1295\b)"):
         find_similar(cube, 1295, 3)
-    with pytest.raises(CatalogError, match="not registered"):
+    with pytest.raises(CatalogError, match=r"(?=.*registered)(?=.*\b5\b)"):
         find_similar(cube, 5, 3)
-    with pytest.raises(FeatureError, match=r"no embeddings of model 'm2' are in .*; there are those of m1"):
+    with pytest.raises(FeatureError, match=r"(?=.*'m2')(?=.*\bm1\b)"):
         find_similar(cube, 1007, 3, model_id="m2")
-    with pytest.raises(FeatureError, match="ask for one or more"):
+    with pytest.raises(FeatureError, match=r"\bk = 0\b"):
         find_similar(cube, 1007, 0)

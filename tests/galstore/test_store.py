@@ -20,9 +20,9 @@ def test_features_come_in_the_order_asked_and_missing_ones_are_told(filled_cube:
     assert found["registered"].tolist() == [True, False, True, True]
     assert list(found.columns) == ["object_id", "registered", "petroR50_r", "petroR90_r", "concentration_r"]
     assert open_store(filled_cube.path).get_features([], "structure").empty
-    with pytest.raises(FeatureError, match="did you mean structure@1"):
+    with pytest.raises(FeatureError, match=r"\bstructure@1"):
         open_store(filled_cube.path).get_features(asked, "structur@1")
-    with pytest.raises(CatalogError, match="a float has lost their last digits"):
+    with pytest.raises(CatalogError, match=r"(?=.*float64)(?=.*1\.5e\+18)"):
         open_store(filled_cube.path).get_features([1.5e18], "structure")
 
 
@@ -31,16 +31,16 @@ def test_a_cutout_is_what_the_cube_holds(filled_cube: Cube) -> None:
     for level in (128, 16, 1):
         expected = filled_cube.read_pixels(level, np.array([1050]))[0]
         assert np.array_equal(store.cutout(ids[1050], level), expected)
-    with pytest.raises(StoreError, match="level 100 is not in the cube"):
+    with pytest.raises(StoreError, match=r"level 100\b"):
         store.cutout(ids[0], 100)
-    with pytest.raises(CatalogError, match="not registered"):
+    with pytest.raises(CatalogError, match=r"(?=.*registered)(?=.*\b5\b)"):
         store.cutout(5)
 
 
 def test_an_object_without_an_image_says_why(folder_service, cube_path: str) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     object_id = int(open_cube(cube_path).read_catalog(["object_id"])["object_id"][0])
-    with pytest.raises(StoreError, match=r"has no image \(it was not fetched yet\)"):
+    with pytest.raises(StoreError, match=rf"(?=.*\b{object_id}\b)(?=.*(fetched|pending))(?=.*galstore ingest)"):
         open_store(cube_path).cutout(object_id)
 
 
@@ -60,10 +60,11 @@ def test_the_store_opens_as_it_was(folder_service, cube_path: str) -> None:
     for as_of in (first, between, between.isoformat(), between.replace(tzinfo=None).isoformat()):
         assert open_store(cube_path, as_of=as_of).cube.n_objects == 5
         assert not open_store(cube_path, as_of=as_of).get_features([1], "gri")["registered"].any()
-    with pytest.raises(StoreError, match="has no snapshot ABCDEFGHIJKLMNOPQRST, or no longer: `galstore history"):
+    with pytest.raises(StoreError, match=r"(?=.*ABCDEFGHIJKLMNOPQRST)(?=.*galstore history)"):
         open_store(cube_path, as_of="ABCDEFGHIJKLMNOPQRST")
-    with pytest.raises(StoreError, match="has no snapshot as old as"):
-        open_store(cube_path, as_of=between - timedelta(days=1))
+    earlier = between - timedelta(days=1)
+    with pytest.raises(StoreError, match=rf"(?=.*{earlier:%Y-%m-%d})(?=.*galstore history)"):
+        open_store(cube_path, as_of=earlier)
 
 
 def test_all_that_is_known_of_an_object(filled_cube: Cube) -> None:

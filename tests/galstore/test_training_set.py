@@ -84,7 +84,7 @@ def test_a_kept_set_reads_the_same_after_appends_relabelling_and_gc(
     assert (second.loc[differs, "oh_p50"] == 9.25).all()
     pd.testing.assert_frame_equal(second.drop(columns="oh_p50"), before.drop(columns="oh_p50"), check_exact=True)
     # the same under the same name is the one that is there; another one is refused
-    with pytest.raises(FeatureError, match="a training set never changes, use another name"):
+    with pytest.raises(FeatureError, match=kept.content_hash[:12]):
         build_training_set(own_cube, "first", ["oh_p50"], features=VIEWS)
     assert (
         build_training_set(own_cube, "first", ["oh_p50"], features=VIEWS, snapshot_id=old_snapshot).content_hash
@@ -119,15 +119,15 @@ def test_a_split_by_sky_keeps_its_distance(filled_cube: Cube) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ({"labels": ["oh_p05"]}, "label view 'oh_p05' is unknown"),
-        ({"labels": ["oh_p50"], "features": ["colors@1"]}, r"did you mean colours@1\?"),
-        ({"labels": ["oh_p50"], "features": ["image_3@1"]}, "feature view 'image_3@1' is unknown"),
-        ({"labels": ["lgm_tot_p50"]}, "label lgm_tot_p50 is null for all 1100 stored objects"),
-        ({"labels": ["oh_p50"], "selection": "ra < 0"}, "leaves no object of .* widen it"),
-        ({"labels": ["oh_p50"], "selection": "petroMagr < 17"}, "did you mean petroMag_r"),
-        ({"labels": ["oh_p50"], "selection": "ra.max() < 17"}, "is no condition over the catalog"),
-        ({"labels": ["oh_p50"], "selection": "ra + 1"}, "is not true or false of each object"),
-        ({"labels": []}, "a training set needs a label"),
+        ({"labels": ["oh_p05"]}, "'oh_p05'"),
+        ({"labels": ["oh_p50"], "features": ["colors@1"]}, r"\bcolours@1"),
+        ({"labels": ["oh_p50"], "features": ["image_3@1"]}, "'image_3@1'"),
+        ({"labels": ["lgm_tot_p50"]}, r"(?=.*lgm_tot_p50)(?=.*\b1100\b)"),
+        ({"labels": ["oh_p50"], "selection": "ra < 0"}, r"(?=.*'ra < 0')(?=.*\b0 of 1100\b)"),
+        ({"labels": ["oh_p50"], "selection": "petroMagr < 17"}, r"\bpetroMag_r\b"),
+        ({"labels": ["oh_p50"], "selection": "ra.max() < 17"}, r"'ra\.max\(\) < 17'"),
+        ({"labels": ["oh_p50"], "selection": "ra + 1"}, r"'ra \+ 1'"),
+        ({"labels": []}, "label"),
     ],
 )
 def test_what_cannot_be_drawn_says_why(filled_cube: Cube, arguments: dict, error: str) -> None:
@@ -137,14 +137,14 @@ def test_what_cannot_be_drawn_says_why(filled_cube: Cube, arguments: dict, error
 
 def test_nothing_to_train_on_is_an_error(folder_service, cube_path) -> None:
     cube = open_cube(registered_cube(cube_path, folder_service, limit=5))
-    with pytest.raises(TrainingError, match="no galaxy with a stored cutout and a label 'oh_p50' is in the train"):
+    with pytest.raises(TrainingError, match=r"(?=.*'oh_p50')(?=.*\btrain\b)"):
         draw_training_set(cube, ["oh_p50"])
 
 
 def test_a_set_that_is_not_there_or_whose_snapshot_is_gone(own_cube: str) -> None:
-    with pytest.raises(FeatureError, match=r"training set 'none' is not in .*: there is none"):
+    with pytest.raises(FeatureError, match="'none'"):
         open_training_set(own_cube, "none")
-    with pytest.raises(FeatureError, match="is no name for a training set"):
+    with pytest.raises(FeatureError, match="'a/b'"):
         build_training_set(own_cube, "a/b", ["oh_p50"])
     build_training_set(own_cube, "doomed", ["oh_p50"])
     commit(own_cube, _touch, message="more", metadata={"operation": "test"})
@@ -152,7 +152,7 @@ def test_a_set_that_is_not_there_or_whose_snapshot_is_gone(own_cube: str) -> Non
     for tag in repository.list_tags():
         repository.delete_tag(tag)
     expire_snapshots(own_cube, keep=timedelta(0), grace=timedelta(0))
-    with pytest.raises(FeatureError, match="which is gone: its tag must have been deleted by hand"):
+    with pytest.raises(FeatureError, match=r"(?=.*\bdoomed\b)(?=.*snapshot)"):
         open_training_set(own_cube, "doomed")
 
 

@@ -117,7 +117,8 @@ def test_a_whole_cube_is_sound_and_everything_was_read(whole_cube: Path) -> None
     assert verification.n_chunks == sum(map(len, current.values()))
     assert verification.n_files == verification.n_chunks + len(superseded)
     assert verification.n_garbage == 0
-    assert f"is sound (300 objects in 1 blocks, {verification.n_chunks} chunks" in verification.summary
+    numbers = rf"(?=.*\b300 objects)(?=.*\b1 block)(?=.*\b{verification.n_chunks} chunks)"
+    assert re.search(numbers, verification.summary)
     assert verification.to_dict()["ok"] is True
 
 
@@ -166,11 +167,11 @@ def test_a_flipped_byte_is_named_by_its_array_its_rows_and_its_file(cube_copy: P
     assert found[ProblemKind.FILE].path == f"chunks/{file.name}"
     assert array in found[ProblemKind.FILE].text
     assert found[ProblemKind.CHUNK].path == array
-    assert "cannot be read (Stored and computed checksum do not match" in found[ProblemKind.CHUNK].text
+    assert "Stored and computed checksum do not match" in found[ProblemKind.CHUNK].text
     in_block = array.startswith(("images/", "delivered/"))
     assert found[ProblemKind.CHUNK].block == (0 if in_block else None)
     assert not verification.is_sound
-    assert "is damaged" in verification.summary
+    assert "damaged" in verification.summary
 
 
 def test_a_damaged_chunk_hides_no_other_one(cube_copy: Path) -> None:
@@ -213,7 +214,7 @@ def test_damage_that_only_older_snapshots_have_is_found_and_leaves_the_tip_sound
     verification = verified(cube_copy)
     problem = only(verification)
     assert (problem.kind, problem.path) == (ProblemKind.HISTORY, f"chunks/{superseded[0].name}")
-    assert "that only other snapshots use: expire them" in problem.text
+    assert re.search(r"(?=.*snapshot)(?=.*galstore gc)", problem.text)
     assert verification.is_sound
     assert not verification.ok
 
@@ -223,7 +224,7 @@ def test_a_missing_chunk_file_of_an_older_snapshot_is_found(cube_copy: Path) -> 
     problem = only(verified(cube_copy))
     assert problem.kind is ProblemKind.HISTORY
     # How many files the superseded manifest names depends on which of them the listing gives first.
-    assert re.match(r"1 of \d+ chunk files of \S+ that it names are missing", problem.text)
+    assert re.search(r"\b1 of \d+ chunk files", problem.text)
 
 
 @pytest.mark.parametrize("damage", ["delete", "zero"])
@@ -253,7 +254,7 @@ def test_what_a_killed_writer_left_is_no_problem_but_counted(cube_copy: Path) ->
     verification = verified(cube_copy)
     assert verification.ok
     assert (verification.n_garbage, verification.garbage_bytes, verification.n_garbage_damaged) == (2, 12, 2)
-    assert "2 files of no snapshot (12 bytes): `galstore gc` frees them" in verification.summary
+    assert re.search(r"(?=.*\b2 files)(?=.*\b12 bytes)(?=.*galstore gc)", verification.summary)
 
 
 def put(path: str, where: Any, value: Any) -> Callable[[Any], None]:
@@ -298,68 +299,70 @@ def rejected_with_unknown_code(root: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kind", "path", "text", "row"),
+    ("change", "kind", "path", "facts", "row"),
     [
-        (add(LEVEL[128].path, (7, 3, 3, 1)), "pixels", LEVEL[128].path, "not those that the delivered bytes decode", 7),
+        (add(LEVEL[128].path, (7, 3, 3, 1)), "pixels", LEVEL[128].path, "bytes", 7),
         *(
-            (add(LEVEL[side].path, (7, 0, 0, 1)), "pyramid", LEVEL[side].path, "not the average", 7)
+            (add(LEVEL[side].path, (7, 0, 0, 1)), "pyramid", LEVEL[side].path, "average", 7)
             for side in LEVELS[1:]
         ),
-        (add("state/body_sha256", (7, 31)), "body", "delivered/body", "do not have the SHA-256", 7),
-        (add("delivered/body", (7, 100)), "body", "delivered/body", "do not have the SHA-256", 7),
-        (put("delivered/body", (7, 16_383), 1), "body", "delivered/body", "behind state/body_length are not zero", 7),
-        (put("state/body_length", 7, 0), "body", "delivered/body", "state/body_length is not one of 1-16384", 7),
-        (put("state/body_length", 7, 20_000), "body", "delivered/body", "state/body_length is not one of 1-16384", 7),
-        (undecodable, "body", "delivered/body", "no image of 128 px (error_message)", 7),
-        (put("state/reason", 7, 3), "state", "state/reason", "not quarantined, and yet with a reason", 7),
-        (put("state/reason", 295, 0), "state", "state/reason", "quarantined for no reason", 295),
-        (put("state/reason", 295, 77), "state", "state/reason", "reason has a code that is unknown", 295),
-        (put("state/listing", 7, 5), "state", "state/listing", "listing has a code that is unknown", 7),
-        (put("state/catalog", 7, 2), "state", "state/catalog", "catalog has a code that is unknown", 7),
-        (put("state/status", 7, 9), "state", "state/status", "status has a code that is unknown", 7),
-        (put("state/status", 7, 9), "count", "state/status", "are 299 objects, registered are 300", None),
+        (add("state/body_sha256", (7, 31)), "body", "delivered/body", "SHA-256", 7),
+        (add("delivered/body", (7, 100)), "body", "delivered/body", "SHA-256", 7),
+        (put("delivered/body", (7, 16_383), 1), "body", "delivered/body", r"(?=.*state/body_length)(?=.*zero)", 7),
+        (put("state/body_length", 7, 0), "body", "delivered/body", r"(?=.*state/body_length)(?=.*\b16384\b)", 7),
+        (put("state/body_length", 7, 20_000), "body", "delivered/body", r"(?=.*state/body_length)(?=.*\b16384\b)", 7),
+        (undecodable, "body", "delivered/body", r"(?=.*\b128 px)(?=.*error_message)", 7),
+        (put("state/reason", 7, 3), "state", "state/reason", "reason", 7),
+        (put("state/reason", 295, 0), "state", "state/reason", "reason", 295),
+        (put("state/reason", 295, 77), "state", "state/reason", r"(?=.*\breason\b)(?=.*\bcode\b)", 295),
+        (put("state/listing", 7, 5), "state", "state/listing", r"(?=.*\blisting\b)(?=.*\bcode\b)", 7),
+        (put("state/catalog", 7, 2), "state", "state/catalog", r"(?=.*\bcatalog\b)(?=.*\bcode\b)", 7),
+        (put("state/status", 7, 9), "state", "state/status", r"(?=.*\bstatus\b)(?=.*\bcode\b)", 7),
+        (put("state/status", 7, 9), "count", "state/status", r"(?=.*\b299\b)(?=.*\b300\b)", None),
         (put("catalog/object_id", 7, -1), "identity", "catalog/object_id", "negative", 7),
-        (in_place_of(7, 3), "identity", "catalog/object_id", "another row has the same object id", 7),
-        (put("catalog/object_id", 7, 5), "index", "index/id", "its entry is not what the catalog says", 7),
-        (put("catalog/dec", 7, 91.0), "index", "index/sky", "its entry is not what the catalog says", 7),
-        (put("catalog/ra", 7, np.nan), "index", "index/sky", "its entry is not what the catalog says", 7),
-        (put("index/id/row", slice(0, 300), np.r_[1, 1:300]), "index", "index/id", "not have the object once", 0),
+        (in_place_of(7, 3), "identity", "catalog/object_id", "object.id", 7),
+        (put("catalog/object_id", 7, 5), "index", "index/id", "catalog", 7),
+        (put("catalog/dec", 7, 91.0), "index", "index/sky", "catalog", 7),
+        (put("catalog/ra", 7, np.nan), "index", "index/sky", "catalog", 7),
+        (put("index/id/row", slice(0, 300), np.r_[1, 1:300]), "index", "index/id", "object", 0),
         (
             lambda root: root["index/id"].attrs.update({"segments": []}),
-            "index", "index/id", "its segments do not span 300 sorted entries", None,
+            "index", "index/id", r"(?=.*segments)(?=.*\b300\b)", None,
         ),
-        (lambda root: root.__delitem__("index/sky/ra"), "array", "index/sky/ra", "the array is missing", None),
+        (lambda root: root.__delitem__("index/sky/ra"), "array", "index/sky/ra", "array", None),
         *(
-            (put("state/status", 7, 0), "orphan", path, "of an object that is not stored", 7)
+            (put("state/status", 7, 0), "orphan", path, "stored", 7)
             for path in (*(LEVEL[side].path for side in LEVELS), "delivered/body", "state/body_sha256",
                          "state/body_length", "predictions/m/mean")
         ),
-        (put("predictions/m/mean", np.array([295]), 8.5), "orphan", "predictions/m/mean", "a prediction of", 295),
-        (lambda root: root["state/http_status"].resize((299,)), "array", "state/http_status", "has 299 objects", None),
-        (lambda root: root[LEVEL[4].path].resize((299, 4, 4, 3)), "array", LEVEL[4].path, "has 299 objects", None),
-        (lambda root: root.__delitem__("state/reason"), "array", "state/reason", "the array is missing", None),
-        (lambda root: root.__delitem__("state/status"), "array", "state/status", "the array is missing", None),
-        (lambda root: root.__delitem__("delivered/body"), "array", "delivered/body", "the array is missing", None),
-        (lambda root: root["rejected/row"].resize((1,)), "array", "rejected", "different lengths", None),
-        (rejected_with_unknown_code, "state", "rejected/reason", "reason has a code that is unknown", 0),
+        (put("predictions/m/mean", np.array([295]), 8.5), "orphan", "predictions/m/mean", "prediction", 295),
+        (lambda root: root["state/http_status"].resize((299,)), "array", "state/http_status", r"\b299\b", None),
+        (lambda root: root[LEVEL[4].path].resize((299, 4, 4, 3)), "array", LEVEL[4].path, r"\b299\b", None),
+        (lambda root: root.__delitem__("state/reason"), "array", "state/reason", "array", None),
+        (lambda root: root.__delitem__("state/status"), "array", "state/status", "array", None),
+        (lambda root: root.__delitem__("delivered/body"), "array", "delivered/body", "array", None),
+        (lambda root: root["rejected/row"].resize((1,)), "array", "rejected", r"rejected/row\b", None),
+        (rejected_with_unknown_code, "state", "rejected/reason", r"(?=.*\breason\b)(?=.*\bcode\b)", 0),
     ],
 )  # fmt: skip
-def test_what_does_not_hang_together_is_found(cube_copy: Path, change, kind, path, text, row) -> None:
+def test_what_does_not_hang_together_is_found(cube_copy: Path, change, kind, path, facts, row) -> None:
     plant(cube_copy, change)
     verification = verified(cube_copy)
-    found = [one for one in verification.problems if (one.kind, one.path) == (kind, path) and text in one.text]
+    named = [one for one in verification.problems if (one.kind, one.path) == (kind, path)]
+    found = [one for one in named if re.search(facts, one.text)]
     assert len(found) == 1, verification.problems
     assert found[0].row == row
     if row is not None and not path.startswith("rejected"):
         ids = open_cube(str(cube_copy)).read_catalog(["object_id"])["object_id"]
         assert (found[0].block, found[0].object_id) == (row // BLOCK_ROWS, ids[row])
-        assert found[0].where == f"{path}, block 0, row {row}, object {ids[row]}"
+        where = rf"(?=.*{re.escape(path)}\b)(?=.*\bblock 0\b)(?=.*\brow {row}\b)(?=.*\bobject {ids[row]}\b)"
+        assert re.search(where, found[0].where)
     assert not verification.is_sound
 
 
 def test_objects_that_share_a_fault_are_one_problem(cube_copy: Path) -> None:
     plant(cube_copy, put("state/reason", slice(10, 30), 3))
-    assert only(verified(cube_copy)).text == "not quarantined, and yet with a reason (20 objects; this is the first)"
+    assert re.search(r"(?=.*\breason\b)(?=.*\b20 objects)", only(verified(cube_copy)).text)
 
 
 def test_damaged_state_is_named_and_its_rows_are_not_judged(cube_copy: Path) -> None:
@@ -383,7 +386,7 @@ def test_a_superseded_version_of_the_labels_must_stay_readable(cube_copy: Path) 
     repository.expire_snapshots(datetime.now(UTC))
     problem = only(verified(cube_copy))
     assert (problem.kind, problem.path) == (ProblemKind.LABELS, "labels/galspec")
-    assert problem.text == "version 1 is lost: tag labels-galspec@1 is missing and its snapshot is expired"
+    assert re.search(r"(?=.*\bversion 1\b)(?=.*\blabels-galspec@1\b)", problem.text)
     assert superseded not in {one.id for one in repository.ancestry(branch="main")}
 
 
@@ -391,7 +394,7 @@ def test_a_tag_on_another_snapshot_is_found(cube_copy: Path) -> None:
     plant(cube_copy, lambda root: root["labels/galspec"].attrs.update(
         {"versions": [{"version": 1}, {"version": 2, "supersedes": "1CECHNKREP0F1RSTCMT0"}]}
     ))  # fmt: skip
-    assert "the version was superseded in 1CECHNKREP0F1RSTCMT0" in only(verified(cube_copy)).text
+    assert "1CECHNKREP0F1RSTCMT0" in only(verified(cube_copy)).text
 
 
 def test_an_empty_cube_is_sound(cube_path: str) -> None:

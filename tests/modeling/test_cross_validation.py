@@ -49,9 +49,9 @@ def test_several_ids_of_one_galaxy_share_a_fold(sky):
 
 
 def test_folds_that_cannot_be_are_refused(sky):
-    with pytest.raises(TrainingError, match="1 folds: expected at least 2"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b1 folds?\b)(?=.*\b2\b)"):
         assign_folds(*sky, n_folds=1)
-    with pytest.raises(TrainingError, match=r"of 9 folds have none of the 3 labelled objects: ask for fewer folds"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b9 folds)(?=.*\b3\b)"):
         assign_folds(*(one[:3] for one in sky), n_folds=9)
 
 

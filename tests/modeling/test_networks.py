@@ -1,4 +1,5 @@
 import hashlib
+import re
 
 import pytest
 import torch
@@ -53,9 +54,7 @@ def test_the_head_stays_in_float32_under_autocast():
 def test_missing_imagenet_weights_say_where_they_were_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     section = NetworkSection(arch="resnet34", weights="imagenet")
-    with pytest.raises(
-        WeightsError, match=r"no weights at .*checkpoints/resnet34-b627a593.pth: put the file there"
-    ) as e:
+    with pytest.raises(WeightsError, match=r"checkpoints/resnet34-b627a593\.pth") as e:
         load_pretrained_weights(build_network(section), section)
     assert str(tmp_path) in str(e.value)
     assert "TORCH_HOME" in str(e.value)
@@ -69,13 +68,13 @@ def test_damaged_imagenet_weights_are_recognised_by_their_digest(tmp_path, monke
     (folder / "resnet34-b627a593.pth").write_bytes(b"half a download")
     section = NetworkSection(arch="resnet34", weights="imagenet")
     digest = hashlib.sha256(b"half a download").hexdigest()[:8]
-    with pytest.raises(WeightsError, match=f"SHA-256 begins {digest}, expected b627a593.*fetch it again"):
+    with pytest.raises(WeightsError, match=f"(?=.*\\b{digest}\\b)(?=.*\\bb627a593\\b)"):
         load_pretrained_weights(build_network(section), section)
 
 
 def test_there_are_no_imagenet_weights_of_the_small_network():
     section = NetworkSection(arch="resnet10w32", weights="imagenet")
-    with pytest.raises(WeightsError, match="no ImageNet weights of resnet10w32: choose resnet18"):
+    with pytest.raises(WeightsError, match=r"(?=.*\bresnet10w32\b)(?=.*\bresnet18\b)"):
         load_pretrained_weights(build_network(section), section)
 
 
@@ -96,7 +95,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     path = tmp_path / "resnet18.pth"
     torch.save(models.resnet18(weights=None).state_dict(), path)
     section = NetworkSection(arch="resnet34", weights=str(path))
-    with pytest.raises(WeightsError, match=r"weights of another architecture .*give the file that belongs"):
+    with pytest.raises(WeightsError, match=r"(?=.*resnet18\.pth)(?=.*layer1\.2\.conv1\.weight)(?=.*\bnetwork\.arch\b)"):
         load_pretrained_weights(build_network(section), section)
 
 
@@ -104,7 +103,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 def test_a_file_that_holds_no_weights_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"<html>not found</html>")
     section = NetworkSection(arch="resnet18", weights=str(tmp_path / name))
-    with pytest.raises(WeightsError, match="is not a readable file of weights"):
+    with pytest.raises(WeightsError, match=re.escape(str(tmp_path / name))):
         load_pretrained_weights(build_network(section), section)
 
 
@@ -116,7 +115,7 @@ class _Payload:
 def test_code_in_a_file_of_weights_is_not_run(tmp_path, capsys):
     torch.save({"conv1.weight": _Payload()}, tmp_path / "weights.pth")
     section = NetworkSection(arch="resnet18", weights=str(tmp_path / "weights.pth"))
-    with pytest.raises(WeightsError, match="is not a readable file of weights"):
+    with pytest.raises(WeightsError, match=r"weights\.pth"):
         load_pretrained_weights(build_network(section), section)
     assert capsys.readouterr().out == ""
 
@@ -124,5 +123,5 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path, capsys):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error_but_auto_is_not():
     assert choose_device("auto").type == "cpu"
-    with pytest.raises(TrainingError, match='device = "cuda", but torch finds no GPU here: use device = "auto"'):
+    with pytest.raises(TrainingError, match=r'(?=.*device = "cuda")(?=.*device = "auto")'):
         choose_device("cuda")

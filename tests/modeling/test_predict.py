@@ -57,12 +57,10 @@ def test_no_objects_give_no_predictions(model, pixels):
 
 
 def test_pixels_of_another_level_are_refused(model):
-    with pytest.raises(
-        StoreError, match=r"shape \(2, 32, 32, 3\).*reads \(object, 16, 16, 3\): take them from level 16"
-    ):
+    with pytest.raises(StoreError, match=r"(?=.*\(2, 32, 32, 3\))(?=.*\(object, 16, 16, 3\))(?=.*\blevel 16\b)"):
         predict(model, np.zeros((2, 32, 32, 3), np.uint8))
 
 
 def test_another_number_of_views_is_refused(model, pixels):
-    with pytest.raises(ValueError, match=r"views = 4: give 8 \(all of D4\) or 1"):
+    with pytest.raises(ValueError, match=r"(?=.*\bviews\b.*\b4\b)(?=.*\b8\b)(?=.*\b1\b)"):
         predict(model, pixels, views=4)

@@ -190,10 +190,10 @@ def test_a_support_comes_back_from_disk_with_its_model_and_only_with_its_own(sup
     np.testing.assert_array_equal(loaded.support.disagreement(statistics, catalog), disagreement)
     other = tmp_path / "m" / "support.safetensors"
     other.write_bytes(other.read_bytes()[:-8] + b"\0" * 8)
-    with pytest.raises(WeightsError, match="belongs to another model"):
+    with pytest.raises(WeightsError, match=r"support\.safetensors"):
         load_model(tmp_path / "m")
     other.write_bytes(b"nothing")
-    with pytest.raises(WeightsError, match="does not hold a training support"):
+    with pytest.raises(WeightsError, match=r"support\.safetensors"):
         load_model(tmp_path / "m")
 
 
@@ -208,7 +208,7 @@ def test_a_model_of_an_earlier_version_is_loaded_without_support(tmp_path) -> No
 def test_too_few_rows_teach_no_support(supported) -> None:
     few = seen(supported, small_blobs(MIN_ROWS - 1))
     assert learn_support(random_model("a"), few, few, LABELS).support is None
-    with pytest.raises(TrainingError, match="training support needs"):
+    with pytest.raises(TrainingError, match=rf"(?=.*\b{MIN_ROWS - 1} training)(?=.*\b{MIN_ROWS}\b)"):
         Support.learn(few, few, LABELS)
 
 
@@ -223,10 +223,10 @@ def test_at_one_pixel_colours_alone_are_learnt() -> None:
 
 
 def test_cutouts_of_another_scale_rule_are_refused(supported) -> None:
-    with pytest.raises(StoreError, match="galaxies would appear at another size"):
+    with pytest.raises(StoreError, match=r"(?=.*'fixed')(?=.*'petro_r90')"):
         supported.require_scale(CutoutScale(rule=ScaleRule.PETRO_R90))
 
 
 def test_a_missing_file_is_named(tmp_path) -> None:
-    with pytest.raises(WeightsError, match="the file is missing or damaged"):
+    with pytest.raises(WeightsError, match=r"support\.safetensors"):
         read_support(tmp_path / "support.safetensors")

@@ -11,6 +11,7 @@ from PIL import Image, ImageFile
 
 from modeling.report.refused import decode_loosely, show_refused
 from tests.conftest import draw_blobs, encode
+from tests.facts import told_together
 
 BODY = encode(draw_blobs(1)[0])
 
@@ -57,6 +58,6 @@ def test_pictures_and_texts_are_told_apart_for_each_reason() -> None:
     assert told[1].startswith("<html> <b>down</b> for long")
     assert len(told[1]) == 200
     assert [one.label for one in shown["html_page"].pictures] == ["3"]
-    assert shown["not_a_jpeg"].texts == (
-        ("4", "122 bytes that are neither an image nor a text, from 80 81 82 83 84 85 86 87"),
-    )
+    ((label, described),) = shown["not_a_jpeg"].texts
+    assert label == "4"
+    assert told_together(described, "122 bytes", "80 81 82 83 84 85 86 87")

@@ -20,13 +20,14 @@ from modeling.judging.uncertainty import Calibration
 from modeling.report.pages import NAVIGATION
 from modeling.report.predictions_page import summarise_predictions, write_predictions_page
 from modeling.report.quality_page import summarise_quality, write_quality
+from tests.facts import told_together
 from tests.modeling import made_pages as made
 from tests.modeling.test_report import Page
 
 
-def words_of(tmp_path, write, shown) -> str:
+def page_of(tmp_path, write, shown) -> Page:
     write(tmp_path / "page.html", shown)
-    return Page((tmp_path / "page.html").read_text(encoding="utf-8")).words()
+    return Page((tmp_path / "page.html").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -47,33 +48,41 @@ def test_every_page_links_to_the_others_and_loads_nothing(folder, name) -> None:
     assert all(len(one["alt"]) > 20 for one in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
     assert page.open == []
-    assert "SIMULATED SKY." in page.words()
+    (told,) = page.of_class("simulated")
+    assert "simulated" in told.lower()
 
 
 def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
-    words = words_of(tmp_path, write_quality, made.quality())
+    shown = made.quality()
+    page = page_of(tmp_path, write_quality, shown)
+    words = page.words()
     for expected in (
-        "1,240 objects registered = 1,228 stored + 12 quarantined + 0 pending",
-        "1 of 39 columns have changed.",
-        "2 columns have no values in what came since.",
-        "Without any value since then, as where a catalog lists places alone: z, oh_p50",
-        "truncated 3",
-        "object id repeated id 4",
-        "1237648702973411999 180.20000 -0.50000 no answer 5 made-up",
-        "1237648702973411999 <b>half</b> a page",
-        "2026-11-24 03:01 register, fill",
-        "The 240 new objects are compared with the 1,000",
-        "cube snapshot SNAP2",
+        ("1,240", "registered"),
+        ("1,228", "stored"),
+        ("12", "quarantined"),
+        ("0", "pending"),
+        ("1 of 39", "columns"),
+        ("2", "columns", "values"),
+        ("z, oh_p50",),
+        ("truncated 3",),
+        ("object id repeated id 4",),
+        ("1237648702973411999 180.20000 -0.50000", "5 made-up"),
+        ("1237648702973411999 <b>half</b> a page",),
+        ("2026-11-24 03:01 register, fill",),
+        (shown.comparison.told,),
+        ("SNAP2", "snapshot"),
     ):
-        assert expected in words
-    assert words.index("petroMag_r mag large") < words.index("modelMag_u mag none")
+        assert told_together(words, *expected, within=40), expected
+    drifts = [(row.split()[0], "mag large " in row) for row in page.rows() if " mag " in row]
+    assert drifts[0] == ("petroMag_r", True)
+    assert ("modelMag_u", False) in drifts
 
 
 def test_the_quality_page_says_why_nothing_is_compared(tmp_path) -> None:
     alone = made.quality(comparison="Nothing to compare with: this is the first report.")
-    words = words_of(tmp_path, write_quality, alone)
-    assert "Nothing to compare with: this is the first report." in words
-    assert "PSI" not in words
+    page = page_of(tmp_path, write_quality, alone)
+    assert page.of_class("absent") == [alone.comparison]
+    assert "PSI" not in page.words()
     summary = summarise_quality(alone)
     assert (summary["compared_with"], summary["drift"]) == (None, [])
     assert summary["columns"]["petroMag_r"]["n"] == 1240
@@ -85,15 +94,10 @@ def test_an_empty_cube_has_a_page_of_sentences(tmp_path) -> None:
         stored_ids=np.empty(0, dtype=np.int64), read_stored=lambda: made.cutouts(0), runs=[],
     )  # fmt: skip
     nothing = replace(nothing, whole=Profile(columns=dict.fromkeys(made.PROFILED, Distribution())))
-    words = words_of(tmp_path, write_quality, nothing)
-    for expected in (
-        "No column has values to draw.",
-        "No object is registered yet, so there is no sky to show.",
-        "No cutout is quarantined.",
-        "No cutout is stored yet, so there is none to show.",
-        "The cube's history was expired",
-    ):
-        assert expected in words
+    absent = page_of(tmp_path, write_quality, nothing).of_class("absent")
+    assert absent[0] == nothing.comparison
+    for told, noun in zip(absent[1:], ("column", "cutout", "object", "quarantin", "cutout", "history"), strict=True):
+        assert noun in told
 
 
 def test_summaries_are_json(tmp_path) -> None:
@@ -111,19 +115,25 @@ def test_summaries_are_json(tmp_path) -> None:
 
 
 def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> None:
-    words = words_of(tmp_path, write_predictions_page, made.predictions())
+    shown = made.predictions()
+    page = page_of(tmp_path, write_predictions_page, shown)
+    words = page.words()
     for expected in (
-        "290 of 300 objects of tonight.csv have a prediction of 12 + log(O/H)",
-        "30 are flagged.",
-        "cutout saturated a large part of the image is as bright as 8 bits can say 30 10 %",
-        "support unknown the model does not know its training support 0 0 %",
-        "1237648702973411444 → 8.80",
-        "masses: lgm_tot_p50 of the catalog",
-        "new catalog, those with spectra 40",
-        "out of footprint 10",
-        "cutout saturated, extrapolated range scored",
+        ("290 of 300", "tonight.csv", "12 + log(O/H)"),
+        ("30", "flagged"),
+        ("1237648702973411444 → 8.80",),
+        (shown.mass_source,),
+        ("out of footprint 10",),
+        ("cutout saturated, extrapolated range scored",),
     ):
-        assert expected in words
+        assert told_together(words, *expected), expected
+    cells = [row.lower() for row in page.rows()]
+    assert [row.split(" ", 2)[:2] for row in cells if row.endswith(" 30 10 %")] == [
+        ["cutout", "saturated"],
+        ["extrapolated", "range"],
+    ]
+    assert [row for row in cells if row.startswith("support unknown ") and row.endswith(" 0 0 %")]
+    assert [row for row in cells if row.startswith("new catalog") and " 40 0.0721 " in row]
 
 
 def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
@@ -131,19 +141,13 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
     shown = made.predictions()
     new = replace(shown.new, scored=Scored.of(bare, flag_bits=made.BITS), flagged=[])
     shown = made.predictions(new=new, held_out=Scored.of(bare, flag_bits=made.BITS, true=np.array([8.8, 8.8, 9])))
-    words = words_of(tmp_path, write_predictions_page, shown)
-    for expected in (
-        "2 of 3 objects",
-        "The predictions carry no flags",
-        "No object of the new catalog has a stellar mass",
-        "No object of the new catalog has a known value to compare with.",
-        "The predictions have neither percentiles nor a sigma, so there are no error bars to check.",
-        "The predictions have no spread, sigma or interval to show.",
-    ):
-        assert expected in words
-    none = words_of(tmp_path, write_predictions_page, made.predictions(new=None))
-    assert "No new catalog has been scored with this recipe" in none
-    assert "held-out galaxies 400" in none
+    page = page_of(tmp_path, write_predictions_page, shown)
+    assert told_together(page.words(), "2 of 3")
+    for told, noun in zip(page.of_class("absent"), ("flags", "mass", "catalog", "sigma", "sigma"), strict=True):
+        assert noun in told
+    none = page_of(tmp_path, write_predictions_page, made.predictions(new=None))
+    assert "galstore score" in none.of_class("verdict")[0]
+    assert [row for row in none.rows() if " 400 0.0806 " in row]
 
 
 @given(st.integers(1, 6), st.integers(0, 3))

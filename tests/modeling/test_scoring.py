@@ -63,18 +63,18 @@ def test_a_turned_galaxy_has_the_same_prediction_by_an_ensemble(members, pixels)
 
 
 def test_models_that_do_not_belong_together_are_refused(members) -> None:
-    with pytest.raises(WeightsError, match="needs members: name at least one"):
+    with pytest.raises(WeightsError, match=r"\bmodel\b"):
         Scorer(predictions_id="e", members=())
-    with pytest.raises(WeightsError, match="names each model once"):
+    with pytest.raises(WeightsError, match=rf"\b{members[0].config.model_id}\b"):
         Scorer(predictions_id="e", members=(members[0], members[0]))
     other_level = random_model("f" * 12, level=32)
-    with pytest.raises(WeightsError, match=r"no ensemble: one predicts oh_p50 at 16 px .*the other oh_p50 at 32 px"):
+    with pytest.raises(WeightsError, match=r"(?=.*\boh_p50 at 16 px)(?=.*\boh_p50 at 32 px)"):
         Scorer(predictions_id="e", members=(members[0], other_level))
     other_target = random_model("f" * 12, train=TrainSection(target="lgm_tot_p50"))
-    with pytest.raises(WeightsError, match=r"the other lgm_tot_p50 at 16 px .*name models of one target, level and"):
+    with pytest.raises(WeightsError, match=r"(?=.*\boh_p50 at 16 px)(?=.*\blgm_tot_p50 at 16 px)"):
         Scorer(predictions_id="e", members=(members[0], other_target))
     scorer = Scorer(predictions_id="e", members=members)
-    with pytest.raises(StoreError, match="galaxies would appear at another size"):
+    with pytest.raises(StoreError, match=r"(?=.*\b0\.296\b)(?=.*\b0\.4\b)"):
         scorer.require_scale(CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.4))
 
 

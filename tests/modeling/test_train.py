@@ -84,33 +84,33 @@ def test_weights_of_an_earlier_network_are_where_training_starts(draw_discs, tra
 
 def test_missing_weights_stop_training_before_it_starts(draw_discs, tmp_path):
     section = NETWORK.model_copy(update={"weights": str(tmp_path / "nowhere.pth")})
-    with pytest.raises(WeightsError, match=r"no weights at .*nowhere.pth"):
+    with pytest.raises(WeightsError, match=r"nowhere\.pth"):
         train_on(draw_discs(32, 0), draw_discs(16, 1), network=section)
 
 
 def test_a_diverging_loss_says_what_to_change(draw_discs):
     wild = TRAIN.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(TrainingError, match=r"no longer a number in epoch \d of 2: lower train.learning_rate"):
+    with pytest.raises(TrainingError, match=r"(?=.*\bepoch \d of 2\b)(?=.*\btrain\.learning_rate\b)"):
         train_on(draw_discs(64, 0), draw_discs(16, 1), train=wild)
 
 
 def test_rows_without_a_label_are_refused(draw_discs):
     pixels, labels = draw_discs(32, 0)
     labels[[3, 5]] = np.nan
-    with pytest.raises(TrainingError, match="2 of 32 training rows have no label"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b2 of 32\b)(?=.*\btraining\b)"):
         train_on((pixels, labels), draw_discs(16, 1))
-    with pytest.raises(TrainingError, match="2 of 32 validation rows have no label"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b2 of 32\b)(?=.*\bvalidation\b)"):
         train_on(draw_discs(16, 1), (pixels, labels))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p, y: (p[:, :8], y), r"shape \(32, 8, 16, 3\).*network.level = 16"),
-        (lambda p, y: (p, y[:-1]), r"labels \(31,\)"),
-        (lambda p, y: (p.astype(np.float64), y), "are float64: expected counts as uint8 or float32"),
-        (lambda p, y: (p[:1], y[:1]), "1 training rows: expected at least 2"),
-        (lambda p, y: (p, np.full_like(y, 8.9)), "all 32 training labels equal 8.9"),
+        (lambda p, y: (p[:, :8], y), r"(?=.*\(32, 8, 16, 3\))(?=.*network\.level = 16\b)"),
+        (lambda p, y: (p, y[:-1]), r"\(31,\)"),
+        (lambda p, y: (p.astype(np.float64), y), r"(?=.*\bfloat64\b)(?=.*\buint8\b)(?=.*\bfloat32\b)"),
+        (lambda p, y: (p[:1], y[:1]), r"(?=.*\b1 training\b)(?=.*\b2\b)"),
+        (lambda p, y: (p, np.full_like(y, 8.9)), r"(?=.*\b32\b)(?=.*\blabels\b)(?=.*\b8\.9\b)"),
     ],
 )
 def test_rows_that_cannot_be_trained_on_are_refused(draw_discs, change, message):
@@ -195,8 +195,8 @@ def test_the_paper_s_method_leaves_the_body_alone_at_first(draw_discs, trained, 
 def test_labels_that_do_not_fit_the_targets_are_refused(draw_discs):
     pixels, labels = draw_discs(32, 0)
     two = TRAIN.model_copy(update={"further_targets": ("lgm_tot_p50",)})
-    with pytest.raises(TrainingError, match="training labels have 1 columns: expected one for each of oh_p50, lgm_tot"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b1 columns?\b)(?=.*\boh_p50, lgm_tot_p50\b)"):
         train_on((pixels, labels), draw_discs(16, 1), train=two)
     none = np.stack([labels, np.full_like(labels, np.nan)], axis=1)
-    with pytest.raises(TrainingError, match="no training row has the label lgm_tot_p50"):
+    with pytest.raises(TrainingError, match=r"^(?!.*\boh_p50\b).*\blgm_tot_p50\b"):
         train_on((pixels, none), (pixels, none), train=two)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,11 +17,19 @@ import pandas as pd
 import pytest
 
 from flows.deployments.home import Home, ServiceRecord
+from flows.deployments.processes import marked_processes
 from flows.deployments.services import SERVER, living_service, server_answers
 from tests.browser import keep_screenshot, open_browser, open_page
+from tests.facts import told_together
 from tests.operations.conftest import Service, eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("operations"), pytest.mark.timeout(1800)]
+
+
+def port_in(words: str) -> int:
+    found = re.search(r"\bport (\d+)", words)
+    assert found is not None, words
+    return int(found[1])
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +92,8 @@ def test_a_catalog_in_the_inbox_is_scored_and_a_bad_one_gets_its_reason_beside_i
     assert predictions["object_id"].tolist() == tonight["object_id"].tolist()
     assert set(predictions["status"]) <= {"scored", "out_of_footprint"}
     (reason,) = eventually(lambda: list((inbox / "failed").glob("bad-*.csv.error.txt")), what="a refused catalog")
-    assert "bad.csv was not scored" in reason.read_text()
-    assert "has no object id" in reason.read_text()
+    assert "bad.csv" in reason.read_text()
+    assert "object id" in reason.read_text()
     assert reason.with_name(reason.name.removesuffix(".error.txt")).read_text() == "a,b\n1,2\n"
     assert not [path for path in inbox.iterdir() if path.is_file()]
     assert not list((inbox / "under-way").iterdir())
@@ -155,7 +164,7 @@ def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
         server.shutdown()
     assert message["flow"] == "report"
     assert message["state"] == "Failed"
-    assert "recipe 'nothing' is unknown" in message["message"]
+    assert told_together(message["message"], "'nothing'", "recipe")
     assert message["url"].endswith(run)
 
 
@@ -163,13 +172,14 @@ def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
 def test_up_again_finds_everything_running_and_heals_what_is_dead(service: Service) -> None:
     processes = {name: service.record(name).pid for name in ("server", "worker", "keeper")}
     again = service.up()
-    assert again.stdout.count("runs already") == 3
+    told = {line.partition(":")[0] for line in again.stdout.splitlines()}
+    assert processes.keys() <= told
     assert {name: service.record(name).pid for name in processes} == processes
     service.record("keeper").kill()
     service.home.record_file("worker").unlink()  # as a full disk may have it
     healed = service.up()
-    assert "keeper: started" in healed.stdout
-    assert "worker: runs already" in healed.stdout
+    assert service.record("keeper").pid != processes["keeper"]
+    assert {"keeper", "worker"} <= {line.partition(":")[0] for line in healed.stdout.splitlines()}
     assert service.record("worker").pid == processes["worker"]
     assert service.galstore("status").returncode == 0
     assert f"export PREFECT_API_URL={service.api}" in service.galstore("status", "--env").stdout
@@ -180,7 +190,7 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         done = Service(folder=tmp_path).galstore("up", "--port", str(port))
     assert done.returncode == 1
-    assert f"port {port} of 127.0.0.1 is in use by another program" in done.stderr
+    assert told_together(done.stderr, f"port {port}", "127.0.0.1")
 
 
 @pytest.mark.long
@@ -193,16 +203,17 @@ def test_a_port_that_is_taken_before_the_server_listens_is_given_up_for_another(
         command, cwd=tmp_path, env=late.environment_of_a_shell, stdout=subprocess.PIPE, text=True
     ) as up:
         words = up.stdout.readline()
-        port = int(words.removeprefix("server: starting on port "))
+        port = port_in(words)
         with socket.create_server(("127.0.0.1", port)):
             told = up.stdout.read()
         assert up.wait() == 0, told
     try:
-        assert told.startswith("server: starting on port ")
+        assert port_in(told.splitlines()[0]) != port
         assert json.loads(late.home.record_file("server").read_text())["port"] != port
         assert not server_answers(late.home, int(service.api.split(":")[2].split("/")[0])), "that is another home's"
     finally:
-        assert "no process is left" in late.galstore("down", "--wait", "0").stdout
+        assert late.galstore("down", "--wait", "0").returncode == 0
+        assert not list(marked_processes(late.home))
 
 
 def test_a_number_that_now_belongs_to_another_process_is_not_taken_for_the_service(tmp_path: Path) -> None:
@@ -213,4 +224,4 @@ def test_a_number_that_now_belongs_to_another_process_is_not_taken_for_the_servi
     assert ServiceRecord.read(home.record_file("server")) is None
     done = Service(folder=tmp_path).galstore("down", "--home", str(tmp_path))
     assert done.returncode == 0
-    assert "nothing was running" in done.stdout
+    assert "running" in done.stdout

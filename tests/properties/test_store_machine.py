@@ -459,7 +459,7 @@ class _AtStep(logging.Handler):
         self._is_done = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._is_done and record.getMessage().startswith(f"step {self._step}:"):
+        if not self._is_done and self._step in str(record.msg):
             self._is_done = True
             self._action()
 

@@ -17,7 +17,7 @@ def test_petro_rule_keeps_the_galaxy_the_same_size_in_the_frame() -> None:
 
 @pytest.mark.parametrize("size", [None, math.nan, 0.0, -9999.0])
 def test_petro_rule_without_a_size_is_refused(size: float | None) -> None:
-    with pytest.raises(CatalogError, match=r"needs petroR90_r > 0 arcsec for every object"):
+    with pytest.raises(CatalogError, match=r"(?=.*petro_r90)(?=.*petroR90_r)"):
         CutoutScale(rule=ScaleRule.PETRO_R90).of(size)
 
 
@@ -27,5 +27,5 @@ def test_prepared_images_of_unknown_size_have_an_unknown_scale() -> None:
 
 @pytest.mark.parametrize("scale_arcsec", [0.001, 3000])
 def test_a_scale_that_the_service_would_clamp_is_refused(scale_arcsec: float) -> None:
-    with pytest.raises(ContractError, match="clamps it silently"):
+    with pytest.raises(ContractError, match=rf"(?=.*\b{scale_arcsec}\b)(?=.*\b0\.015-2400\b)"):
         CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=scale_arcsec)

@@ -34,14 +34,14 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("[train]\nepoch = 3\n", r"unknown key 'train\.epoch' \(did you mean 'epochs'\?\)"),
-        ("[trian]\nepochs = 3\n", r"unknown key 'trian' \(did you mean 'train'\?\)"),
-        ("[rehearsal.faults]\ntruncate = 0.1\n", r"'rehearsal\.faults\.truncate' \(did you mean 'truncated'"),
-        ("[network]\nlevel = 100\n", r"network: level 100 is not in the cube: choose one of 128, 64, 32"),
-        ("[network]\narch = 'resnet35'\n", r"network\.arch: Input should be 'resnet18'"),
-        ("[split]\ntrain = 0.9\n", r"split: train \+ validation \+ test = 1\.3, must be 1"),
-        ("[rehearsal]\nseed = 1\n", r"rehearsal: give either n_galaxies > 0 \(simulated sky\) or catalog and cutouts"),
-        ("[dask\n", r"mine\.toml is not TOML"),
+        ("[train]\nepoch = 3\n", r"(?=.*'train\.epoch')(?=.*'epochs')"),
+        ("[trian]\nepochs = 3\n", r"(?=.*'trian')(?=.*'train')"),
+        ("[rehearsal.faults]\ntruncate = 0.1\n", r"(?=.*'rehearsal\.faults\.truncate')(?=.*'truncated')"),
+        ("[network]\nlevel = 100\n", r"(?=.*\bnetwork\b)(?=.*level 100\b)(?=.*\b128, 64, 32\b)"),
+        ("[network]\narch = 'resnet35'\n", r"(?=.*network\.arch)(?=.*'resnet18')"),
+        ("[split]\ntrain = 0.9\n", r"(?=.*\bsplit\b)(?=.*\b1\.3\b)"),
+        ("[rehearsal]\nseed = 1\n", r"(?=.*\brehearsal\b)(?=.*n_galaxies)(?=.*\bcatalog\b)(?=.*\bcutouts\b)"),
+        ("[dask\n", r"(?=.*mine\.toml)(?=.*TOML)"),
     ],
 )
 def test_a_bad_recipe_names_the_key(text: str, told: str) -> None:
@@ -61,9 +61,9 @@ def test_overrides_are_toml_values_or_plain_strings() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("survey.limit", r"'survey\.limit' is not of the form section\.key=value"),
-        ("name.first=1", "name is a value, not a section"),
-        ("survey.limits=1", r"unknown key 'survey\.limits' \(did you mean 'limit'\?\)"),
+        ("survey.limit", r"(?=.*'survey\.limit')(?=.*section\.key=value)"),
+        ("name.first=1", r"(?=.*'name\.first=1')(?=.*\bsection\b)"),
+        ("survey.limits=1", r"(?=.*'survey\.limits')(?=.*'limit')"),
     ],
 )
 def test_a_bad_override_says_what_is_wrong(override: str, told: str) -> None:
@@ -72,7 +72,7 @@ def test_a_bad_override_says_what_is_wrong(override: str, told: str) -> None:
 
 
 def test_rehearsal_needs_its_section() -> None:
-    with pytest.raises(RecipeError, match=r"survey\.base_url = 'rehearsal' needs a section \[rehearsal\]"):
+    with pytest.raises(RecipeError, match=r"(?=.*survey\.base_url)(?=.*'rehearsal')(?=.*\[rehearsal\])"):
         parse_recipe(MINIMAL, origin="mine.toml", overrides=["survey.base_url=rehearsal"])
 
 
@@ -83,9 +83,7 @@ def test_only_a_rehearsed_sky_of_galaxies_is_simulated() -> None:
 
 
 def test_an_unknown_recipe_is_told_with_the_known_ones() -> None:
-    with pytest.raises(
-        RecipeError, match="recipe 'dmeo' is unknown: give a TOML file or one of demo, legacy, sdss, sdss_demo"
-    ):
+    with pytest.raises(RecipeError, match=r"(?=.*'dmeo')(?=.*\bdemo, legacy, sdss, sdss_demo\b)"):
         load_recipe("dmeo")
-    with pytest.raises(RecipeError, match=r"recipe missing\.toml does not exist"):
+    with pytest.raises(RecipeError, match=r"\bmissing\.toml\b"):
         load_recipe("missing.toml")

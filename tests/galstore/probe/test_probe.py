@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -25,32 +26,32 @@ SERVICES = ("skyserver", "legacysurvey")
 FIRST_ID = 1237648702973411443
 
 NAMED = {
-    Fault.TOO_MANY_REQUESTS: ("failed", "too_many_requests", "status 429, Retry-After"),
-    Fault.SERVER_ERROR: ("failed", "service_error", "status 500"),
-    Fault.OUTAGE_PAGE: ("failed", "service_error", "status 503; it says 'Service unavailable'"),
-    Fault.TRUNCATED: ("failed", "truncated", "status 200; a JPEG of 128 x 128 px"),
-    Fault.OUT_OF_FOOTPRINT: ("differs", "out_of_footprint", "status 404"),
-    Fault.BLACK_TILE: ("differs", "out_of_footprint", "status 200"),
-    Fault.FLAT_TILE: ("differs", "flat", "status 200"),
-    Fault.HTML_PAGE: ("failed", "html_page", "status 200; it says 'Service unavailable'"),
-    Fault.ERROR_MESSAGE: ("failed", "error_message", "Maximum 60 queries allowed per minute"),
-    Fault.WRONG_SIZE: ("differs", "wrong_size", "a JPEG of 64 x 64 px"),
-    Fault.NOT_A_JPEG: ("differs", "not_a_jpeg", "begin with b'\\x89PNG'"),
-    Fault.BOMB: ("differs", "decompression_bomb", "a JPEG of 30000 x 30000 px"),
-    Fault.READ_TIMEOUT: ("failed", "read_timeout", "no answer in time"),
-    Fault.CONNECT_TIMEOUT: ("failed", "connect_timeout", "no connection in time"),
-    Fault.CONNECTION_RESET: ("failed", "connection_lost", "refused or lost"),
-    Fault.TRAILING_BYTES: ("failed", "trailing_bytes", "bytes behind its end"),
-    Fault.STUCK_CACHE: ("failed", "repeated_body", "the very bytes of another object"),
-    Fault.CLIENT_ERROR: ("differs", "client_error", "status 400; it says"),
-    Fault.REDIRECT_LOOP: ("failed", "service_error", "status 302, redirected in a circle"),
+    Fault.TOO_MANY_REQUESTS: ("failed", "too_many_requests", r"(?=.*429)(?=.*Retry-After)"),
+    Fault.SERVER_ERROR: ("failed", "service_error", "500"),
+    Fault.OUTAGE_PAGE: ("failed", "service_error", r"(?=.*503)(?=.*'Service unavailable')"),
+    Fault.TRUNCATED: ("failed", "truncated", r"(?=.*200)(?=.*JPEG)(?=.*128 x 128)"),
+    Fault.OUT_OF_FOOTPRINT: ("differs", "out_of_footprint", "404"),
+    Fault.BLACK_TILE: ("differs", "out_of_footprint", "200"),
+    Fault.FLAT_TILE: ("differs", "flat", "200"),
+    Fault.HTML_PAGE: ("failed", "html_page", r"(?=.*200)(?=.*'Service unavailable')"),
+    Fault.ERROR_MESSAGE: ("failed", "error_message", r"\b60\b"),
+    Fault.WRONG_SIZE: ("differs", "wrong_size", r"(?=.*JPEG)(?=.*64 x 64)"),
+    Fault.NOT_A_JPEG: ("differs", "not_a_jpeg", r"b'\\x89PNG'"),
+    Fault.BOMB: ("differs", "decompression_bomb", r"(?=.*JPEG)(?=.*30000 x 30000)"),
+    Fault.READ_TIMEOUT: ("failed", "read_timeout", r"read_timeout\b.*time"),
+    Fault.CONNECT_TIMEOUT: ("failed", "connect_timeout", r"connect_timeout\b.*time"),
+    Fault.CONNECTION_RESET: ("failed", "connection_lost", r"connection_lost\b.*(refused|lost|connection)"),
+    Fault.TRAILING_BYTES: ("failed", "trailing_bytes", r"trailing_bytes\b.*bytes"),
+    Fault.STUCK_CACHE: ("failed", "repeated_body", r"repeated_body\b.*object"),
+    Fault.CLIENT_ERROR: ("differs", "client_error", "400"),
+    Fault.REDIRECT_LOOP: ("failed", "service_error", r"(?=.*302)(?=.*redirect)"),
 }
 """Verdict, name, and what else the probe says of each fault."""
 
 NAMED_OTHERWISE = {
-    Fault.OUT_OF_FOOTPRINT: ("differs", "flat", "status 200"),
-    Fault.ERROR_MESSAGE: ("failed", "error_message", "it says 'no such layer'"),
-    Fault.CLIENT_ERROR: ("differs", "client_error", "it says 'Need ra,dec keywords'"),
+    Fault.OUT_OF_FOOTPRINT: ("differs", "flat", "200"),
+    Fault.ERROR_MESSAGE: ("failed", "error_message", "'no such layer'"),
+    Fault.CLIENT_ERROR: ("differs", "client_error", "'Need ra,dec keywords'"),
 }
 """The same, where the Legacy Surveys viewer has words of its own."""
 
@@ -95,6 +96,12 @@ def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
+def the_one(checks: dict[str, Check], word: str) -> Check:
+    """The check that has a word in its name."""
+    (name,) = (name for name in checks if re.search(rf"\b{word}\b", name))
+    return checks[name]
+
+
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("fault", Fault)
 def test_every_fault_is_named(folder: FolderSurvey, fault: Fault, service: str) -> None:
@@ -105,17 +112,17 @@ def test_every_fault_is_named(folder: FolderSurvey, fault: Fault, service: str) 
         survey = recipe.survey.model_copy(update={"read_timeout_s": patience_s})
         checks = by_name(probe_survey(recipe.model_copy(update={"survey": survey}), url))
     # a cache has something to repeat from the second object on
-    check = checks["another object's cutout" if fault is Fault.STUCK_CACHE else "cutout"]
-    verdict, name, words = (NAMED_OTHERWISE if service == "legacysurvey" else {}).get(fault, NAMED[fault])
+    check = the_one(checks, "another") if fault is Fault.STUCK_CACHE else checks["cutout"]
+    verdict, name, facts = (NAMED_OTHERWISE if service == "legacysurvey" else {}).get(fault, NAMED[fault])
     assert check.verdict == verdict
-    assert check.got.startswith(f"{name}: ")
-    assert words in check.got
+    assert re.match(rf"{name}\b", check.got)
+    assert re.search(facts, check.got)
     assert check.advice
     assert not agree(tuple(checks.values()))
     # the catalog, refusals and the footprint are sound all the same
-    assert all(
-        one.verdict is Verdict.OK for one in checks.values() if one.name.startswith(("catalog", "outside", "req"))
-    )
+    others = [one for one in checks.values() if re.search(r"catalog|footprint|\bdec\b", one.name)]
+    assert len(others) >= 3
+    assert all(one.verdict is Verdict.OK for one in others)
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -143,7 +150,7 @@ def test_a_service_that_ignores_the_scale_is_named(folder: FolderSurvey) -> None
     with played(build_app(folder, InlinePainters())) as url:
         check = by_name(probe_survey(recipe_for(url, "skyserver", prepared=False), url))["scale"]
     assert check.verdict is Verdict.DIFFERS
-    assert "1.00 with the first image unchanged" in check.got
+    assert "1.00" in check.got
 
 
 def test_images_where_there_is_no_coverage_are_named() -> None:
@@ -157,12 +164,13 @@ def test_images_where_there_is_no_coverage_are_named() -> None:
     app.add_routes([web.get("/viewer/cutout.jpg", always)])
     with played(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "legacysurvey"), url))
-    for name in ("outside the footprint", "request without dec", "unknown layer"):
-        assert checks[name].verdict is Verdict.DIFFERS
-        assert checks[name].got.startswith("an image")
-        assert "images of nothing would be stored" in checks[name].advice
-    assert checks["catalog: columns, types, TOP"].verdict is Verdict.FAILED
-    assert checks["catalog: COUNT"].verdict is Verdict.SKIPPED
+    for word in ("footprint", "dec", "layer"):
+        check = the_one(checks, word)
+        assert check.verdict is Verdict.DIFFERS
+        assert "image" in check.got
+        assert re.search("stored|ingest", check.advice)
+    assert the_one(checks, "TOP").verdict is Verdict.FAILED
+    assert the_one(checks, "COUNT").verdict is Verdict.SKIPPED
 
 
 ROWS = [f"{FIRST_ID + n},{n},{n}.5,2,8.9" for n in range(5)]
@@ -171,27 +179,27 @@ PAGE = "<html><title>Service unavailable</title></html>"
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "verdict", "words"),
+    ("status", "text", "verdict", "facts"),
     [
         (
             200,
             "\n".join(["#Table1", HEADER.removesuffix(",oh_p50"), *(row[:-4] for row in ROWS)]),
             "differs",
-            "no column oh_p50",
+            "oh_p50",
         ),
-        (200, "\n".join(["#Table1", HEADER, *ROWS, *ROWS]), "differs", "10 rows where TOP 5 was asked for"),
-        (200, "\n".join(["#Table1", HEADER, *reversed(ROWS)]), "differs", "not in the order"),
-        (200, f"#Table1\n{HEADER}\n", "differs", "no rows"),
+        (200, "\n".join(["#Table1", HEADER, *ROWS, *ROWS]), "differs", r"(?=.*\b10\b)(?=.*TOP 5)"),
+        (200, "\n".join(["#Table1", HEADER, *reversed(ROWS)]), "differs", "order"),
+        (200, f"#Table1\n{HEADER}\n", "differs", "rows"),
         (200, f"#Table1\n{HEADER}\n1.2376487e18,1,1,2,8.9\n", "failed", "where a whole number is expected"),
-        (200, f"#Table1\n{HEADER}\n{FIRST_ID},1,400,2,8.9\n", "differs", "not one of 1 rows can be kept: ra"),
+        (200, f"#Table1\n{HEADER}\n{FIRST_ID},1,400,2,8.9\n", "differs", r"(?=.*\b1\b)(?=.*\bra\b)(?=.*400)"),
         (200, "#Table1\nerror_message\nMaximum 60 queries allowed per minute\n", "differs", "Maximum 60 queries"),
         (500, '{"ErrorCode": 500, "ErrorMessage": "Invalid object name"}', "differs", "Invalid object name"),
-        (200, PAGE, "failed", "something that is no table"),
-        (503, PAGE, "failed", "status 503"),
+        (200, PAGE, "failed", "table"),
+        (503, PAGE, "failed", "503"),
     ],
 )
 def test_wrong_answers_of_the_catalog_are_named(
-    folder: FolderSurvey, status: int, text: str, verdict: str, words: str
+    folder: FolderSurvey, status: int, text: str, verdict: str, facts: str
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text=text)
@@ -200,12 +208,12 @@ def test_wrong_answers_of_the_catalog_are_named(
     app.add_routes([web.get("/dr14/{tail:.*}", answer)])
     with played(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "skyserver"), url))
-    check = checks["catalog: columns, types, TOP"]
+    check = the_one(checks, "TOP")
     assert check.verdict == verdict
-    assert words in check.got
+    assert re.search(facts, check.got)
     assert check.advice
     refused = "error_message" in text
-    assert (checks["catalog: refusal"].verdict is Verdict.OK) == refused
+    assert (the_one(checks, "refusal").verdict is Verdict.OK) == refused
 
 
 def test_a_catalog_file_spares_the_queries(folder: FolderSurvey, tmp_path: Path) -> None:
@@ -215,4 +223,4 @@ def test_a_catalog_file_spares_the_queries(folder: FolderSurvey, tmp_path: Path)
         recipe = recipe_for(url, "skyserver", catalog=str(tmp_path / "mine.csv"))
         checks = probe_survey(recipe, url)
     assert agree(checks)
-    assert not [check for check in checks if check.name.startswith("catalog")]
+    assert not [check for check in checks if "catalog" in check.name]

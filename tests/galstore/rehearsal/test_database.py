@@ -65,7 +65,7 @@ def test_top_limits_the_rows(database: SurveyDatabase, top: str) -> None:
     "command", ["DROP TABLE Galaxy", "", "  ", "UPDATE Galaxy SET ra = 0", "PRAGMA table_info(Galaxy)", "-- SELECT"]
 )
 def test_anything_but_a_select_is_refused(database: SurveyDatabase, command: str) -> None:
-    with pytest.raises(QueryRefusedError, match="only SELECT statements are allowed"):
+    with pytest.raises(QueryRefusedError, match="SELECT"):
         database.query_rows(command)
 
 

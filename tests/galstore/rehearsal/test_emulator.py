@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import signal
 import socket
 import time
@@ -96,22 +97,20 @@ def test_unknown_parameters_are_ignored(sky_url: str, galaxy: dict[str, float]) 
 
 
 @pytest.mark.parametrize(
-    ("query", "message"),
+    ("query", "facts"),
     [
-        ({"ra": 1}, "parameter dec is missing"),
-        ({"dec": 1}, "parameter ra is missing"),
-        ({"ra": "12h", "dec": 1}, "parameter ra = '12h' is not a number"),
-        ({"ra": "nan", "dec": 1}, "out of range"),
-        ({"ra": 1, "dec": 91}, "out of range"),
+        ({"ra": 1}, r"\bdec\b"),
+        ({"dec": 1}, r"\bra\b"),
+        ({"ra": "12h", "dec": 1}, r"(?=.*\bra\b)(?=.*'12h')"),
+        ({"ra": "nan", "dec": 1}, r"\bnan\b"),
+        ({"ra": 1, "dec": 91}, r"\b91\b"),
     ],
 )
-def test_a_missing_or_wrong_place_is_answered_400_with_json(
-    sky_url: str, query: dict[str, object], message: str
-) -> None:
+def test_a_missing_or_wrong_place_is_answered_400_with_json(sky_url: str, query: dict[str, object], facts: str) -> None:
     answer = getjpeg(sky_url, **query)
     assert answer.status_code == 400
     assert answer.json()["ErrorCode"] == 400
-    assert message in answer.json()["ErrorMessage"]
+    assert re.search(facts, answer.json()["ErrorMessage"])
 
 
 def test_outside_the_footprint_is_404_with_a_black_jpeg(sky_url: str) -> None:
@@ -170,11 +169,11 @@ def test_a_refusal_is_200_with_the_column_error_message(sky_url: str, command: s
     answer = search(sky_url, command)
     assert answer.status_code == 200
     assert answer.text.splitlines()[:2] == ["#Table1", "error_message"]
-    assert "only SELECT statements are allowed" in answer.text
+    assert "SELECT" in answer.text
 
 
 def test_a_format_that_the_emulator_lacks_is_400(sky_url: str) -> None:
-    assert "ask for csv or json" in search(sky_url, "SELECT 1", "votable").json()["ErrorMessage"]
+    assert re.search(r"(?=.*\bcsv\b)(?=.*\bjson\b)", search(sky_url, "SELECT 1", "votable").json()["ErrorMessage"])
 
 
 def test_astroquery_reads_the_papers_query(sky_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,7 @@ def test_more_queries_than_allowed_are_refused(start_emulator, tmp_path: Path) -
     with start_emulator(folder_section(tmp_path, n=5), queries_per_minute=2) as (url, _):
         texts = [search(url, "SELECT COUNT(*) AS n FROM Galaxy").text for _ in range(3)]
     assert texts[:2] == ["#Table1\nn\n5\n"] * 2
-    assert "Maximum 2 queries allowed per minute" in texts[2]
+    assert re.search(r"error_message\n.*\b2\b", texts[2])
 
 
 # faults
@@ -294,7 +293,7 @@ def test_a_taken_port_is_named() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ContractError, match=rf"port {port} of 127\.0\.0\.1 cannot be listened on"):
+        with pytest.raises(ContractError, match=rf"(?=.*\b{port}\b)(?=.*127\.0\.0\.1)"):
             emulate(RehearsalSection(n_galaxies=1), port=port)
 
 

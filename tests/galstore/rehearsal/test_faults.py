@@ -42,5 +42,5 @@ def test_the_plan_depends_on_the_seed_alone() -> None:
 
 
 def test_shares_beyond_one_are_refused() -> None:
-    with pytest.raises(ContractError, match=r"shares of faults add up to 1\.2, at most 1 is possible"):
+    with pytest.raises(ContractError, match=r"\b1\.2\b"):
         FaultPlan(seed=0, section=FaultSection(truncated=0.6, server_error=0.6))

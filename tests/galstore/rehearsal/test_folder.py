@@ -45,13 +45,13 @@ def test_spectrum_ids_are_made_up_where_there_are_none(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty: give a CSV with the columns objID, ra, dec"),
-        ("objID,ra,dec\n", "has a header and no rows"),
-        ("objID,ra,oh_p50\n1,2,3\n", r"lacks the column\(s\) dec \(it has objID, ra, oh_p50\)"),
-        ("objID,ra,dec\n1.23765E+18,2,3\n", "objID must be a whole number of 64 bits"),
-        ("objID,ra,dec\n1,north,3\n", "ra and dec must be numbers"),
-        ("objID,ra,dec\n1,10,95\n", "1 rows have no place on the sky, the first objID 1"),
-        ("objID,ra,dec\n1,10,\n", "1 rows have no place on the sky"),
+        ("", r"(?=.*catalog\.csv)(?=.*objID, ra, dec)"),
+        ("objID,ra,dec\n", r"(?=.*catalog\.csv)(?=.*rows)"),
+        ("objID,ra,oh_p50\n1,2,3\n", r"(?=.*\bdec\b)(?=.*objID, ra, oh_p50)"),
+        ("objID,ra,dec\n1.23765E+18,2,3\n", r"(?=.*objID)(?=.*'1\.23765E\+18')"),
+        ("objID,ra,dec\n1,north,3\n", r"(?=.*\bra\b)(?=.*'north')"),
+        ("objID,ra,dec\n1,10,95\n", r"(?=.*\b1 rows)(?=.*objID 1\b)(?=.*\b95\b)"),
+        ("objID,ra,dec\n1,10,\n", r"(?=.*\b1 rows)(?=.*objID 1\b)(?=.*\bnan\b)"),
     ],
 )
 def test_a_broken_catalog_is_refused(folder: Path, text: str, message: str) -> None:
@@ -62,12 +62,12 @@ def test_a_broken_catalog_is_refused(folder: Path, text: str, message: str) -> N
 
 def test_missing_images_are_counted_and_the_first_is_named(folder: Path) -> None:
     (folder / f"{SECOND}.jpg").unlink()
-    with pytest.raises(CatalogError, match=rf"lacks the JPEGs of 1 of 2 objects .* the first {SECOND}\.jpg"):
+    with pytest.raises(CatalogError, match=rf"(?=.*\b1 of 2\b)(?=.*\b{SECOND}\.jpg)"):
         survey_of(folder)
 
 
 def test_a_missing_catalog_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"there is no catalog at .*none\.csv"):
+    with pytest.raises(CatalogError, match=r"/none\.csv"):
         FolderSurvey(catalog=tmp_path / "none.csv", cutouts=tmp_path)
 
 

@@ -46,5 +46,5 @@ def test_predictions_follow_the_order_of_the_ids_and_repeat() -> None:
 
 def test_an_id_of_another_sky_is_refused() -> None:
     sky = SimulatedSky(seed=2, n_galaxies=5, n_new=0)
-    with pytest.raises(ContractError, match="1 of 1 ids are not in the simulated sky, the first 42"):
+    with pytest.raises(ContractError, match=r"(?=.*\b1 of 1\b)(?=.*\b42\b)"):
         oracle_predictions(sky, [42])

@@ -163,5 +163,5 @@ def test_an_empty_sky_finds_nothing() -> None:
 
 
 def test_too_large_a_sky_is_refused() -> None:
-    with pytest.raises(ContractError, match=r"0 to 1000000 galaxies of each kind, got seed 0, n_galaxies 1000001"):
+    with pytest.raises(ContractError, match=r"(?=.*\b1000000\b)(?=.*n_galaxies 1000001\b)"):
         SimulatedSky(seed=0, n_galaxies=MAX_GALAXIES + 1, n_new=0)

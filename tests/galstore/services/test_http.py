@@ -401,7 +401,7 @@ def test_a_service_that_is_down_opens_the_breaker_before_the_whole_survey_was_as
 
     collected = collect(down, 500, breaker_failures=10)
     assert collected.deliveries == ()
-    with pytest.raises(ServiceDownError, match=r"is down: 10 objects in a row failed, the last with SERVICE_ERROR"):
+    with pytest.raises(ServiceDownError, match=r"(?=.*\b10 objects)(?=.*SERVICE_ERROR)"):
         raise collected.down
     assert len(n_asked) <= 10 + 8
     assert n_asked.total() <= 3 * (10 + 8)
@@ -410,7 +410,7 @@ def test_a_service_that_is_down_opens_the_breaker_before_the_whole_survey_was_as
 def test_a_survey_of_fewer_objects_than_the_breaker_counts_is_down_too() -> None:
     collected = collect(answers(status(503)), 3)
     assert collected.deliveries == ()
-    assert "3 objects in a row failed" in str(collected.down)
+    assert "3 objects" in str(collected.down)
 
 
 def test_what_was_settled_before_the_service_died_is_kept() -> None:

@@ -110,7 +110,7 @@ def test_a_recipe_says_who_has_the_catalog_and_who_the_cutouts() -> None:
 
 
 def test_a_viewer_without_an_address_is_refused() -> None:
-    with pytest.raises(RecipeError, match="cutout_service = 'legacysurvey' needs cutout_base_url"):
+    with pytest.raises(RecipeError, match=r"(?=.*cutout_service)(?=.*'legacysurvey')(?=.*cutout_base_url)"):
         parse_recipe(
             'name = "x"\nstore = {path = "x"}\noutput = {folder = "x"}\n'
             'survey = {name = "x", base_url = "http://a.example", cutout_service = "legacysurvey"}',
@@ -126,5 +126,5 @@ def test_a_cube_keeps_one_composite(tmp_path: Path) -> None:
     assert cube.scale == deep
     assert cube.attributes["bands"] == ["z", "r", "g"]
     assert cube.array("images/64/pixels").attrs["band_names"] == ["z", "r", "g"]
-    with pytest.raises(StoreError, match=r"holds cutouts of composite 'legacysurvey-ls-dr9', .* delivers 'skyserver'"):
+    with pytest.raises(StoreError, match=r"(?=.*'legacysurvey-ls-dr9')(?=.*'skyserver')"):
         ensure_cube(path, survey="deep", scale=FIXED)

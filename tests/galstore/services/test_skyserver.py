@@ -27,7 +27,7 @@ def test_the_papers_cuts_are_in_the_query() -> None:
 
 
 def test_an_unknown_column_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"survey\.columns: \['colour'\] are not among the columns"):
+    with pytest.raises(RecipeError, match=r"(?=.*survey\.columns)(?=.*'colour')"):
         build_query(LABELLED, ["colour"], top=1)
 
 
@@ -43,9 +43,9 @@ def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
     [
         ("#Table1\nerror_message\nMaximum 60 queries allowed per minute", 200, QueryRefusedError, "Maximum 60 queries"),
         ('{"ErrorCode": 500, "ErrorMessage": "Invalid column name"}', 500, QueryRefusedError, "Invalid column name"),
-        ("<html>Service Unavailable</html>", 503, ServiceError, "status 503: try again later"),
-        ("<html>maintenance</html>", 200, ServiceError, "something that is no table"),
-        ("", 200, ServiceError, "something that is no table"),
+        ("<html>Service Unavailable</html>", 503, ServiceError, "503"),
+        ("<html>maintenance</html>", 200, ServiceError, "table"),
+        ("", 200, ServiceError, "table"),
     ],
 )
 def test_an_answer_that_is_no_table_is_known_for_what_it_is(text, status, error, told) -> None:
@@ -58,7 +58,7 @@ def test_an_empty_answer_is_an_empty_table() -> None:
 
 
 def test_an_unreachable_survey_says_what_to_check() -> None:
-    with pytest.raises(ServiceError, match=r"at http://127\.0\.0\.1:1 does not answer .* check survey\.base_url"):
+    with pytest.raises(ServiceError, match=r"(?=.*http://127\.0\.0\.1:1\b)(?=.*survey\.base_url)"):
         query_sql(SkyServer(base_url=BASE), "SELECT 1")
 
 

@@ -18,6 +18,7 @@ from modeling.figures.style import COLUMN_INCHES, PAGE_INCHES, SIMULATED, figure
 from modeling.judging.fundamental_relation import measure_fundamental_relation
 from modeling.judging.mass_metallicity import BinnedRelation, measure_mzr_scatter, tremonti_metallicity
 from schemas.errors import CatalogError, ContractError
+from tests.facts import told_together
 
 LABEL = "12 + log(O/H)"
 RNG = np.random.default_rng(0)
@@ -55,6 +56,16 @@ def lines_of(axis) -> dict[str, np.ndarray]:
     return {line.get_label(): np.array(line.get_data()) for line in axis.get_lines()}
 
 
+def line_of(lines: dict[str, np.ndarray], *facts: str) -> np.ndarray:
+    """The one line whose label names these."""
+    (found,) = [points for label, points in lines.items() if _names(label, facts)]
+    return found
+
+
+def _names(label: str, facts: tuple[str, ...]) -> bool:
+    return all(fact in label for fact in facts)
+
+
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_figure_has_the_width_of_a_column_and_fills_it(name: str) -> None:
     figure = DRAWN[name]()
@@ -73,24 +84,25 @@ def test_the_same_galaxies_give_the_same_bytes(name: str, format_: str) -> None:
 
 
 def test_another_format_is_refused() -> None:
-    with pytest.raises(ContractError, match="'gif' is unknown: choose one of png, pdf"):
+    with pytest.raises(ContractError, match=r"(?=.*'gif')(?=.*\bpng, pdf\b)"):
         figure_bytes(DRAWN["resolution"](), "gif")
 
 
 def test_the_relation_shows_medians_percentiles_and_tremonti_on_the_papers_axes() -> None:
     true_axis, predicted_axis, *_ = DRAWN["relation"]().axes
     assert true_axis.get_xlim() == predicted_axis.get_xlim() == (8.4, 11.4)
-    assert true_axis.get_ylabel() == f"true {LABEL}"
-    assert predicted_axis.get_ylabel() == f"predicted {LABEL}"
+    assert told_together(true_axis.get_ylabel(), "true", LABEL)
+    assert told_together(predicted_axis.get_ylabel(), "predicted", LABEL)
     relation = BinnedRelation.of(MASS, PREDICTED)
     lines = lines_of(predicted_axis)
-    np.testing.assert_array_equal(lines["median, predicted"], [relation.centre, relation.median])
-    np.testing.assert_array_equal(lines["16th and 84th percentile, predicted"], [relation.centre, relation.p16])
-    assert {"median, true", "Tremonti et al. (2004)"} <= set(lines)
+    np.testing.assert_array_equal(line_of(lines, "median", "predicted"), [relation.centre, relation.median])
+    np.testing.assert_array_equal(line_of(lines, "16", "84", "predicted"), [relation.centre, relation.p16])
+    line_of(lines, "median", "true")
+    line_of(lines, "Tremonti", "2004")
     curve = next(line.get_data() for line in true_axis.get_lines() if line.get_linestyle() == "--")
     np.testing.assert_allclose(curve[1], tremonti_metallicity(curve[0]))
     scatter = measure_mzr_scatter(MASS, TRUE, PREDICTED)
-    assert f"ratio {scatter.ratio}" in predicted_axis.texts[0].get_text()
+    assert told_together(predicted_axis.texts[0].get_text(), "ratio", str(scatter.ratio))
 
 
 def test_the_fundamental_figure_states_both_trends() -> None:
@@ -101,22 +113,22 @@ def test_the_fundamental_figure_states_both_trends() -> None:
         told = axis.texts[0].get_text().replace("\N{MINUS SIGN}", "-")
         assert f"{trend.spearman.value:+.3f}" in told
         assert f"{trend.slope.value:+.3f} ± {trend.slope.error:.3f}" in told
-        assert axis.get_ylabel() == f"residual {name} metallicity [dex]"
-        assert "log SFR" in axis.get_xlabel()
+        assert told_together(axis.get_ylabel(), "residual", name, "[dex]")
+        assert "SFR" in axis.get_xlabel()
 
 
 def test_masses_have_bins_of_two_tenths_and_the_papers_axes() -> None:
     upper, lower, *_ = DRAWN["mass"]().axes
     assert lower.get_xlim() == (8.4, 11.4)
-    np.testing.assert_allclose(np.diff(lines_of(lower)["median"][0]), 0.2)
+    np.testing.assert_allclose(np.diff(line_of(lines_of(lower), "median")[0]), 0.2)
     assert {text.get_text()[:4] for text in upper.texts} == {"RMSE", "NMAD"}
 
 
 def test_the_resolution_figure_has_a_curve_and_named_baselines() -> None:
     rmse, nmad = DRAWN["resolution"]().axes
     assert nmad.get_xscale() == "log"
-    np.testing.assert_allclose(lines_of(rmse)["network"], [[1, 8, 64], [point.rmse for point in SWEEP[:3]]])
-    assert [text.get_text() for text in rmse.texts] == ["random forest"]
+    np.testing.assert_allclose(line_of(lines_of(rmse), "network"), [[1, 8, 64], [point.rmse for point in SWEEP[:3]]])
+    assert [text.get_text() for text in rmse.texts] == [SWEEP[-1].predictor]
     assert 0.106 in [line.get_ydata()[0] for line in nmad.get_lines()]
     assert [label.get_text() for label in nmad.get_xticklabels()] == ["1", "8", "64"]
 
@@ -162,20 +174,23 @@ def test_all_figures_are_drawn_and_rows_that_lack_a_value_are_counted() -> None:
 def test_what_is_left_out_says_why() -> None:
     galaxies = Galaxies(columns={"true": TRUE, "predicted": PREDICTED}, absent={"log_mass": "no stellar masses"})
     reasons = {one.name: one.reason for one in draw_paper_figures(galaxies, label=LABEL) if one.figure is None}
-    assert reasons == {
-        "figure-1-cutouts": "no cutouts",
-        "figure-4-resolution": "no sweep",
-        "figure-5a-mass": "no stellar masses; no predicted log mass",
-        "figure-5b-metallicity-from-mass": "no predicted log mass",
-        "figure-6-mass-metallicity": "no stellar masses",
-        "fundamental-relation": "no stellar masses; no log sfr",
+    told = {
+        "figure-1-cutouts": ("cutouts",),
+        "figure-4-resolution": ("sweep",),
+        "figure-5a-mass": ("no stellar masses", "predicted log mass"),
+        "figure-5b-metallicity-from-mass": ("predicted log mass",),
+        "figure-6-mass-metallicity": ("no stellar masses",),
+        "fundamental-relation": ("no stellar masses", "log sfr"),
     }
+    assert reasons.keys() == told.keys()
+    for name, facts in told.items():
+        assert told_together(reasons[name], *facts), name
 
 
 def test_too_few_galaxies_leave_their_figure_out() -> None:
     few = Galaxies(columns={name: values[:3] for name, values in COLUMNS.items()})
     reasons = {one.name: one.reason for one in draw_paper_figures(few, label=LABEL)}
-    assert "no bin of 0.2 dex with 5" in reasons["figure-6-mass-metallicity"]
+    assert told_together(reasons["figure-6-mass-metallicity"], "0.2 dex", "5")
     assert reasons["figure-3-comparison"] == ""
     nothing = Galaxies(columns={name: np.full(4, np.nan) for name in COLUMNS})
     assert all(one.figure is None for one in draw_paper_figures(nothing, label=LABEL))
@@ -196,7 +211,7 @@ def test_numbers_stand_beside_the_papers() -> None:
 
 
 def test_columns_of_different_lengths_are_refused() -> None:
-    with pytest.raises(ValueError, match="'true': 2, 'predicted': 3"):
+    with pytest.raises(ValueError, match=r"(?=.*'true'.*\b2\b)(?=.*'predicted'.*\b3\b)"):
         Galaxies(columns={"true": np.zeros(2), "predicted": np.zeros(3)})
 
 
@@ -215,11 +230,11 @@ def test_a_sweep_is_read_from_csv(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("predictor,levels,rmse,nmad\n", r"no column 'level' \(did you mean levels\?\)"),
-        ("predictor,level,rmse,nmad\nnetwork,8,abc,0.1\n", "line 2 of sweep .* cannot be read"),
-        ("predictor,level,rmse,nmad\nnetwork,8,,0.1\n", "line 2 .* finite errors"),
-        ("predictor,level,rmse,nmad\nmean,,0.2,0.2\n", "no row of predictor 'network'"),
-        ("", "is no CSV"),
+        ("predictor,levels,rmse,nmad\n", r"(?=.*'level')(?=.*\blevels\b)"),
+        ("predictor,level,rmse,nmad\nnetwork,8,abc,0.1\n", r"(?=.*\bline 2\b)(?=.*sweep\.csv)"),
+        ("predictor,level,rmse,nmad\nnetwork,8,,0.1\n", r"(?=.*\bline 2\b)(?=.*sweep\.csv)(?=.*\bnan\b)"),
+        ("predictor,level,rmse,nmad\nmean,,0.2,0.2\n", "'network'"),
+        ("", r"sweep\.csv.*CSV"),
     ],
 )
 def test_a_sweep_that_cannot_be_drawn_says_why(tmp_path: Path, text: str, told: str) -> None:
@@ -227,5 +242,5 @@ def test_a_sweep_that_cannot_be_drawn_says_why(tmp_path: Path, text: str, told: 
     file.write_text(text)
     with pytest.raises(CatalogError, match=told):
         read_sweep(file)
-    with pytest.raises(CatalogError, match="does not exist"):
+    with pytest.raises(CatalogError, match=r"none\.csv"):
         read_sweep(tmp_path / "none.csv")

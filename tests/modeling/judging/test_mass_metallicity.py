@@ -158,19 +158,19 @@ def test_without_a_fundamental_relation_there_is_none() -> None:
 
 
 def test_too_few_galaxies_are_an_error_that_counts_them() -> None:
-    with pytest.raises(SparseRelationError, match=r"3 galaxies, and no bin of 0\.2 dex with 5"):
+    with pytest.raises(SparseRelationError, match=r"(?=.*\b3 galaxies)(?=.*\b0\.2 dex)(?=.*\b5\b)"):
         BinnedRelation.of([9, 10, 11], [8, 8, 8])
     with pytest.raises(SparseRelationError, match="0 galaxies"):
         BinnedRelation.of([], [])
     few = np.full(10, 9.5)
-    with pytest.raises(SparseRelationError, match=r"10 galaxies .* needs 20"):
+    with pytest.raises(SparseRelationError, match=r"(?=.*\b10 galaxies)(?=.*\b20\b)"):
         measure_fundamental_relation(few, few, few, few)
 
 
 def test_what_is_not_finite_or_of_another_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 of 2 values of 'true' are not finite"):
+    with pytest.raises(ValueError, match=r"(?=.*\b1 of 2\b)(?=.*'true')"):
         measure_flattening([8.0, np.nan], [8.0, 8.0])
-    with pytest.raises(ValueError, match="shapes"):
+    with pytest.raises(ValueError, match=r"(?=.*\(1,\))(?=.*\(2,\))"):
         paired_columns(a=[1.0], b=[1.0, 2.0])
 
 

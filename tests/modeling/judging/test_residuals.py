@@ -50,7 +50,7 @@ def test_zero_is_neutral_and_has_no_metrics():
     assert Residuals.merge([]) == Residuals.zero()
     assert math.isnan(Residuals.zero().outliers().beyond_3_nmad)
     assert Residuals.zero().bins() == ()
-    with pytest.raises(ValueError, match="give two equal lengths of at least 1"):
+    with pytest.raises(ValueError, match=r"\b1\b"):
         Residuals.zero().regression()
 
 
@@ -109,11 +109,11 @@ def test_bins_below_zero_and_of_another_width():
 @pytest.mark.parametrize(
     ("width", "message"),
     [
-        (0, "width of the bins is 0; give a positive number"),
-        (-0.1, "give a positive number"),
-        (math.nan, "give a positive number"),
-        (math.inf, "give a positive number"),
-        (1e-300, "too small for values of 8.9"),
+        (0, r"\bwidth\b.*\b0\b"),
+        (-0.1, r"\bwidth\b.*-0\.1"),
+        (math.nan, r"\bwidth\b.*\bnan\b"),
+        (math.inf, r"\bwidth\b.*\binf\b"),
+        (1e-300, r"(?=.*1e-300)(?=.*\b8\.9\b)"),
     ],
 )
 def test_a_width_that_makes_no_bins_is_refused(width, message):
@@ -124,9 +124,9 @@ def test_a_width_that_makes_no_bins_is_refused(width, message):
 @pytest.mark.parametrize(
     ("true", "predicted", "message"),
     [
-        ([1, 2], [1], r"true has shape \(2,\), predicted \(1,\)"),
-        ([1, math.nan], [1, 2], "1 of 2 values of 'true' are not finite"),
-        ([1, 2], [math.inf, 2], "1 of 2 values of 'predicted' are not finite"),
+        ([1, 2], [1], r"(?=.*true\b.*\(2,\))(?=.*predicted\b.*\(1,\))"),
+        ([1, math.nan], [1, 2], r"(?=.*\b1 of 2\b)(?=.*'true')"),
+        ([1, 2], [math.inf, 2], r"(?=.*\b1 of 2\b)(?=.*'predicted')"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(true, predicted, message):

@@ -24,14 +24,14 @@ def test_any_cut_into_blocks_gives_the_same_sums(rows):
 def test_a_constant_band_is_refused():
     pixels = PIXELS.clone()
     pixels[..., 1] = 5
-    with pytest.raises(TrainingError, match="band 1 of the training pixels has variance 0"):
+    with pytest.raises(TrainingError, match=r"(?=.*\bband 1\b)(?=.*\bvariance\b)(?=.*\b0\b)"):
         Normalisation.from_moments(PixelMoments.of(pixels))
 
 
 def test_pixels_that_are_nan_are_refused():
     pixels = PIXELS.float()
     pixels[3, 2, 1, 2] = torch.nan
-    with pytest.raises(TrainingError, match="band 2 of the training pixels has variance nan"):
+    with pytest.raises(TrainingError, match=r"(?=.*\bband 2\b)(?=.*\bvariance\b)(?=.*\bnan\b)"):
         Normalisation.from_moments(PixelMoments.of(pixels))
 
 
@@ -44,5 +44,5 @@ def test_labels_come_back():
 
 
 def test_equal_labels_are_refused():
-    with pytest.raises(TrainingError, match=r"all 3 training labels equal 8.9"):
+    with pytest.raises(TrainingError, match=r"(?=.*\b3\b)(?=.*\blabels\b)(?=.*\b8\.9\b)"):
         LabelScale.of(np.full(3, 8.9))

@@ -176,5 +176,5 @@ def test_pixels_are_streamed_where_memory_is_too_small():
     assert choose_residence(1000) == "resident"
     assert choose_residence(10**15) == "streamed"
     assert choose_residence(1000, "streamed") == "streamed"
-    with pytest.raises(TrainingError, match=r"pixels take 1000000\.0 GB, more than this machine's memory"):
+    with pytest.raises(TrainingError, match=r"\b1000000\.0 GB"):
         choose_residence(10**15, "resident")

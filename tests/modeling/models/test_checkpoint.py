@@ -9,6 +9,7 @@ from modeling.judging.metrics import Regression
 from modeling.models.checkpoint import load_model, read_metrics, read_training_log, save_model
 from modeling.predict import predict
 from schemas.errors import WeightsError
+from tests.facts import told_together
 
 METRICS = {"validation": Regression(n=32, rmse=0.05, nmad=0.04, bias=-0.001, r2=0.9)}
 
@@ -47,8 +48,9 @@ def test_the_folder_holds_five_files_and_nothing_is_left_beside_it(folder):
 def test_the_model_card_says_how_good_the_model_is_and_where_it_comes_from(folder):
     card = (folder / "README.md").read_text()
     assert "| validation | 32 | 0.0500 | 0.0400 | -0.0010 | 0.900 |" in card
-    assert "training set `a1b2`, cube snapshot `SNAP`" in card
-    assert "scale rule `fixed` at 0.296 arcsec per pixel" in card
+    assert told_together(card, "`a1b2`", "training set")
+    assert told_together(card, "`SNAP`", "snapshot")
+    assert told_together(card, "`fixed`", "0.296")
 
 
 def test_a_failed_save_leaves_the_old_model_whole(folder, model):
@@ -67,14 +69,14 @@ def test_a_model_can_be_replaced(folder, model):
 def test_damaged_weights_are_refused(folder):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(WeightsError, match=r"does not hold the weights of a resnet10w32 .*the file is damaged"):
+    with pytest.raises(WeightsError, match=r"(?=.*model\.safetensors)(?=.*\bresnet10w32\b)"):
         load_model(folder)
 
 
 def test_weights_of_another_architecture_are_refused(folder):
     config = json.loads((folder / "config.json").read_text()) | {"arch": "resnet18"}
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(WeightsError, match="does not hold the weights of a resnet18"):
+    with pytest.raises(WeightsError, match=r"(?=.*model\.safetensors)(?=.*\bresnet18\b)"):
         load_model(folder)
 
 
@@ -82,19 +84,19 @@ def test_missing_and_unknown_keys_are_named(folder):
     config = json.loads((folder / "config.json").read_text())
     del config["snapshot"]
     (folder / "config.json").write_text(json.dumps(config | {"colour": 1}))
-    with pytest.raises(WeightsError, match=r"missing keys \['snapshot'\], unknown keys \['colour'\]"):
+    with pytest.raises(WeightsError, match=r"(?=.*\bmissing\b[^\]]*\['snapshot'\])(?=.*\bunknown\b[^\]]*\['colour'\])"):
         load_model(folder)
 
 
 def test_half_a_config_is_refused(folder):
     (folder / "config.json").write_text('{"arch": "resn')
-    with pytest.raises(WeightsError, match=r"is not JSON .*the file is damaged"):
+    with pytest.raises(WeightsError, match=r"config\.json.*JSON"):
         load_model(folder)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path, folder):
-    with pytest.raises(WeightsError, match=r"no model at .*config.json is missing"):
+    with pytest.raises(WeightsError, match=r"config\.json"):
         load_model(tmp_path)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(WeightsError, match=r"no weights at .*model.safetensors"):
+    with pytest.raises(WeightsError, match=r"model\.safetensors"):
         load_model(folder)

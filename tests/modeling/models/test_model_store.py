@@ -2,6 +2,7 @@ import json
 import math
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_drafts_and_files_are_no_models(models):
 def test_an_empty_store_says_what_to_run(tmp_path, make):
     if make:
         (tmp_path / "models").mkdir()
-    with pytest.raises(WeightsError, match=r"there are no models in .*models yet: `galstore train RECIPE`"):
+    with pytest.raises(WeightsError, match=r"(?=.*\bmodels\b)(?=.*`galstore train RECIPE`)"):
         list_models(tmp_path / "models")
 
 
@@ -84,18 +85,18 @@ def test_a_model_is_found_by_id_beginning_and_name(models):
 
 
 def test_an_ambiguous_beginning_names_the_candidates(models):
-    with pytest.raises(WeightsError, match=rf"'a1' begins 2 models \({ONE}, {TWO}\): give more of the id"):
+    with pytest.raises(WeightsError, match=rf"(?=.*'a1')(?=.*{ONE})(?=.*{TWO})"):
         resolve_model_id(models, "a1")
 
 
 def test_an_unknown_id_names_close_ones(models):
-    with pytest.raises(WeightsError, match=f"model 'a1b2c3d4e5f7' is not in .*: did you mean {ONE}"):
+    with pytest.raises(WeightsError, match=f"(?=.*'a1b2c3d4e5f7')(?=.*{ONE})"):
         resolve_model_id(models, "a1b2c3d4e5f7")
     promote_model(models, ONE)
-    with pytest.raises(WeightsError, match="did you mean champion"):
+    with pytest.raises(WeightsError, match=r"(?=.*'champoin')(?=.*champion)"):
         resolve_model_id(models, "champoin")
     for named in ("zzz", "", "../models", f"./{ONE}"):
-        with pytest.raises(WeightsError, match="is not in"):
+        with pytest.raises(WeightsError, match=re.escape(repr(named))):
             resolve_model_id(models, named)
 
 
@@ -130,7 +131,7 @@ def test_many_promote_at_once_and_none_is_lost(models):
 
 @pytest.mark.parametrize("name", ["", "1st", "a/b", "../x", "cafe", "two words", "x" * 65])
 def test_names_that_cannot_be_one_are_refused(models, name):
-    with pytest.raises(WeightsError, match="cannot be a model's name"):
+    with pytest.raises(WeightsError, match=re.escape(repr(name))):
         promote_model(models, ONE, name=name)
     assert not (models / PROMOTIONS).exists()
 
@@ -138,9 +139,7 @@ def test_names_that_cannot_be_one_are_refused(models, name):
 def test_a_name_whose_model_is_gone_says_so(models):
     promote_model(models, ONE)
     shutil.rmtree(models / ONE)
-    with pytest.raises(
-        WeightsError, match=rf"'champion' stands for model {ONE}, which is no longer in .*promote another"
-    ):
+    with pytest.raises(WeightsError, match=rf"(?=.*'champion')(?=.*\b{ONE}\b)(?=.*`galstore models promote)"):
         resolve_model_id(models, "champion")
 
 
@@ -158,7 +157,7 @@ def test_a_name_whose_model_is_gone_says_so(models):
 )
 def test_a_damaged_promotion_file_is_named_and_ids_still_work(models, text):
     (models / PROMOTIONS).write_text(text)
-    with pytest.raises(WeightsError, match=r"promoted.json does not say which models are promoted"):
+    with pytest.raises(WeightsError, match=r"promoted\.json"):
         resolve_model_id(models, "champion")
     assert resolve_model_id(models, ONE) == ONE
 
@@ -186,18 +185,21 @@ def _renamed(folder):
 
 
 DAMAGE = {
-    "no config": (_without("config.json"), "config.json is missing"),
-    "no weights": (_without("model.safetensors"), "model.safetensors is missing"),
-    "no card": (_without("README.md"), "README.md is missing"),
-    "half a config": (_with("config.json", '{"arch": "res'), "config.json is not JSON"),
-    "a list": (_with("config.json", "[1]"), r"config.json holds '\[1\]', expected keys and values"),
-    "an empty config": (_with("config.json", "{}"), "config.json has model_id = None, expected str"),
-    "bad metrics": (_with("metrics.json", '{"validation": 3}'), "metrics.json has validation = 3"),
-    "metrics in words": (_with("metrics.json", '{"validation": {"rmse": "low"}}'), "metrics.json has validation = "),
-    "a deep log": (_with("training_log.jsonl", "[" * 99999), "training_log.jsonl"),
-    "short weights": (_cut_weights, "model.safetensors is not a whole file of weights"),
-    "another's weights": (_other_weights, f"model.safetensors holds weights of model {TWO}"),
-    "another's config": (_renamed, f"config.json is of model {TWO}, but stands in folder {ONE}"),
+    "no config": (_without("config.json"), r"config\.json"),
+    "no weights": (_without("model.safetensors"), r"model\.safetensors"),
+    "no card": (_without("README.md"), r"README\.md"),
+    "half a config": (_with("config.json", '{"arch": "res'), r"config\.json.*JSON"),
+    "a list": (_with("config.json", "[1]"), r"config\.json.*'\[1\]'"),
+    "an empty config": (_with("config.json", "{}"), r"config\.json.*\bmodel_id = None\b.*\bstr\b"),
+    "bad metrics": (_with("metrics.json", '{"validation": 3}'), r"metrics\.json.*\bvalidation = 3\b"),
+    "metrics in words": (
+        _with("metrics.json", '{"validation": {"rmse": "low"}}'),
+        r"metrics\.json.*\bvalidation = .*low",
+    ),
+    "a deep log": (_with("training_log.jsonl", "[" * 99999), r"training_log\.jsonl"),
+    "short weights": (_cut_weights, r"model\.safetensors"),
+    "another's weights": (_other_weights, rf"model\.safetensors.*\b{TWO}\b"),
+    "another's config": (_renamed, rf"config\.json.*\b{TWO}\b.*\b{ONE}\b"),
 }
 
 
@@ -207,7 +209,7 @@ def test_a_damaged_model_is_listed_as_damaged_and_refused(models, spoil, told):
     listed = list_models(models)
     assert [one.model_id for one in listed if not one.is_sound] == [ONE]
     assert listed[-1].model_id == ONE
-    with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {told}"):
+    with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{told}"):
         promote_model(models, ONE)
 
 
@@ -233,11 +235,11 @@ def test_a_planted_pickle_is_never_executed(models, tmp_path, name, form, protoc
             continue
     assert not proof.exists()
     if name in {"model.safetensors", "config.json"}:
-        with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {name} .*Nothing of it was loaded"):
+        with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{re.escape(name)}"):
             open_model(models, ONE)
     # a text pickle can pass for a card, which is only ever shown
     elif name != "README.md" or form == "torch" or protocol == 4:
-        with pytest.raises(WeightsError, match=rf"model {ONE} is damaged: {name}"):
+        with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{re.escape(name)}"):
             promote_model(models, ONE)
 
 
@@ -272,10 +274,10 @@ def test_the_curve_is_drawn_from_the_log(models, tmp_path):
 
 def test_a_log_without_epochs_or_of_another_version_is_told(models):
     (models / ONE / "training_log.jsonl").write_text("")
-    with pytest.raises(TrainingError, match="no epoch in its training log"):
+    with pytest.raises(TrainingError, match=rf"(?=.*\b{ONE}\b)(?=.*\bepochs?\b)"):
         read_curve(find_model(models, ONE))
     (models / ONE / "training_log.jsonl").write_text('{"epoch": 1, "colour": 2}\n')
-    with pytest.raises(WeightsError, match="has other columns than this version's"):
+    with pytest.raises(WeightsError, match=rf"(?=.*\b{ONE}\b)(?=.*training_log\.jsonl)(?=.*\bcolumns\b)"):
         read_curve(find_model(models, ONE))
 
 
@@ -290,7 +292,7 @@ def test_tensorboard_reads_the_log_back(tmp_path):
     events = read.Scalars("validation/rmse")
     assert [(one.step, one.wall_time) for one in events] == [(1, 2.0), (2, 4.0), (3, 6.0)]
     assert math.isclose(events[1].value, 0.1, rel_tol=1e-6)
-    with pytest.raises(ExportError, match="holds event files already"):
+    with pytest.raises(ExportError, match=re.escape(str(tmp_path / "events"))):
         write_tensorboard(tmp_path / "events", LOG)
 
 

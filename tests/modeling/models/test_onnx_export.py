@@ -10,6 +10,7 @@ from modeling.models.onnx_export import export_onnx, output_names, probe_images
 from modeling.predict import predict
 from schemas.errors import ExportError
 from schemas.recipes import TrainSection
+from tests.facts import told_together
 from tests.modeling.random_models import random_model
 
 onnx = pytest.importorskip("onnx")
@@ -64,9 +65,9 @@ def test_the_file_stands_alone_and_says_what_it_is(exported):
     told = {one.key: one.value for one in file.metadata_props}
     assert told["model_id"] == "0123456789ab"
     assert told["scale_rule"] == "fixed"
-    assert "counts 0-255, (object, y, x, band), 16 px" in told["input"]
+    assert told_together(told["input"], "(object, y, x, band)", "0-255", "16 px")
     assert json.loads(told["calibration"]) == {"n": 99, "by_sigma": True, "score_68": 1.1, "score_95": 2.2}
-    assert "mean over 8 views" in told["outputs"]
+    assert told_together(told["outputs"], "8 views", "mean")
     (given,) = file.graph.input
     assert [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim] == ["object", 16, 16, 3]
 
@@ -88,7 +89,7 @@ def test_a_file_that_does_not_agree_is_not_left_behind(exported, tmp_path, monke
     graph = onnx.load(done.path)
     del graph.metadata_props[:]
     monkeypatch.setattr(onnx_export, "_build_graph", lambda *_: graph)
-    with pytest.raises(ExportError, match=r"differs from it by .* in oh_p50, expected at most 0\.0001: no file was"):
+    with pytest.raises(ExportError, match=r"(?=.*\b0123456789ab\b)(?=.*\boh_p50\b)(?=.*\b0\.0001\b)"):
         export_onnx(random_model("0123456789ab", train=MANY, seed=1), path)
     assert path.read_bytes() == b"the older file"
     assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]
@@ -97,14 +98,14 @@ def test_a_file_that_does_not_agree_is_not_left_behind(exported, tmp_path, monke
 def test_not_a_number_is_no_agreement():
     config = random_model("0123456789ab").config
     assert output_names(config) == ("oh_p50",)
-    with pytest.raises(ExportError, match="differs from it by nan"):
+    with pytest.raises(ExportError, match=r"(?=.*\boh_p50\b)(?=.*\bnan\b)"):
         onnx_export._require_agreement({"oh_p50": float("nan")}, config)
 
 
 def test_labels_in_the_hundreds_are_judged_by_their_scatter():
     config = random_model("0123456789ab", label_std=150.0).config
     onnx_export._require_agreement({"oh_p50": 0.0014}, config)
-    with pytest.raises(ExportError, match=r"expected at most 0\.0015"):
+    with pytest.raises(ExportError, match=r"\b0\.0015\b"):
         onnx_export._require_agreement({"oh_p50": 0.0016}, config)
 
 
@@ -124,11 +125,11 @@ def test_probe_images_are_counts_of_every_kind():
 @pytest.mark.parametrize("library", ["onnx", "onnxruntime", "onnxscript"])
 def test_a_missing_library_names_the_extra(tmp_path, monkeypatch, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(ExportError, match=rf"needs the library {library}, .*pip install 'galstore\[onnx\]'"):
+    with pytest.raises(ExportError, match=rf"(?=.*\b{library}\b[^\]])(?=.*pip install 'galstore\[onnx\]')"):
         export_onnx(random_model("0123456789ab"), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_other_numbers_of_views_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="views = 4: give 8"):
+    with pytest.raises(ValueError, match=r"(?=.*\bviews\b.*\b4\b)(?=.*\b8\b)"):
         export_onnx(random_model("0123456789ab"), tmp_path / "m.onnx", views=4)
