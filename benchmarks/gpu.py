@@ -33,15 +33,15 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg, read_file, write_file
 
-from galstore.commits import commit
-from galstore.reader import Cube, open_cube
-from galstore.register import Delivery, register_page
+from galstore.cube.commits import commit
+from galstore.cube.reader import Cube, open_cube
+from galstore.ingest.register import Delivery, register_page
 from modeling.loading.batches import FloatBuffer
 from modeling.loading.pixels import Pixels, StreamedPixels, place_pixels
-from modeling.losses import rmse_loss
-from modeling.networks import GalaxyNetwork, build_network, choose_device
-from modeling.predict import predict_views
-from modeling.train import TrainedNetwork, train_network
+from modeling.models.networks import GalaxyNetwork, build_network, choose_device
+from modeling.scoring.predict import predict_views
+from modeling.training.losses import rmse_loss
+from modeling.training.train import TrainedNetwork, train_network
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import BANDS, Status
 from schemas.recipes import NetworkSection, TrainSection

@@ -49,15 +49,15 @@ from PIL import Image
 from tables import Table, ms
 
 from flows.runtime import dask_client
-from galstore.blocks import Block
-from galstore.fetch import CutoutSource, Job, Settled
-from galstore.ingest import commit_blocks, fill_cube, plan_jobs, write_block
-from galstore.reader import open_cube
-from galstore.register import Delivery as CatalogDelivery
-from galstore.register import register_page
-from galstore.services.answers import Delivery
-from galstore.services.conversation import Politeness
-from galstore.services.skyserver import SkyServer
+from galstore.cube.blocks import Block
+from galstore.cube.reader import open_cube
+from galstore.ingest.fetch import CutoutSource, Job, Settled
+from galstore.ingest.fill import commit_blocks, fill_cube, plan_jobs, write_block
+from galstore.ingest.register import Delivery as CatalogDelivery
+from galstore.ingest.register import register_page
+from galstore.survey.responses import Delivery
+from galstore.survey.retry import Politeness
+from galstore.survey.skyserver import SkyServer
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import Reason
 from schemas.recipes import DaskSection
@@ -260,7 +260,7 @@ class CommitTimes(logging.Handler):
 
     @contextmanager
     def listening(self) -> Iterator[CommitTimes]:
-        log = logging.getLogger("galstore.commits")
+        log = logging.getLogger("galstore.cube.commits")
         log.setLevel(logging.DEBUG)
         log.addHandler(self)
         try:

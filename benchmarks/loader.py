@@ -42,13 +42,13 @@ from PIL import Image
 from tables import Table
 from torch.utils.data import DataLoader, Dataset
 
-from galstore.blocks import Block
-from galstore.ingest import commit_blocks, write_block
-from galstore.reader import Cube, open_cube
+from galstore.cube.blocks import Block
+from galstore.cube.reader import Cube, open_cube
+from galstore.ingest.fill import commit_blocks, write_block
 from modeling.loading.batches import FloatBuffer, TrainingBatches
 from modeling.loading.normalisation import Normalisation
 from modeling.loading.pixels import Pixels, StreamedPixels, measure_normalisation, place_pixels
-from modeling.train import train_network
+from modeling.training.train import train_network
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import BANDS
 from schemas.recipes import NetworkSection, TrainSection

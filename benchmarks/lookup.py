@@ -32,10 +32,10 @@ import zarr
 from made_up import made_up_objects, new_cube, prepared
 from tables import Table, ms
 
-from galstore.commits import commit
-from galstore.reader import Cube, open_cube
-from galstore.register import Delivery, register_page
-from galstore.store import FeatureStore, open_store
+from galstore.cube.commits import commit
+from galstore.cube.reader import Cube, open_cube
+from galstore.features.store import FeatureStore, open_store
+from galstore.ingest.register import Delivery, register_page
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import Status
 from schemas.features import feature_view

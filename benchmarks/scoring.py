@@ -35,21 +35,21 @@ import zarr
 from made_up import SCALE, made_up_objects, new_cube, prepared
 from tables import Table
 
+from flows.engine.scoring import attributes_of, score_blocks, score_here
 from flows.runtime import progress_bar
-from flows.scoring import attributes_of, score_blocks, score_here
-from galstore.commits import commit
-from galstore.reader import open_cube
-from galstore.register import Delivery, register_page
+from galstore.cube.commits import commit
+from galstore.cube.reader import open_cube
+from galstore.ingest.register import Delivery, register_page
 from modeling.loading.batches import FloatBuffer
 from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.loading.pixels import measure_normalisation, place_pixels
-from modeling.model import Model
-from modeling.models.checkpoint import build_model, learn_support
-from modeling.networks import build_network
-from modeling.predict import predict
-from modeling.scoring import Scorer
-from modeling.support import Seen
-from modeling.train import TrainedNetwork
+from modeling.models.model import Model
+from modeling.models.networks import build_network
+from modeling.outliers.ood_score import Seen
+from modeling.scoring.predict import predict
+from modeling.scoring.scorer import Scorer
+from modeling.training.finish import build_model, learn_support
+from modeling.training.train import TrainedNetwork
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import Status
 from schemas.recipes import NetworkSection, TrainSection

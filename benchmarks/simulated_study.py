@@ -24,16 +24,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flows.artefacts import model_folder, trained_model_id, training_set_of
+from flows.outputs import model_folder, trained_model_id, training_set_of
 from flows.runtime import load_recipe
-from galstore.reader import open_cube
-from galstore.rehearsal.sky import SimulatedSky
-from galstore.splits import Split
-from modeling.judging.comparison import Comparison, Difference
-from modeling.judging.metrics import Regression
-from modeling.judging.uncertainty import Conformal
+from galstore.cube.reader import open_cube
+from galstore.emulator.sky.simulated import SimulatedSky
+from modeling.evaluation.calibration import Conformal
+from modeling.evaluation.comparison import Comparison, Difference
+from modeling.evaluation.metrics import Regression
 from modeling.models.checkpoint import load_model
-from modeling.predict import predict
+from modeling.scoring.predict import predict
+from schemas.features import Split
 
 RECIPE = "simulated_study"
 NULL_SEED = 4

@@ -17,8 +17,8 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec
 
-from galstore.pyramid import build_pyramid
-from galstore.quality import judge_body
+from galstore.cube.pyramid import build_pyramid
+from galstore.survey.images import judge_body
 from schemas.cube import DELIVERED_BYTES, DELIVERED_CHUNK_ROWS, LEVELS
 
 

@@ -10,17 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import (
-    evaluation_commands,
-    feature_commands,
-    figure_commands,
-    model_commands,
-    probe_commands,
-    publish_commands,
-    service_commands,
-    store_commands,
-    study_commands,
-)
+from flows.commands import cube, evaluate, features, figures, models, probe, publish, service, studies
 from flows.terminal import escaped, stdout
 from schemas.errors import GalstoreError
 
@@ -63,8 +53,8 @@ def run(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
     Example: galstore run demo --set train.epochs=5
     """
     _before_flow(recipe, overrides)
-    from flows.artefacts import current_summary
-    from flows.plan import missing_work
+    from flows.engine.plan import missing_work
+    from flows.outputs import current_summary
     from flows.runtime import console, load_recipe, survey_address
 
     loaded = load_recipe(recipe, overrides)
@@ -104,7 +94,7 @@ def ingest(
 
     Example: galstore ingest sdss --limit 2000 --set store.path=sdss/cube --retry-quarantined=truncated
     """
-    from galstore.quarantine import reasons_named
+    from galstore.ingest.quarantine import reasons_named
 
     reasons_named(retry_quarantined or [])
     given = {"limit": limit, "where": _quoted(where), "since": since, "catalog": _quoted(catalog)}
@@ -183,7 +173,7 @@ def emulate(
     Example: galstore emulate --catalog sample.csv --cutouts jpegs/ --port 8080
     """
     from flows.runtime import load_recipe
-    from galstore.rehearsal.emulator import emulate as serve
+    from galstore.emulator.server import emulate as serve
     from schemas.errors import RecipeError
     from schemas.recipes import RehearsalSection
 
@@ -218,7 +208,7 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
 
     loaded = load_recipe(recipe, overrides)
     if needs_cube:
-        from galstore.commits import open_repository
+        from galstore.cube.commits import open_repository
 
         open_repository(loaded.store.path)
     if loaded.score.catalog is not None and not (loaded.rehearsal and loaded.rehearsal.new_catalog):
@@ -238,15 +228,15 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
 
 def _check_catalog(catalog: Path) -> None:
     """Refuse a catalog file of whose first page nothing can be kept."""
-    from galstore.catalog import prepare_catalog, require_kept_rows
-    from galstore.services.catalogfile import read_catalog_head
+    from galstore.survey.catalog_files.reader import read_catalog_head
+    from galstore.survey.row_checks import prepare_catalog, require_kept_rows
 
     prepared = prepare_catalog(read_catalog_head(catalog), origin=str(catalog))
     require_kept_rows(len(prepared.rows), prepared.rejected, origin=str(catalog))
 
 
 def _tell(summary: dict[str, Any]) -> None:
-    from flows.display import summary_table
+    from flows.commands.tables import summary_table
 
     counts = summary["ingest"]
     out = stdout()
@@ -261,15 +251,15 @@ def _tell(summary: dict[str, Any]) -> None:
             out.print(f"{name.replace('_', ' '):18s}{path}", soft_wrap=True)
 
 
-store_commands.register_commands(app)
-feature_commands.register_commands(app)
-figure_commands.register_commands(app)
-evaluation_commands.register_commands(app)
-model_commands.register_commands(app)
-publish_commands.register_commands(app)
-service_commands.register_commands(app)
-probe_commands.register_commands(app)
-study_commands.register_commands(app, before_flow=_before_flow)
+cube.register_commands(app)
+features.register_commands(app)
+figures.register_commands(app)
+evaluate.register_commands(app)
+models.register_commands(app)
+publish.register_commands(app)
+service.register_commands(app)
+probe.register_commands(app)
+studies.register_commands(app, before_flow=_before_flow)
 
 if __name__ == "__main__":
     main()

@@ -11,16 +11,16 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import freeze_training_set
-from flows.folds import FoldJob, FoldPlan, fit_all, fit_fold, plan_folds
-from flows.kept import read_csv, write_csv
+from flows.csv_cache import read_csv, write_csv
+from flows.engine.folds import FoldJob, FoldPlan, fit_all, fit_fold, plan_folds
+from flows.outputs import freeze_training_set
 from flows.runtime import console, dask_client, load_recipe, output_path, progress_bar
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
     import distributed
 
-    from modeling.cross_validation import CrossValidation
+    from modeling.training.cross_validation import CrossValidation
 
 
 @flow(name="cross-validate")
@@ -90,7 +90,8 @@ def fit_folds(plan: FoldPlan, jobs: Sequence[FoldJob]) -> None:
 @task(cache_policy=NO_CACHE)
 def fit_final_networks(plan: FoldPlan, jobs: Mapping[str, FoldJob], judged: CrossValidation) -> None:
     """Train on all galaxies and keep the models, with the metrics that cross-validation found for their like."""
-    from modeling.models.checkpoint import build_model, save_model
+    from modeling.models.checkpoint import save_model
+    from modeling.training.finish import build_model
 
     freeze_training_set(plan.recipe, plan.cube, plan.galaxies)
     with (
@@ -115,7 +116,7 @@ def training_workers(recipe: Recipe, n_tasks: int) -> Iterator[distributed.Clien
 
     A GPU has one worker.
     """
-    from modeling.networks import choose_device
+    from modeling.models.networks import choose_device
 
     on_cpu = choose_device(recipe.train.device).type == "cpu"
     section = recipe.dask if on_cpu else recipe.dask.model_copy(update={"workers": 1})
@@ -127,7 +128,7 @@ def training_workers(recipe: Recipe, n_tasks: int) -> Iterator[distributed.Clien
 
 def judge_folds(plan: FoldPlan, jobs: Sequence[FoldJob]) -> CrossValidation:
     """Every galaxy's mean prediction over the seeds, beside its label."""
-    from modeling.cross_validation import CrossValidation
+    from modeling.training.cross_validation import CrossValidation
 
     predictions = pd.concat([read_csv(plan.kept(job)) for job in jobs])
     predicted = predictions.groupby("object_id")["predicted"].mean().reindex(plan.galaxies.object_ids)

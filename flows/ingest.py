@@ -12,7 +12,7 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.run_artifacts import publish_ingest
+from flows.prefect_artifacts import publish_ingest
 from flows.runtime import (
     PASSING_FAILURES,
     console,
@@ -22,15 +22,15 @@ from flows.runtime import (
     progress_bar,
     survey_address,
 )
-from galstore.cube import ensure_cube
-from galstore.fetch import CutoutSource
-from galstore.ingest import Filled, count_open, fill_cube, plan_jobs
-from galstore.quarantine import reasons_named
-from galstore.reader import Cube, open_cube
-from galstore.register import Registration, register_file, register_survey
-from galstore.services.conversation import Politeness
-from galstore.services.cutout_service import CutoutService, catalog_service_of, cutout_service_of
-from galstore.services.skyserver import SkyServer
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import Cube, open_cube
+from galstore.ingest.fetch import CutoutSource
+from galstore.ingest.fill import Filled, count_open, fill_cube, plan_jobs
+from galstore.ingest.quarantine import reasons_named
+from galstore.ingest.register import Registration, register_file, register_survey
+from galstore.survey.cutout_service import CutoutService, catalog_service_of, cutout_service_of
+from galstore.survey.retry import Politeness
+from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import Reason, Status
 from schemas.recipes import Recipe
 

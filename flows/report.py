@@ -11,7 +11,8 @@ import tomli_w
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import (
+from flows.engine.report_data import gather_predictions, gather_quality
+from flows.outputs import (
     earlier_summary,
     known_report,
     model_folder,
@@ -22,24 +23,22 @@ from flows.artefacts import (
     scoring_model_id,
     training_set_of,
 )
-from flows.report_pages import gather_predictions, gather_quality
-from flows.run_artifacts import publish_report
+from flows.prefect_artifacts import publish_report
 from flows.runtime import console, load_recipe
-from galstore.features import read_features
-from galstore.inventory import take_inventory
-from galstore.predictions import read_predictions
-from galstore.reader import Cube, open_cube
-from galstore.register import Registration
-from galstore.splits import Split
-from galstore.training_set import TrainingSet
+from galstore.cube.inventory import take_inventory
+from galstore.cube.predictions import read_predictions
+from galstore.cube.reader import Cube, open_cube
+from galstore.features.training_set import TrainingSet
+from galstore.features.views import read_features
+from galstore.ingest.register import Registration
 from schemas.catalog import COLUMN
 from schemas.cutouts import SIDE_PX
 from schemas.errors import TrainingError
-from schemas.features import feature_view
+from schemas.features import Split, feature_view
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.judging.metrics import Regression
+    from modeling.evaluation.metrics import Regression
     from modeling.report.model_page import Evaluation
 
 
@@ -79,7 +78,8 @@ def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str
 @task(cache_policy=NO_CACHE)
 def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
     """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
-    from modeling.models.checkpoint import load_model, read_training_log
+    from modeling.models.checkpoint import load_model
+    from modeling.models.training_log import read_training_log
     from modeling.report.model_page import NewCatalog, Provenance, Report, verdict, write_report
     from modeling.report.pages import PREDICTIONS_PAGE, QUALITY_PAGE, Heading, IngestCounts
     from modeling.report.predictions_page import summarise_predictions, write_predictions_page
@@ -180,8 +180,8 @@ def judge_predictors(
     recipe: Recipe, cube: Cube, training_set: TrainingSet, evaluation: Evaluation
 ) -> dict[str, Regression | str]:
     """Metrics of the network, the baselines and, on a simulated sky, the oracle, all on the same galaxies."""
-    from modeling.judging.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
-    from modeling.judging.metrics import Regression
+    from modeling.evaluation.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
+    from modeling.evaluation.metrics import Regression
     from modeling.report.model_page import COLOURS, FOREST, FULL_FOREST, MEAN, NETWORK, ORACLE
 
     fit = training_set.labelled(Split.TRAIN)
@@ -197,8 +197,8 @@ def judge_predictors(
     baselines[MEAN] = predict_mean(labels, held_out.size)
     judged |= {key: baseline.against(evaluation.true) for key, baseline in baselines.items()}
     if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
-        from galstore.rehearsal.oracle import oracle_predictions
-        from galstore.rehearsal.sky import SimulatedSky
+        from galstore.emulator.sky.oracle import oracle_predictions
+        from galstore.emulator.sky.simulated import SimulatedSky
 
         played = recipe.rehearsal
         sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)

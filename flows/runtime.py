@@ -17,7 +17,7 @@ from uuid import uuid4
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from flows.run_progress import ProgressArtifact
+from flows.progress import ProgressArtifact
 from schemas.errors import RecipeError, ServiceError
 from schemas.recipes import REHEARSAL, DaskSection, Recipe, parse_recipe
 

@@ -15,20 +15,20 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import held_out_rows, model_folder, predictions_id, predictions_path, scoring_member_ids
+from flows.engine.scoring import Engine, attributes_of, score_blocks, score_here
 from flows.ingest import pull_cutouts, register_catalog_file
-from flows.run_artifacts import publish_scores
+from flows.outputs import held_out_rows, model_folder, predictions_id, predictions_path, scoring_member_ids
+from flows.prefect_artifacts import publish_scores
 from flows.runtime import PASSING_FAILURES, console, dask_client, load_recipe, progress_bar, survey_address
-from flows.scoring import Engine, attributes_of, score_blocks, score_here
+from galstore.cube.predictions import unscored_rows
+from galstore.cube.reader import open_cube
 from galstore.export.predictions import write_scored_catalog
-from galstore.predictions import unscored_rows
-from galstore.reader import open_cube
-from galstore.services.cutout_service import cutout_service_of
+from galstore.survey.cutout_service import cutout_service_of
 from schemas.cube import BLOCK_ROWS
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.scoring import Scorer
+    from modeling.scoring.scorer import Scorer
 
 
 @flow(name="score")
@@ -96,7 +96,7 @@ def score_rows(recipe: Recipe, member_ids: Sequence[str], rows: npt.NDArray[np.i
 def open_scorer(recipe: Recipe, member_ids: Sequence[str]) -> Scorer:
     """Load the models that score."""
     from modeling.models.checkpoint import load_model
-    from modeling.scoring import Scorer
+    from modeling.scoring.scorer import Scorer
 
     return Scorer(
         predictions_id=predictions_id(member_ids),
@@ -112,7 +112,7 @@ def scoring_engine(recipe: Recipe, scorer: Scorer, *, n_tasks: int) -> Iterator[
     if not (recipe.dask.scheduler or recipe.score.workers):
         yield partial(score_here, scorer)
         return
-    from flows.score_workers import THREADS_PER_WORKER, score_on_workers
+    from flows.engine.workers import THREADS_PER_WORKER, score_on_workers
 
     section = recipe.dask.model_copy(update={"workers": recipe.score.workers})
     with dask_client(section, n_tasks=n_tasks, threads_per_worker=THREADS_PER_WORKER) as client:

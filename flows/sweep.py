@@ -13,15 +13,15 @@ import numpy.typing as npt
 import pandas as pd
 from prefect import flow
 
-from flows.artefacts import model_folder, trained_model_id, training_set_of
-from flows.kept import kept_table, write_csv
+from flows.csv_cache import kept_table, write_csv
+from flows.outputs import model_folder, trained_model_id, training_set_of
 from flows.runtime import console, load_recipe
 from flows.train import pixels_of, train
-from galstore.reader import Cube, open_cube
-from galstore.splits import Split
-from galstore.training_set import TrainingSet
+from galstore.cube.reader import Cube, open_cube
+from galstore.features.training_set import TrainingSet
 from schemas.cube import LEVELS
 from schemas.errors import RecipeError
+from schemas.features import Split
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
 
@@ -142,7 +142,7 @@ def held_out_labels(training_set: TrainingSet) -> pd.DataFrame:
 def predict_held_out(plan: LevelPlan, cube: Cube) -> pd.DataFrame:
     """What a level's network predicts for the held-out galaxies: `object_id`, `predicted`."""
     from modeling.models.checkpoint import load_model
-    from modeling.predict import predict_pixels
+    from modeling.scoring.predict import predict_pixels
 
     training_set, settings = plan.training_set, plan.recipe.score
     indices = judges(training_set)
@@ -158,7 +158,7 @@ def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> 
 
     A baseline that cannot be fitted is left out, and the reason is told.
     """
-    from modeling.judging.baselines import FOREST_COLUMNS, predict_forest, predict_mean
+    from modeling.evaluation.baselines import FOREST_COLUMNS, predict_forest, predict_mean
 
     fit, held_out = training_set.indices(Split.TRAIN), judges(training_set)
     fit = fit[np.isfinite(training_set.labels[fit])]
@@ -174,8 +174,8 @@ def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> 
         if baseline.predicted is not None:
             predicted[name] = baseline.predicted
     if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
-        from galstore.rehearsal.oracle import oracle_predictions
-        from galstore.rehearsal.sky import SimulatedSky
+        from galstore.emulator.sky.oracle import oracle_predictions
+        from galstore.emulator.sky.simulated import SimulatedSky
 
         played = recipe.rehearsal
         sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
@@ -191,7 +191,7 @@ def judge_sweep(
     baselines: Mapping[str, npt.NDArray[np.float64]],
 ) -> pd.DataFrame:
     """The rows of sweep.csv: the curve, the finest level first, then the baselines."""
-    from modeling.judging.baselines import Baseline
+    from modeling.evaluation.baselines import Baseline
 
     true = held_out["true"].to_numpy()
     rows: list[tuple[Any, ...]] = []

@@ -9,21 +9,21 @@ import numpy.typing as npt
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.artefacts import freeze_training_set, model_folder, trained_model_id, training_set_of
-from flows.run_artifacts import publish_training
+from flows.outputs import freeze_training_set, model_folder, trained_model_id, training_set_of
+from flows.prefect_artifacts import publish_training
 from flows.runtime import console, load_recipe, progress_bar
-from galstore.predictions import read_known
-from galstore.reader import Cube, open_cube
-from galstore.splits import Split
-from galstore.training_set import TrainingSet
+from galstore.cube.predictions import read_known
+from galstore.cube.reader import Cube, open_cube
+from galstore.features.training_set import TrainingSet
 from schemas.cube import LEVEL
 from schemas.cutouts import BANDS
+from schemas.features import Split
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
     from modeling.loading.pixels import Pixels
-    from modeling.model import Model
-    from modeling.support import Seen
+    from modeling.models.model import Model
+    from modeling.outliers.ood_score import Seen
 
 
 @flow(name="train")
@@ -59,11 +59,13 @@ def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str,
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
     """Freeze the training set, read its images, fit the network, and keep its best epoch."""
-    from modeling.judging.metrics import Regression
+    from modeling.evaluation.metrics import Regression
     from modeling.loading.ranks import current_ranks
-    from modeling.models.checkpoint import build_model, calibrate, learn_support, save_model
-    from modeling.predict import predict_pixels
-    from modeling.train import EpochRecord, train_network
+    from modeling.models.checkpoint import save_model
+    from modeling.models.training_log import EpochRecord
+    from modeling.scoring.predict import predict_pixels
+    from modeling.training.finish import build_model, calibrate, learn_support
+    from modeling.training.train import train_network
 
     is_first = current_ranks().is_first
     if is_first:
@@ -119,9 +121,9 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
 
 def seen_by(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64]) -> Seen:
     """How a network sees some objects, evenly chosen where they are many; and what the catalog says of them."""
-    from modeling.agreement import COMPARED
-    from modeling.predict import predict
-    from modeling.support import MOST_ROWS, Seen
+    from modeling.outliers.catalog_consistency import COMPARED
+    from modeling.outliers.ood_score import MOST_ROWS, Seen
+    from modeling.scoring.predict import predict
 
     rows = rows[:: max(1, -(-rows.size // MOST_ROWS))]
     pixels = cube.read_pixels(recipe.network.level, rows)
@@ -138,7 +140,7 @@ def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels
     import torch
 
     from modeling.loading.pixels import StreamedPixels, choose_residence, place_pixels
-    from modeling.networks import choose_device
+    from modeling.models.networks import choose_device
 
     level = recipe.network.level
     dtype = torch.uint8 if LEVEL[level].scale_factor == 1 else torch.float32

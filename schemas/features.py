@@ -12,13 +12,21 @@ import ast
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, TypeVar
 
 from schemas.catalog import COLUMN
 from schemas.cube import LABEL_VIEW, LEVELS
 from schemas.errors import FeatureError
 from schemas.fingerprints import fingerprint
+
+
+class Split(IntEnum):
+    """Codes of the three splits."""
+
+    TRAIN = 0
+    VALIDATION = 1
+    TEST = 2
 
 
 class Missing(StrEnum):

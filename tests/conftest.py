@@ -15,11 +15,11 @@ import pytest
 import simplejpeg
 
 from flows.runtime import dask_client
-from galstore.services.skyserver import SkyServer
+from galstore.survey.skyserver import SkyServer
 from schemas.recipes import DaskSection
 
 LONGEST_FIRST = (
-    "tests/integration", "tests/flows", "tests/crash", "tests", "tests/modeling", "tests/galstore", "tests/flows/score",
+    "tests/slow/integration", "tests/flows", "tests/slow/crash", "tests", "tests/modeling", "tests/galstore", "tests/flows/score",
     "operations",
 )  # fmt: skip
 """Groups of tests that take minutes: begun last, one of them would run alone at the end."""

@@ -26,6 +26,6 @@ def test_light_things_load_nothing_heavy(code: str) -> None:
     assert modules_after(code).isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("module", ["galstore.ingest", "galstore.inventory", "galstore.predictions"])
+@pytest.mark.parametrize("module", ["galstore.ingest.fill", "galstore.cube.inventory", "galstore.cube.predictions"])
 def test_the_data_plane_loads_neither_torch_nor_prefect(module: str) -> None:
     assert modules_after(f"import {module}").isdisjoint({"torch", "prefect"})

@@ -1,5 +1,5 @@
 """Export: a snapshot of the cube, or some of its objects, as files that other tools open without galstore."""
 
-from galstore.export.cubes import Exported, ExportFormat, export_cube
+from galstore.export.cube import Exported, ExportFormat, export_cube
 
 __all__ = ["ExportFormat", "Exported", "export_cube"]

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from galstore.cube.reader import Cube
 from galstore.export.jpeg_folder import write_images
 from galstore.export.parquet import write_parquet
 from galstore.export.provenance import Provenance
 from galstore.export.table import IMAGE_FILE, TableColumn, image_column, table_columns
-from galstore.reader import Cube
 from schemas.cutouts import SIDE_PX
 
 _TABLE, _IMAGES = "catalog.parquet", "jpeg-files"

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from galstore.cube.reader import Cube
 from galstore.export.provenance import Provenance
 from galstore.export.rows import in_steps, read_rows
 from galstore.export.table import (
@@ -22,7 +23,6 @@ from galstore.export.table import (
     table_columns,
     why_missing,
 )
-from galstore.reader import Cube
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import SIDE_PX
 

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet
 
+from galstore.cube.reader import Cube
 from galstore.export.provenance import Provenance
 from galstore.export.rows import in_steps
 from galstore.export.table import GROUP_ROWS, TableColumn, TableSource, arrow_schema, cube_source
-from galstore.reader import Cube
 
 
 def write_parquet(

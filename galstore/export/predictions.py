@@ -16,16 +16,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 
-from galstore.commits import open_repository
-from galstore.export.cubes import Exported, draft_file, draft_folder
-from galstore.export.hats_catalog import write_hats
+from galstore.cube.commits import open_repository
+from galstore.cube.predictions import read_predictions
+from galstore.cube.reader import Cube
+from galstore.export.cube import Exported, draft_file, draft_folder
+from galstore.export.hats import write_hats
 from galstore.export.parquet import write_parquet
 from galstore.export.provenance import Provenance, provenance_of
 from galstore.export.rows import in_steps, read_rows
 from galstore.export.small_tables import write_csv, write_small_table
 from galstore.export.table import GROUP_ROWS, TableColumn, TableSource, arrow_schema, why_missing
-from galstore.predictions import read_predictions
-from galstore.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cutouts import Reason
 from schemas.errors import ExportError

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from galstore.commits import open_repository
-from galstore.reader import Cube
+from galstore.cube.commits import open_repository
+from galstore.cube.reader import Cube
 from schemas.cutouts import CutoutScale, ScaleRule
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from galstore.cube.reader import Cube
 from galstore.export.provenance import Provenance
 from galstore.export.rows import read_rows
-from galstore.reader import Cube
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS, Column
 from schemas.cube import CATALOG_CHUNK_ROWS, LABEL_VIEW, STATE_COLUMNS, StateColumn
 from schemas.cutouts import Reason, Status

@@ -1,1 +1,1 @@
-"""Integrity: what `verify` looks at, piece by piece."""
+"""Verification, repair and expiry of a cube."""

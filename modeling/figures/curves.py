@@ -11,7 +11,7 @@ from schemas.errors import ExportError, TrainingError, WeightsError
 
 if TYPE_CHECKING:
     from modeling.models.stored_model import StoredModel
-    from modeling.train import EpochRecord
+    from modeling.models.training_log import EpochRecord
 
 TAGS = {"train_loss": "train/loss", "rmse": "validation/rmse", "nmad": "validation/nmad"}
 """Groups of TensorBoard's page; every other number of an epoch goes to `training/`."""
@@ -32,7 +32,7 @@ def read_curve(model: StoredModel) -> tuple[EpochRecord, ...]:
     model.require_sound("config.json", "training_log.jsonl")
     if not model.log:
         raise TrainingError(f"model {model.model_id} has no epoch in its training log: there is no curve to draw")
-    from modeling.train import EpochRecord
+    from modeling.models.training_log import EpochRecord
 
     try:
         return tuple(EpochRecord(**record) for record in model.log)

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from modeling.evaluation.fundamental_relation import measure_fundamental_relation
+from modeling.evaluation.mass_metallicity import SparseRelationError, measure_mzr_scatter, metallicity_from_mass
 from modeling.figures import predictions as figures
 from modeling.figures import relations as mzr_figures
 from modeling.figures.resolution import SweepPoint, draw_resolution
 from modeling.figures.style import Values, mark_simulated
-from modeling.judging.fundamental_relation import measure_fundamental_relation
-from modeling.judging.mass_metallicity import SparseRelationError, measure_mzr_scatter, metallicity_from_mass
 
 QUANTITIES = ("true", "predicted", "log_mass", "predicted_log_mass", "log_sfr")
 

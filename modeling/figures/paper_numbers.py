@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modeling.figures.paper import Galaxies
-from modeling.judging.bootstrap import Measured, Values
-from modeling.judging.fundamental_relation import measure_fundamental_relation
-from modeling.judging.mass_metallicity import (
+from modeling.evaluation.bootstrap import Measured, Values
+from modeling.evaluation.fundamental_relation import measure_fundamental_relation
+from modeling.evaluation.mass_metallicity import (
     PIVOT_LOG_MASS,
     SparseRelationError,
     measure_flattening,
@@ -18,7 +17,8 @@ from modeling.judging.mass_metallicity import (
     measure_mzr_scatter,
     metallicity_from_mass,
 )
-from modeling.judging.metrics import Regression
+from modeling.evaluation.metrics import Regression
+from modeling.figures.paper import Galaxies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
+from modeling.evaluation.metrics import Regression
 from modeling.figures.gallery import draw_gallery, gallery_rows
 from modeling.figures.style import (
     BLUE,
@@ -29,11 +30,10 @@ from modeling.figures.style import (
     one_panel,
     tidy,
 )
-from modeling.judging.metrics import Regression
 
 if TYPE_CHECKING:
     # torch comes with it, and figures of a table of predictions do without
-    from modeling.train import EpochRecord
+    from modeling.models.training_log import EpochRecord
 
 __all__ = [
     "draw_comparison",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
-from galstore.distribution import Distribution
+from galstore.profile.distribution import Distribution
 from modeling.figures.style import BLUE, GREY, PAGE_INCHES, Values, n_bins, tidy
 
 MOST_BINS = 40

@@ -5,6 +5,14 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from modeling.evaluation.fundamental_relation import FundamentalRelation, Trend
+from modeling.evaluation.mass_metallicity import (
+    MASS_BIN_DEX,
+    TREMONTI_RANGE,
+    BinnedRelation,
+    MzrScatter,
+    tremonti_metallicity,
+)
 from modeling.figures.predictions import METALLICITY_RANGE, fill_comparison
 from modeling.figures.style import (
     BLUE,
@@ -19,14 +27,6 @@ from modeling.figures.style import (
     legend,
     share_counts,
     tidy,
-)
-from modeling.judging.fundamental_relation import FundamentalRelation, Trend
-from modeling.judging.mass_metallicity import (
-    MASS_BIN_DEX,
-    TREMONTI_RANGE,
-    BinnedRelation,
-    MzrScatter,
-    tremonti_metallicity,
 )
 
 MASS_RANGE = (8.4, 11.4)

@@ -8,8 +8,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from galstore.profile import SKY_ORDER, SkyCounts
-from galstore.sky import sky_cells
+from galstore.cube.index.healpix import sky_cells
+from galstore.profile.catalog import SKY_ORDER, SkyCounts
 from modeling.figures.style import GREY, PAGE_INCHES, Values, count_bar_ticks
 
 COARSEST = 3

@@ -1,1 +1,1 @@
-"""Trained models as folders: written, checked, listed, promoted, exported."""
+"""Networks, trained models on disk, and the model store."""

@@ -9,123 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import platform
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from modeling.judging.metrics import Regression
-from modeling.judging.uncertainty import MIN_ROWS, Conformal
+from modeling.evaluation.calibration import Conformal
+from modeling.evaluation.metrics import Regression
 from modeling.loading.normalisation import LabelScale, Normalisation
-from modeling.model import Model, ModelConfig
-from modeling.networks import build_network
-from modeling.predict import Prediction
-from modeling.support import MIN_ROWS as MIN_SUPPORT_ROWS
-from modeling.support import Seen, Support, read_support
-from modeling.train import EpochRecord, TrainedNetwork
-from schemas.cutouts import CutoutScale
+from modeling.models.model import Model, ModelConfig
+from modeling.models.networks import build_network
+from modeling.models.training_log import EpochRecord
+from modeling.outliers.ood_score import Support, read_support
 from schemas.errors import WeightsError
-from schemas.recipes import NetworkSection, TrainSection
+from schemas.recipes import NetworkSection
 
 SUPPORT = "support.safetensors"
-
-
-def build_model(
-    trained: TrainedNetwork,
-    *,
-    model_id: str,
-    network: NetworkSection,
-    train: TrainSection,
-    scale: CutoutScale,
-    training_set: str,
-    snapshot: str,
-) -> Model:
-    """Join a trained network with where it comes from.
-
-    Parameters
-    ----------
-    trained
-        From `train_network`.
-    model_id
-        From `schemas.fingerprints.fingerprint`.
-    network, train
-        Sections of the recipe that it was trained by.
-    scale
-        Of the cutouts.
-    training_set, snapshot
-        Hash of the training set, and commit of the cube that it was read from.
-    """
-    return Model(
-        network=trained.network,
-        config=ModelConfig(
-            model_id=model_id,
-            targets=train.targets,
-            arch=network.arch,
-            level=network.level,
-            bands=scale.composite.bands,
-            dropout=network.dropout,
-            scale_rule=scale.rule.value,
-            scale_arcsec=scale.arcsec_per_px,
-            composite=scale.composite.value,
-            normalisation=trained.normalisation,
-            label_scales=trained.label_scales,
-            loss=train.loss,
-            training_set=training_set,
-            snapshot=snapshot,
-            seed=train.seed,
-            best_epoch=trained.best_epoch,
-            versions={
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "torchvision", "galstore")},
-            },
-        ),
-    )
-
-
-def calibrate(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
-    """Give a model the intervals that its errors on validation rows teach, unless they are too few.
-
-    Parameters
-    ----------
-    model
-        Whose predictions they are.
-    true
-        (object,), NaN where there is no label.
-    predicted
-        Of the same objects.
-    """
-    known = np.isfinite(true)
-    if np.count_nonzero(known) < MIN_ROWS:
-        return model
-    sigma = predicted.sigma[known] if model.config.gives_sigma else None
-    return model.calibrated(Conformal.of(true[known], predicted.mean[known], sigma))
-
-
-def learn_support(model: Model, train: Seen, validation: Seen, labels: NDArray[np.float64]) -> Model:
-    """Teach a model what it was trained on, unless the rows are too few: its predictions then say so.
-
-    Parameters
-    ----------
-    model
-        Whose embeddings they are.
-    train, validation
-        Some thousands of its training and validation rows, or all of them.
-    labels
-        Of the training rows, NaN where there is none.
-    """
-    if min(len(train.embedding), len(validation.embedding)) < MIN_SUPPORT_ROWS:
-        return model
-    return model.supported(Support.learn(train, validation, labels))
 
 
 def save_model(
@@ -202,12 +107,6 @@ def read_metrics(folder: Path) -> dict[str, Regression]:
         name: Regression(**{**numbers, "r2": math.nan if numbers["r2"] is None else numbers["r2"]})
         for name, numbers in results.items()
     }
-
-
-def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
-    """The epochs of a model's training, in order."""
-    lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
-    return tuple(EpochRecord(**json.loads(line)) for line in lines)
 
 
 def _read_support(path: Path, config: ModelConfig) -> Support:

@@ -28,7 +28,7 @@ from modeling.models.stored_model import StoredModel, read_stored_model
 from schemas.errors import StoreBusyError, WeightsError
 
 if TYPE_CHECKING:
-    from modeling.model import Model
+    from modeling.models.model import Model
 
 STORE = "models"
 """Name of the store's folder within the output folder of a run."""

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from modeling.evaluation.metrics import Regression
 from modeling.figures import predictions as figures
-from modeling.judging.metrics import Regression
+from modeling.models.training_log import EpochRecord
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, write_page
-from modeling.train import EpochRecord
 from schemas.errors import ContractError
 
 NETWORK, MEAN, ORACLE, COLOURS = "network", "mean", "oracle", "colours"

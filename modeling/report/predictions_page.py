@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from galstore.distribution import Distribution
-from galstore.drift import Drift, measure_drift
+from galstore.profile.distribution import Distribution
+from galstore.profile.drift import Drift, measure_drift
+from modeling.evaluation.scored_catalog import CalibrationTally, Scored, relation_percentiles
 from modeling.figures.quality import Panel, draw_columns
-from modeling.figures.scored import draw_pit, draw_relation, draw_scored
-from modeling.judging.scored import CalibrationTally, Scored, relation_percentiles
+from modeling.figures.scored_catalog import draw_pit, draw_relation, draw_scored
 from modeling.report.pages import Heading, Picture, Thumbnail, picture, share_text, thumbnails, write_page
 from schemas.predictions import flag_names
 

@@ -11,16 +11,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from galstore.distribution import Distribution
-from galstore.drift import Drift, rank_drift
-from galstore.drift import Verdict as DriftVerdict
-from galstore.profile import Profile
-from galstore.runs import RunSummary
-from galstore.sharpness import MOST_IMAGES, PROXIES
+from galstore.cube.runs import RunSummary
+from galstore.profile.catalog import Profile
+from galstore.profile.distribution import Distribution
+from galstore.profile.drift import Drift, rank_drift
+from galstore.profile.drift import Verdict as DriftVerdict
+from galstore.profile.images import MOST_IMAGES, PROXIES
 from modeling.figures.quality import Panel, draw_columns
 from modeling.figures.sky import draw_sky
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, thumbnails, write_page
-from modeling.report.refused import show_refused
+from modeling.report.refused_responses import show_refused
 from modeling.report.spreads import draw_spread
 from schemas.catalog import COLUMN
 from schemas.cube import STATE_COLUMNS
@@ -73,7 +73,7 @@ class Quality:
     comparison: Comparison | str
     """A text says why there is none."""
     quarantined: pd.DataFrame
-    """Some quarantined objects of each reason: `galstore.quarantine.QUARANTINE_COLUMNS`."""
+    """Some quarantined objects of each reason: `galstore.ingest.quarantine.QUARANTINE_COLUMNS`."""
     refused: pd.DataFrame
     """Kept answers of quarantined objects: `object_id`, `reason`, `body`."""
     stored_ids: NDArray[np.int64]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from galstore.distribution import Distribution
+from galstore.profile.distribution import Distribution
 from modeling.figures.quality import shared_edges, shares
 from modeling.figures.style import Values
 

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from galstore.blocks import Block
-from galstore.cube import ensure_cube
-from galstore.fetch import Job, Settled
-from galstore.ingest import commit_blocks, write_block
-from galstore.reader import open_cube
-from galstore.register import register_file
-from galstore.services.answers import Delivery
+from galstore.cube.blocks import Block
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import open_cube
+from galstore.ingest.fetch import Job, Settled
+from galstore.ingest.fill import commit_blocks, write_block
+from galstore.ingest.register import register_file
+from galstore.survey.responses import Delivery
 from schemas.cutouts import Reason
 from tests.conftest import ROOT, draw_blobs, encode, running_emulator
 from tests.facts import told_together

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 from astropy.table import Table
 
+from flows.engine.plan import missing_work
 from flows.ingest import ingest
-from flows.plan import missing_work
 from flows.report import report
 from flows.run import run
 from flows.runtime import load_recipe, survey_address
 from flows.score import score
 from flows.train import train
-from galstore.history import trace_lineage
-from galstore.reader import open_cube
-from galstore.store import open_store
-from galstore.verify import verify_cube
+from galstore.cube.history import trace_lineage
+from galstore.cube.reader import open_cube
+from galstore.features.store import open_store
+from galstore.integrity.verify import verify_cube
 from schemas.errors import StoreError, TrainingError, WeightsError
 from tests.conftest import draw_blobs, encode
 from tests.facts import told_together

@@ -19,21 +19,21 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from flows.artefacts import predictions_id, scoring_member_ids
+from flows.engine.claims import Claims
+from flows.engine.scoring import Describe, Engine, Piece, attributes_of, score_blocks, score_here
+from flows.outputs import predictions_id, scoring_member_ids
 from flows.runtime import load_recipe, progress_bar
 from flows.score import open_scorer, score_rows, scoring_engine
-from flows.scoring import Describe, Engine, Piece, attributes_of, score_blocks, score_here
-from galstore.claims import Claims
-from galstore.history import read_history
-from galstore.predictions import read_predictions
-from galstore.reader import open_cube
-from modeling.model import Model
+from galstore.cube.history import read_history
+from galstore.cube.predictions import read_predictions
+from galstore.cube.reader import open_cube
 from modeling.models.checkpoint import load_model
-from modeling.predict import predict
-from modeling.scoring import Scorer
+from modeling.models.model import Model
+from modeling.scoring.predict import predict
+from modeling.scoring.scorer import Scorer
 from schemas.errors import RecipeError, StoreError
 from tests.conftest import ROOT
-from tests.flows.scoring_cubes import LEVEL, save_model, stored_cube, write_recipe
+from tests.support.scoring_cubes import LEVEL, save_model, stored_cube, write_recipe
 
 # nothing here is shared with the folder's other tests, so that another process may take them
 pytestmark = pytest.mark.xdist_group("tests/flows/score")
@@ -182,7 +182,7 @@ def test_two_runs_share_the_blocks_and_wait_for_each_other(folder, model, rows, 
 
 HOLDER = """
 import sys, time
-from galstore.claims import Claims
+from flows.engine.claims import Claims
 claims = Claims(sys.argv[1], sys.argv[2])
 print(claims.take(1), flush=True)
 time.sleep(600)
@@ -229,7 +229,7 @@ def test_an_error_of_a_commit_ends_the_run_and_says_why(folder, model, rows, mon
     def full(*_: object, **__: object) -> None:
         raise StoreError("the cube cannot be written: see whether the disk is full")
 
-    monkeypatch.setattr("flows.scoring.write_predictions", full)
+    monkeypatch.setattr("flows.engine.scoring.write_predictions", full)
     with pytest.raises(StoreError, match="see whether the disk is full"):
         score_with(partial(score_here, scorer_of(model)), folder, rows, "full", scorer_of(model), blocks_per_commit=1)
     assert not [one for one in threading.enumerate() if one.name.startswith(("committer", "scoring"))]

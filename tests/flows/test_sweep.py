@@ -17,7 +17,7 @@ import flows.sweep
 from flows.cross_validate import cross_validate
 from flows.runtime import load_recipe
 from flows.sweep import COLUMNS, plan_sweep, sweep
-from galstore.reader import open_cube
+from galstore.cube.reader import open_cube
 from schemas.cutouts import Status
 from schemas.errors import RecipeError
 from tests.flows.conftest import Command, assert_one_clear_line, overrides_in

@@ -8,14 +8,14 @@ import distributed
 import pandas as pd
 import pytest
 
-from galstore.catalog import prepare_catalog
-from galstore.cube import ensure_cube
-from galstore.fetch import CutoutSource
-from galstore.ingest import fill_cube, plan_jobs
-from galstore.reader import Cube, open_cube
-from galstore.register import Delivery, register_page, register_survey
-from galstore.services.conversation import Politeness
-from galstore.services.skyserver import SkyServer
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import Cube, open_cube
+from galstore.ingest.fetch import CutoutSource
+from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.ingest.register import Delivery, register_page, register_survey
+from galstore.survey.retry import Politeness
+from galstore.survey.row_checks import prepare_catalog
+from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.selection import SELECTIONS
 

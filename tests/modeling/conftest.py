@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.model import Model
-from modeling.models.checkpoint import build_model
-from modeling.train import TrainedNetwork, train_network
+from modeling.models.model import Model
+from modeling.training.finish import build_model
+from modeling.training.train import TrainedNetwork, train_network
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.recipes import NetworkSection, TrainSection
 

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import simplejpeg
 
-from modeling.judging.metrics import Regression
-from modeling.models.checkpoint import build_model
-from modeling.predict import predict
-from modeling.train import train_network
+from modeling.evaluation.metrics import Regression
+from modeling.scoring.predict import predict
+from modeling.training.finish import build_model
+from modeling.training.train import train_network
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.recipes import NetworkSection, TrainSection
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from galstore.reader import Counts, Cube
+from galstore.cube.reader import Counts, Cube
 from schemas.cube import LEVEL, SCHEMA_VERSION
 from schemas.cutouts import Status
 from schemas.errors import StoreError
-from tests.galstore.test_pyramid import PRECISION_COUNTS, area_average
+from tests.galstore.cube.test_pyramid import PRECISION_COUNTS, area_average
 from tests.properties.reference import LABEL, Reference
 
 CHECKED_LEVELS = (128, 32, 2)

@@ -1,6 +1,6 @@
 """A cube in plain Python: dictionaries and lists that obey what the cube promises, to be compared with it.
 
-Nothing here looks at the code under test; it follows the docstrings of `galstore.register` and `galstore.ingest`.
+Nothing here looks at the code under test; it follows the docstrings of `galstore.ingest.register` and `galstore.ingest.fill`.
 """
 
 from __future__ import annotations

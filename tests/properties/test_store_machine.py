@@ -27,17 +27,17 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from galstore import commits
-from galstore.catalog import prepare_catalog
-from galstore.commits import commit, open_repository
-from galstore.cube import ensure_cube
-from galstore.fetch import Job, Settled
-from galstore.ingest import FilledBlock, commit_blocks, count_open, plan_jobs, write_block
-from galstore.labels import keep_label_versions, label_tag
-from galstore.reader import open_cube
-from galstore.register import Delivery, Registration, close_delivery, register_page
-from galstore.roll import Roll
-from galstore.services import answers
+from galstore.cube import commits
+from galstore.cube.commits import commit, open_repository
+from galstore.cube.labels import keep_label_versions, label_tag
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import open_cube
+from galstore.ingest.fetch import Job, Settled
+from galstore.ingest.fill import FilledBlock, commit_blocks, count_open, plan_jobs, write_block
+from galstore.ingest.register import Delivery, Registration, close_delivery, register_page
+from galstore.ingest.seen_rows import Roll
+from galstore.survey import responses as answers
+from galstore.survey.row_checks import prepare_catalog
 from schemas.cube import BLOCK_ROWS, LABEL_VIEW
 from schemas.cutouts import Reason
 from tests.conftest import draw_blobs, encode
@@ -54,7 +54,7 @@ FIRST_ID = 1237648702973411443
 """Beyond 2^53, where a float would lose the last digits."""
 
 PAGE_STEPS = ("opened", "changed", "committed")
-"""Steps of a commit at which a run may die, as `galstore.commits` logs them."""
+"""Steps of a commit at which a run may die, as `galstore.cube.commits` logs them."""
 
 REASONS = tuple(reason for reason in Reason if reason is not Reason.NONE)
 LABELS = st.sampled_from([None, "-9999", "8.1", "8.25", "9.0"])
@@ -441,7 +441,7 @@ class Store(RuleBasedStateMachine):
     @contextmanager
     def _at_step(self, step: str, action: Callable[[], None]) -> Iterator[None]:
         """Do something once, at a step of the next commit."""
-        log, handler = logging.getLogger("galstore.commits"), _AtStep(step, action)
+        log, handler = logging.getLogger("galstore.cube.commits"), _AtStep(step, action)
         level = log.level
         log.setLevel(logging.DEBUG)
         log.addHandler(handler)

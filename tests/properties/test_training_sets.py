@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.runtime import dask_client
-from galstore.cube import ensure_cube
-from galstore.ingest import fill_cube, plan_jobs
-from galstore.reader import open_cube
-from galstore.services.skyserver import SkyServer
-from galstore.splits import LEFT_OUT, Split, leaders, leave_out_neighbours, split_of
-from galstore.training_set import draw_training_set
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import open_cube
+from galstore.features.splits import LEFT_OUT, leaders, leave_out_neighbours, split_of
+from galstore.features.training_set import draw_training_set
+from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.survey.skyserver import SkyServer
+from schemas.features import Split
 from schemas.recipes import DaskSection, SplitSection
 from tests.conftest import ROOT
 from tests.galstore.conftest import SCALE, add_objects, source_of
@@ -69,8 +70,8 @@ def _cosines(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
 
 PROGRAM = """
 import sys
-from galstore.reader import open_cube
-from galstore.training_set import draw_training_set
+from galstore.cube.reader import open_cube
+from galstore.features.training_set import draw_training_set
 print(draw_training_set(open_cube(sys.argv[1]), ["metallicity"], features=["structure", "image_32"]).content_hash)
 """
 

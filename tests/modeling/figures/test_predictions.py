@@ -5,9 +5,9 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from modeling.evaluation.metrics import Regression
 from modeling.figures import predictions as figures
-from modeling.judging.metrics import Regression
-from modeling.train import EpochRecord
+from modeling.models.training_log import EpochRecord
 
 RNG = np.random.default_rng(0)
 TRUE = RNG.normal(8.9, 0.2, 400).clip(8.0, 9.4)

@@ -10,13 +10,13 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from modeling.evaluation.fundamental_relation import measure_fundamental_relation
+from modeling.evaluation.mass_metallicity import BinnedRelation, measure_mzr_scatter, tremonti_metallicity
 from modeling.figures import relations as mzr_figures
 from modeling.figures.paper import Galaxies, draw_paper_figures
 from modeling.figures.paper_numbers import measure_paper_numbers
 from modeling.figures.resolution import SweepPoint, draw_resolution, read_sweep
 from modeling.figures.style import COLUMN_INCHES, PAGE_INCHES, SIMULATED, figure_bytes, figure_png, mark_simulated
-from modeling.judging.fundamental_relation import measure_fundamental_relation
-from modeling.judging.mass_metallicity import BinnedRelation, measure_mzr_scatter, tremonti_metallicity
 from schemas.errors import CatalogError, ContractError
 from tests.facts import told_together
 

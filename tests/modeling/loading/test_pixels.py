@@ -16,7 +16,7 @@ from modeling.loading.pixels import (
     measure_normalisation,
     plan_order,
 )
-from modeling.train import train_network
+from modeling.training.train import train_network
 from schemas.cube import BLOCK_ROWS
 from schemas.errors import TrainingError
 from schemas.recipes import NetworkSection, TrainSection

@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 
 def curve_of(file, n_ranks):
-    words = ["-m", "tests.modeling.ranks_program", str(file)]
+    words = ["-m", "tests.support.ranks_program", str(file)]
     if n_ranks > 1:
         words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks), *words]
     subprocess.run(

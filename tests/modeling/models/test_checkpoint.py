@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from modeling.judging.metrics import Regression
-from modeling.models.checkpoint import load_model, read_metrics, read_training_log, save_model
-from modeling.predict import predict
+from modeling.evaluation.metrics import Regression
+from modeling.models.checkpoint import load_model, read_metrics, save_model
+from modeling.models.training_log import read_training_log
+from modeling.scoring.predict import predict
 from schemas.errors import WeightsError
 from tests.facts import told_together
 

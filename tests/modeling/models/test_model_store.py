@@ -26,7 +26,7 @@ from modeling.models.model_store import (
 )
 from modeling.models.stored_model import read_stored_model
 from schemas.errors import ExportError, TrainingError, WeightsError
-from tests.modeling.random_models import FILES, LOG, save_random_model
+from tests.support.random_models import FILES, LOG, save_random_model
 
 ONE, TWO, THREE = "a1b2c3d4e5f6", "a1ffee001122", "77aa88bb99cc"
 

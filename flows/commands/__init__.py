@@ -1,0 +1,1 @@
+"""The `galstore` command, one module for each group of commands."""

@@ -1,0 +1,1 @@
+"""Work on blocks of the cube without Prefect: scoring, Dask workers, folds, plans."""

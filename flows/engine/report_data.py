@@ -1,0 +1,245 @@
+"""What the report's pages on data and predictions show: read from the cube and the new catalog, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow.parquet
+
+from galstore.cube.history import read_history
+from galstore.cube.inventory import Inventory
+from galstore.cube.predictions import read_predictions
+from galstore.cube.reader import Cube, open_cube
+from galstore.cube.runs import summarise_runs
+from galstore.features.training_set import TrainingSet
+from galstore.ingest.quarantine import sample_quarantine
+from galstore.ingest.refused_responses import read_refused
+from galstore.profile.catalog import profile_catalog
+from galstore.profile.images import measure_sharpness
+from schemas.cube import CATALOG_CHUNK_ROWS, LABEL_VIEW
+from schemas.cutouts import SIDE_PX, Reason, Status
+from schemas.features import Split
+from schemas.predictions import Flag
+from schemas.recipes import Recipe
+
+if TYPE_CHECKING:
+    from modeling.evaluation.scored_catalog import Scored
+    from modeling.report.pages import Heading, IngestCounts
+    from modeling.report.predictions_page import Flagged, Predictions
+    from modeling.report.quality_page import Comparison, Quality
+
+N_STORED_SHOWN = 16
+N_QUARANTINED_SHOWN = 6
+"""Of each reason."""
+N_FLAGGED_SHOWN = 8
+"""Of each flag."""
+
+MASS = "lgm_tot_p50"
+
+FLAG_BITS = {str(flag.name).lower(): int(flag) for flag in Flag}
+
+
+def gather_quality(
+    cube: Cube,
+    heading: Heading,
+    counts: IngestCounts,
+    inventory: Inventory,
+    *,
+    training_snapshot: str,
+    earlier: Mapping[str, Any] | None,
+) -> Quality:
+    """Everything of the page on data quality.
+
+    Parameters
+    ----------
+    cube, heading, counts, inventory
+        Of the snapshot that is reported.
+    training_snapshot
+        From which the model learnt.
+    earlier
+        Summary of the report before this one, if there is one.
+    """
+    from modeling.report.quality_page import Quality
+
+    comparison = _compare(cube, training_snapshot, earlier)
+    if isinstance(comparison, str):
+        whole, sharpness = profile_catalog(cube), measure_sharpness(cube, 0, cube.n_objects)
+    else:
+        whole = comparison.before + comparison.now
+        sharpness = {
+            name: spread + comparison.sharpness_now[name] for name, spread in comparison.sharpness_before.items()
+        }
+    stored = np.flatnonzero(cube.read_state("status") == Status.STORED)[:N_STORED_SHOWN]
+    return Quality(
+        heading=heading,
+        snapshot=cube.snapshot_id,
+        ingest=counts,
+        catalogs=[
+            {
+                "name": str(one["name"]),
+                "n_registered": int(one["n_registered"]),
+                "n_vanished": int(one["n_vanished"]),
+                "n_rejected": inventory.rejected_by_catalog.get(str(one["name"]), 0),
+            }
+            for one in inventory.catalogs
+        ],
+        whole=whole,
+        sharpness=sharpness,
+        comparison=comparison,
+        quarantined=sample_quarantine(cube, N_QUARANTINED_SHOWN),
+        refused=_refused(cube),
+        stored_ids=cube.read_values(["catalog/object_id"], stored)["catalog/object_id"],
+        read_stored=lambda: cube.read_pixels(SIDE_PX, stored),
+        runs=summarise_runs(cube.path),
+    )
+
+
+def _refused(cube: Cube) -> pd.DataFrame:
+    kept = read_refused(cube)
+    ids = cube.read_values(["catalog/object_id"], kept["row"].to_numpy(dtype=np.int64))["catalog/object_id"]
+    return kept.assign(object_id=ids, reason=[Reason(code).name.lower() for code in kept["reason"]])
+
+
+def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> Comparison | str:
+    """The objects that came since the last report, or since the training, against those that were there."""
+    from modeling.report.quality_page import Comparison
+
+    known = _known_before(cube, training_snapshot, earlier)
+    if known is None:
+        return (
+            "Nothing to compare with: no object came since the model was trained, and there is no earlier report of a "
+            "smaller catalog. The columns are shown as they are."
+        )
+    snapshot, n_before, since = known
+    return Comparison(
+        told=f"The {cube.n_objects - n_before:,} objects that were registered since {since} (“now”) are compared with "
+        f"the {n_before:,} that were there before.",
+        snapshot=snapshot,
+        n_before=n_before,
+        before=profile_catalog(cube, 0, n_before),
+        now=profile_catalog(cube, n_before),
+        sharpness_before=measure_sharpness(cube, 0, n_before),
+        sharpness_now=measure_sharpness(cube, n_before, cube.n_objects),
+    )
+
+
+def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> tuple[str, int, str] | None:
+    """Snapshot, objects that it had, and what it is called; rows never move, so that they are the first ones still."""
+    if earlier is not None and earlier.get("paths", {}).get("cube") == cube.path:
+        last = earlier.get("quality") or {}
+        # a report that saw no new object since the one before it goes on comparing with that one
+        for known in (last, last.get("compared_with") or {}):
+            if 0 < known.get("n_objects", 0) < cube.n_objects:
+                snapshot = str(known["snapshot"])
+                return snapshot, int(known["n_objects"]), f"the last report, of snapshot {snapshot}"
+    if training_snapshot in {one.snapshot for one in read_history(cube.path)}:
+        n_trained = open_cube(cube.path, snapshot_id=training_snapshot).n_objects
+        if 0 < n_trained < cube.n_objects:
+            return training_snapshot, n_trained, f"the model was trained, on snapshot {training_snapshot}"
+    return None
+
+
+def gather_predictions(
+    recipe: Recipe, cube: Cube, heading: Heading, target: str, training_set: TrainingSet, catalog_path: Path
+) -> Predictions:
+    """Everything of the page on predictions.
+
+    Parameters
+    ----------
+    recipe, cube, heading, training_set
+        Of the run that is reported.
+    target
+        Name of the quantity, as in '12 + log(O/H)'.
+    catalog_path
+        Parquet file of the new catalog's predictions, or where it would be.
+    """
+    from galstore.profile.distribution import Distribution
+    from modeling.report.predictions_page import NewPredictions, Predictions
+
+    labelled = training_set.labelled(training_set.evaluation_split)
+    held_out = _score_rows(cube, heading.model_id, training_set.rows[labelled], training_set.labels[labelled])
+    masses, mass_source = _mass_array(cube)
+    new = None
+    if recipe.score.catalog is not None and catalog_path.exists():
+        scored, first_rows, flagged = _score_catalog(recipe, cube, heading.model_id, catalog_path, masses)
+        new = NewPredictions(name=recipe.score.catalog.name, scored=scored, first_rows=first_rows, flagged=flagged)
+    return Predictions(
+        heading=heading,
+        target=target,
+        is_metallicity=recipe.train.target == "oh_p50",
+        labels=Distribution.of(training_set.labels[training_set.labelled(Split.TRAIN)]),
+        held_out=held_out,
+        new=new,
+        mass_source=mass_source if new is not None and new.scored.relation.any() else "",
+    )
+
+
+def _mass_array(cube: Cube) -> tuple[str, str]:
+    """Array with log10 of the stellar mass, and what it is: the catalog's, or a model's where one predicts it."""
+    for model_id in cube.group_names("predictions"):
+        if cube.group_attributes(f"predictions/{model_id}").get("target") == MASS:
+            return f"predictions/{model_id}/mean", f"predicted by model {model_id} where the catalog has none"
+    return f"labels/{LABEL_VIEW}/{MASS}", f"{MASS} of the catalog"
+
+
+def _score_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64], true: npt.NDArray[np.float64]) -> Scored:
+    from modeling.evaluation.scored_catalog import Scored
+
+    total = Scored()
+    for start in range(0, rows.size, CATALOG_CHUNK_ROWS):
+        here = slice(start, start + CATALOG_CHUNK_ROWS)
+        total += Scored.of(_predictions(cube, model_id, rows[here]), flag_bits=FLAG_BITS, true=true[here])
+    return total
+
+
+def _score_catalog(
+    recipe: Recipe, cube: Cube, model_id: str, catalog_path: Path, masses: str
+) -> tuple[Scored, pd.DataFrame, list[Flagged]]:
+    from modeling.evaluation.scored_catalog import Scored, flagged_positions
+
+    total, first_rows = Scored(), pd.DataFrame()
+    shown: dict[str, list[tuple[int, float]]] = {}
+    target, mass = f"labels/{LABEL_VIEW}/{recipe.train.target}", f"labels/{LABEL_VIEW}/{MASS}"
+    for batch in _batches(catalog_path):
+        if not len(first_rows):
+            first_rows = batch
+        rows = cube.rows_of(batch["object_id"].to_numpy())
+        read = cube.read_values(list(dict.fromkeys([target, mass, masses, "state/status"])), rows)
+        table = _predictions(cube, model_id, rows)
+        log_mass = np.where(np.isfinite(read[mass]), read[mass], read[masses]).astype(np.float64)
+        if "status" in batch:
+            table["status"] = batch["status"].to_numpy()
+        total += Scored.of(table, flag_bits=FLAG_BITS, log_mass=log_mass, true=read[target].astype(np.float64))
+        is_stored = table[read["state/status"] == Status.STORED]
+        for flag, places in flagged_positions(is_stored, FLAG_BITS, N_FLAGGED_SHOWN).items():
+            some = shown.setdefault(flag, [])
+            chosen = is_stored.iloc[places[: N_FLAGGED_SHOWN - len(some)]]
+            some += zip(rows[chosen.index], chosen["prediction"], strict=True)
+    return total, first_rows, [_flagged(cube, flag, some) for flag, some in shown.items() if some]
+
+
+def _flagged(cube: Cube, flag: str, some: list[tuple[int, float]]) -> Flagged:
+    from modeling.report.predictions_page import Flagged
+
+    rows = np.array([row for row, _ in some], dtype=np.int64)
+    return Flagged(
+        flag=flag,
+        object_id=cube.read_values(["catalog/object_id"], rows)["catalog/object_id"],
+        predicted=np.array([value for _, value in some]),
+        read_cutouts=lambda: cube.read_pixels(SIDE_PX, rows),
+    )
+
+
+def _predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
+    return read_predictions(cube, model_id, rows).rename(columns={"mean": "prediction"})
+
+
+def _batches(catalog_path: Path) -> Iterator[pd.DataFrame]:
+    with pyarrow.parquet.ParquetFile(catalog_path) as file:
+        for batch in file.iter_batches(CATALOG_CHUNK_ROWS):
+            yield batch.to_pandas()

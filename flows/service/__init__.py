@@ -1,0 +1,1 @@
+"""galstore as a service on one machine: Prefect server, worker and deployments."""

@@ -1,0 +1,1 @@
+"""The cube: an Icechunk repository with images, catalog, labels, state and predictions."""

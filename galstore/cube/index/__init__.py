@@ -1,0 +1,1 @@
+"""Indexes inside the cube: object id to row, position to rows."""

@@ -1,0 +1,319 @@
+"""Reading the cube: the last commit, or a snapshot, never a half."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import icechunk
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import zarr
+
+from galstore.cube.chunks import read_chunks_into
+from galstore.cube.columns import Columns
+from galstore.cube.commits import BRANCH, open_repository
+from galstore.cube.index.lookup import entries_in_cone, open_index
+from galstore.cube.index.segments import SegmentIndex
+from schemas.cube import BLOCK_ROWS, LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
+from schemas.cutouts import BANDS, Composite, CutoutScale, ScaleRule, Status
+from schemas.errors import CatalogError, StoreError
+from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TEXT_COLUMNS = tuple(column.name for column in REJECTED_COLUMNS if column.width > 1)
+"""Columns of the rejected rows that hold UTF-8, padded with zeros."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """How many objects stand where; `registered` is the sum of the others, always."""
+
+    registered: int
+    stored: int
+    quarantined: int
+    pending: int
+
+    @property
+    def add_up(self) -> bool:
+        return self.stored + self.quarantined + self.pending == self.registered
+
+
+class Cube:
+    """One snapshot of a cube, read-only.
+
+    Attributes
+    ----------
+    path
+        Where it is.
+    snapshot_id
+        Which commit this reader sees; it never sees another.
+    """
+
+    def __init__(self, path: str, session: icechunk.Session) -> None:
+        self.path = path
+        self.snapshot_id: str = session.snapshot_id
+        self.store = session.store
+        self._root = zarr.open_group(session.store, mode="r")
+        # opening an array or an index costs as much as reading a chunk of it, and a snapshot never changes
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._indexes: dict[str, SegmentIndex] = {}
+        self._columns = Columns()
+        self._group_names: dict[str, tuple[str, ...]] = {}
+        version = self._root.attrs.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"the cube at {path} has schema version {version}, this galstore reads {SCHEMA_VERSION}: use a "
+                "galstore that matches"
+            )
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        return self._root.attrs.asdict()
+
+    @property
+    def scale(self) -> CutoutScale:
+        """The scale rule of the cube's cutouts."""
+        attributes = self._root.attrs
+        return CutoutScale(
+            rule=ScaleRule(str(attributes["scale_rule"])),
+            arcsec_per_px=float(attributes["scale_arcsec_per_px"]),  # type: ignore[arg-type]
+            composite=Composite(str(attributes.get("composite", Composite.SKYSERVER))),
+        )
+
+    @property
+    def n_objects(self) -> int:
+        return int(self.array("state/status").shape[0])
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """The Zarr array of this name, as `images/128/pixels`."""
+        if name not in self._arrays:
+            node = self._root[name]
+            if not isinstance(node, zarr.Array):
+                raise StoreError(f"{name} is a group of the cube at {self.path}, not an array")
+            self._arrays[name] = node
+        return self._arrays[name]
+
+    def group_names(self, name: str) -> tuple[str, ...]:
+        """Names of the groups inside a group; none where the group is missing."""
+        if name not in self._group_names:
+            node = self._root.get(name)
+            self._group_names[name] = tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
+        return self._group_names[name]
+
+    def array_names(self, name: str) -> tuple[str, ...]:
+        """Names of the arrays inside a group."""
+        node = self._root[name]
+        return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else ()
+
+    def group_attributes(self, name: str) -> Mapping[str, Any]:
+        """Attributes of a group."""
+        return self._root[name].attrs.asdict()
+
+    def read_values(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
+        """Values of some columns (as `catalog/ra`) at some rows, in their order; what was read is kept for next time.
+
+        Raises
+        ------
+        StoreError
+            A chunk is damaged.
+        """
+        return dict(zip(names, self._columns.take([self.array(name) for name in names], rows), strict=True))
+
+    def read_state(self, name: str) -> npt.NDArray[Any]:
+        """One column of `/state`, shape (object,) or (object, byte)."""
+        if name not in {column.name for column in STATE_COLUMNS}:
+            raise StoreError(f"{name!r} is no state column: choose one of {', '.join(c.name for c in STATE_COLUMNS)}")
+        return np.asarray(self.array(f"state/{name}")[:])
+
+    def read_catalog(self, names: Sequence[str]) -> pd.DataFrame:
+        """Columns of the catalog, one row an object in row order."""
+        return pd.DataFrame({name: np.asarray(self.array(f"catalog/{name}")[:]) for name in names})
+
+    def read_label(self, name: str, *, view: str = LABEL_VIEW) -> npt.NDArray[np.float64]:
+        """One label, shape (object,); NaN = none."""
+        known = list(self._root[f"labels/{view}"].array_keys())  # type: ignore[union-attr]
+        if name not in known:
+            raise StoreError(f"label {name!r} is not in view {view!r}: choose one of {', '.join(sorted(known))}")
+        return np.asarray(self.array(f"labels/{view}/{name}")[:], dtype=np.float64)
+
+    def read_label_versions(self, view: str = LABEL_VIEW) -> list[dict[str, Any]]:
+        """Versions of a label view, oldest first; each but the first names the snapshot that it `supersedes`."""
+        return list(self._root[f"labels/{view}"].attrs["versions"])  # type: ignore[arg-type]
+
+    def read_rejected(self) -> pd.DataFrame:
+        """Rows of the catalogs that were not registered: `catalog` (name) and `REJECTED_TABLE_COLUMNS`."""
+        raw = {column.name: np.asarray(self.array(f"rejected/{column.name}")[:]) for column in REJECTED_COLUMNS}
+        names = [str(entry["name"]) for entry in self.attributes["catalogs"]]
+        table = {
+            "catalog": [names[index] for index in raw["catalog"]],
+            "row": raw["row"],
+            "reason": [RejectReason(code).name.lower() for code in raw["reason"]],
+            **{name: [text.tobytes().rstrip(b"\0").decode() for text in raw[name]] for name in TEXT_COLUMNS},
+        }
+        return pd.DataFrame(table)[["catalog", *REJECTED_TABLE_COLUMNS]]
+
+    def counts(self) -> Counts:
+        tally = np.bincount(self.read_state("status"), minlength=len(Status))
+        return Counts(
+            registered=self.n_objects,
+            stored=int(tally[Status.STORED]),
+            quarantined=int(tally[Status.QUARANTINED]),
+            pending=int(tally[Status.PENDING]),
+        )
+
+    def find_rows(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Row of each object id, in the order asked; -1 where it is not registered."""
+        return self._index("id").rows_of(np.asarray(object_ids, dtype=np.int64))
+
+    def rows_of(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Row of each object id, in the order asked.
+
+        Raises
+        ------
+        CatalogError
+            Some are not registered.
+        """
+        rows = self.find_rows(object_ids)
+        missing = np.asarray(object_ids)[rows < 0]
+        if missing.size:
+            raise CatalogError(
+                f"{missing.size} objects are not registered in {self.path}, the first is {missing[0]}: "
+                "ingest them first"
+            )
+        return rows
+
+    def objects_in_cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
+        """Objects within a radius around a place (ICRS, boundary included), nearest first.
+
+        Returns
+        -------
+        DataFrame
+            row, object_id, ra, dec, separation (along a great circle), the last three in degrees.
+
+        Raises
+        ------
+        PositionError
+            Place or radius is out of range.
+        """
+        return pd.DataFrame(entries_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg))
+
+    def _index(self, name: str) -> SegmentIndex:
+        if name not in self._indexes:
+            self._indexes[name] = open_index(self._root, name, self._columns)
+        return self._indexes[name]
+
+    def read_pixels(
+        self, level: int, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
+        """Images of some objects at one level.
+
+        Parameters
+        ----------
+        level
+            Side in px.
+        rows
+            Row numbers, shape (n,), in any order; ascending ones are read fastest.
+        out
+            Written to and returned, instead of a new array.
+
+        Returns
+        -------
+        ndarray
+            Counts, shape (n, side, side, band): uint8 at 128, 64 and 32 px, float32 below.
+
+        Raises
+        ------
+        StoreError
+            No such level, a row without a stored cutout, or a damaged chunk.
+        ValueError
+            `out` has another shape.
+        """
+        spec = _level(level)
+        array = self.array(spec.path)
+        rows = np.asarray(rows, dtype=np.int64)
+        shape = (rows.size, level, level, len(BANDS))
+        scale = None if spec.scale_factor == 1 else np.float32(spec.scale_factor)
+        if out is None:
+            out = np.empty(shape, dtype=np.uint8 if scale is None else np.float32)
+        elif out.shape != shape:
+            raise ValueError(f"out has shape {out.shape}, the images of level {level} asked for have {shape}")
+        if not rows.size:
+            return out
+        missing = self.read_values(["state/status"], rows)["state/status"] != Status.STORED
+        if missing.any():
+            raise StoreError(
+                f"{np.unique(rows[missing]).size} of the objects asked for have no stored cutout, the first is row "
+                f"{int(rows[missing].min())}: ask for stored rows only"
+            )
+        ascending, places = np.unique(rows, return_inverse=True)
+        in_order = ascending.size == rows.size and np.array_equal(ascending, rows)
+        for start, stop in _pieces(ascending):
+            if in_order:
+                read_chunks_into(array, ascending[start:stop], out[start:stop], scale)
+                continue
+            images = np.empty((stop - start, *shape[1:]), dtype=out.dtype)
+            read_chunks_into(array, ascending[start:stop], images, scale)
+            wanted = np.flatnonzero((places >= start) & (places < stop))
+            out[wanted] = images[places[wanted] - start]
+        return out
+
+    def read_image(self, level: int, row: int) -> npt.NDArray[Any]:
+        """The image of one stored object as of `read_pixels`, shape (side, side, band)."""
+        spec = _level(level)
+        stored = np.asarray(self.array(spec.path)[row])
+        return stored if spec.scale_factor == 1 else stored * np.float32(spec.scale_factor)
+
+    def read_body(self, row: int) -> bytes:
+        """The bytes that the survey delivered for one object; empty where none are stored."""
+        length = int(self.array("state/body_length")[row])  # type: ignore[arg-type]
+        return np.asarray(self.array("delivered/body")[row, :length]).tobytes()
+
+    def to_datatree(self) -> xr.DataTree:
+        """The whole snapshot as a labelled, lazy xarray tree."""
+        # half a second that workers and most commands can do without
+        import xarray as xr
+
+        return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
+
+
+def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ascending rows cut by block: where each part starts and stops."""
+    starts = [*np.unique(rows // BLOCK_ROWS, return_index=True)[1].tolist(), rows.size]
+    yield from pairwise(starts)
+
+
+def _level(side_px: int) -> Level:
+    if side_px not in LEVELS:
+        raise StoreError(f"level {side_px} is not in the cube: choose one of {', '.join(map(str, LEVELS))}")
+    return LEVEL[side_px]
+
+
+def open_cube(path: str, *, snapshot_id: str | None = None, as_of: datetime | None = None) -> Cube:
+    """Open a cube at its last commit, or as of one snapshot, or as it was at a time.
+
+    Raises
+    ------
+    StoreNotFoundError
+        There is no cube at this path.
+    StoreError
+        It has no such snapshot (any more), or did not exist at that time.
+    """
+    repository = open_repository(path)
+    try:
+        if snapshot_id is not None:
+            return Cube(path, repository.readonly_session(snapshot_id=snapshot_id))
+        if as_of is not None:
+            return Cube(path, repository.readonly_session(BRANCH, as_of=as_of))
+    except icechunk.IcechunkError as error:
+        wanted = f"no snapshot {snapshot_id}" if as_of is None else f"no snapshot as old as {as_of.isoformat()}"
+        raise StoreError(
+            f"the cube at {path} has {wanted}, or no longer: `galstore history {path}` lists those that it has"
+        ) from error
+    return Cube(path, repository.readonly_session(BRANCH))

@@ -1,0 +1,1 @@
+"""Emulator of the survey services on loopback, for tests and the demo."""

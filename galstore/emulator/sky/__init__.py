@@ -1,0 +1,1 @@
+"""Simulated sky: galaxies drawn from a stated mass-metallicity relation."""

@@ -1,0 +1,1 @@
+"""Feature store: views, splits, selections, training sets and similar objects."""

@@ -1,0 +1,1 @@
+"""Registration of catalogs and filling of the cube with cutouts."""

@@ -1,0 +1,1 @@
+"""Distributions of catalog columns and images, and their drift between catalogs."""

@@ -1,0 +1,110 @@
+"""Sharpness: what images of a survey look like as images, measured on a sample of bounded size.
+
+Cutouts bring no point-spread function, and an 8-bit composite has lost its calibration: these are proxies. They do not
+give the seeing in arcsec, but blurred, noisier or otherwise rendered images move them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from galstore.cube.reader import Cube
+from galstore.profile.distribution import Distribution
+from schemas.cube import LEVEL
+from schemas.cutouts import SIDE_PX, Status
+
+MOST_IMAGES = 1024
+"""Read for one sample: 50 MB and half a second, however large the survey is."""
+
+CENTRE = slice(SIDE_PX // 4, 3 * SIDE_PX // 4)
+BORDER_PX = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """One number of an image."""
+
+    name: str
+    title: str
+    description: str
+
+
+PROXIES = (
+    Proxy(
+        name="fine_share",
+        title="fine structure",
+        description="share of the r-band variance in the central half that is lost when 2 x 2 pixels are averaged; "
+        "worse seeing lowers it, noise raises it",
+    ),
+    Proxy(
+        name="sky_level",
+        title="sky level",
+        description="median r-band count of the outer 8 pixels, mostly sky",
+    ),
+    Proxy(
+        name="sky_noise",
+        title="sky noise",
+        description="1.4826 x median absolute deviation of the same pixels, in counts",
+    ),
+    Proxy(name="saturated_share", title="saturated", description="share of values at 255 counts in any band"),
+)
+
+
+def sample_rows(cube: Cube, start: int, stop: int, most: int = MOST_IMAGES) -> npt.NDArray[np.int64]:
+    """Stored rows between `start` and `stop`, at most so many: whole chunks, evenly spread, always the same ones."""
+    chunk = LEVEL[SIDE_PX].chunk_rows
+    first, last = start // chunk, -(-stop // chunk)
+    n_chunks = min(last - first, max(1, most // chunk))
+    if stop <= start:
+        return np.empty(0, dtype=np.int64)
+    chosen = np.unique(np.linspace(first, last - 1, n_chunks).round().astype(np.int64))
+    rows = (chosen[:, None] * chunk + np.arange(chunk)).reshape(-1)
+    rows = rows[(rows >= start) & (rows < stop)]
+    status = cube.read_values(["state/status"], rows)["state/status"]
+    return np.asarray(rows[status == Status.STORED][:most])
+
+
+def measure_sharpness(cube: Cube, start: int, stop: int, most: int = MOST_IMAGES) -> dict[str, Distribution]:
+    """Distributions of `PROXIES` over a sample of the stored images of some rows; empty ones where none is stored."""
+    total = {proxy.name: Distribution() for proxy in PROXIES}
+    rows = sample_rows(cube, start, stop, most)
+    step = 4 * LEVEL[SIDE_PX].chunk_rows
+    for place in range(0, rows.size, step):
+        measured = measure_images(cube.read_pixels(SIDE_PX, rows[place : place + step]))
+        total = {name: total[name] + Distribution.of(values) for name, values in measured.items()}
+    return total
+
+
+def measure_images(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
+    """`PROXIES` of some images.
+
+    Parameters
+    ----------
+    pixels
+        (object, y, x, band) counts at 128 px, bands i, r, g.
+
+    Returns
+    -------
+    dict
+        By name, (object,). The fine share of an image without any variance is NaN.
+    """
+    red = pixels[..., 1].astype(np.float64)
+    centre = red[:, CENTRE, CENTRE]
+    n, side, _ = centre.shape
+    averaged = centre.reshape(n, side // 2, 2, side // 2, 2).mean(axis=(2, 4))
+    whole = centre.var(axis=(1, 2))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        fine = np.where(whole > 0, 1 - averaged.var(axis=(1, 2)) / whole, np.nan)
+    is_border = np.ones((SIDE_PX, SIDE_PX), dtype=bool)
+    is_border[BORDER_PX:-BORDER_PX, BORDER_PX:-BORDER_PX] = False
+    border = red[:, is_border]
+    level = np.median(border, axis=1)
+    return {
+        "fine_share": fine,
+        "sky_level": level,
+        "sky_noise": 1.4826 * np.median(np.abs(border - level[:, None]), axis=1),
+        "saturated_share": (pixels == np.iinfo(np.uint8).max).mean(axis=(1, 2, 3)),
+    }

@@ -1,1 +1,0 @@
-"""Catalog files: one module a format, and what they share."""

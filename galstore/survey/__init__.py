@@ -1,0 +1,1 @@
+"""Clients of survey services, catalog files, and the checks of what they deliver."""

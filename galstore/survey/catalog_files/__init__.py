@@ -1,0 +1,1 @@
+"""Readers of catalog files: CSV, ECSV, FITS, VOTable and Parquet."""

@@ -1,0 +1,1 @@
+"""Checks that a survey's services still answer as galstore expects."""

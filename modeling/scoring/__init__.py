@@ -1,0 +1,1 @@
+"""Predictions of a model or an ensemble, their columns, and ONNX export."""

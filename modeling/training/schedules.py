@@ -1,0 +1,93 @@
+"""Optimisers and their schedules: how each recipe moves the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+
+from modeling.models.networks import GalaxyNetwork
+from schemas.recipes import TrainSection
+
+WARM_UP = 0.3
+"""Share of the steps in which the rate of the one-cycle schedule rises. Not 1/k: in a run of k steps, torch then
+divides by zero."""
+
+BODY_RATE = 0.1
+"""One cycle: rate of a body that starts from trained weights, relative to the head's, which starts from random ones."""
+
+FROZEN_EPOCHS = 2
+"""Wu & Boada (2019): epochs in which the head alone is trained."""
+
+GROUP_RATES = (0.01, 0.1, 1.0)
+"""Wu & Boada (2019): rates of the first half of the body, of its second half, and of the head: 0.001, 0.01 and 0.1."""
+
+SECOND_HALF = ("layer3", "layer4")
+
+
+def plan_optimisation(
+    network: GalaxyNetwork, train: TrainSection, *, steps_per_epoch: int, starts_trained: bool
+) -> tuple[Optimizer, LRScheduler]:
+    """The optimiser and the schedule of a recipe; the schedule takes one step a batch.
+
+    Parameters
+    ----------
+    network
+        Whose weights are moved.
+    train
+        `method` 'one_cycle': AdamW under one cycle (Smith & Topin 2019). 'wu_boada_2019': SGD with momentum under
+        cosine restarts (Loshchilov & Hutter 2017), whose cycles last 1, 1, 2, 4, 8 ... epochs after `FROZEN_EPOCHS`.
+    steps_per_epoch
+        Batches.
+    starts_trained
+        The body starts from trained weights.
+    """
+    body, head = list(network.body.parameters()), list(network.head.parameters())
+    if train.method == "one_cycle":
+        optimizer = torch.optim.AdamW(
+            [{"params": body}, {"params": head}],
+            lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, 0.99),
+        )  # fmt: skip
+        body_rate = train.learning_rate * (BODY_RATE if starts_trained else 1)
+        n_steps = train.epochs * steps_per_epoch
+        rates = [body_rate, train.learning_rate]
+        return optimizer, OneCycleLR(optimizer, rates, total_steps=n_steps, pct_start=WARM_UP)
+    late = {id(one) for name in SECOND_HALF for one in network.body.get_submodule(name).parameters()}
+    halves = [one for one in body if id(one) not in late], [one for one in body if id(one) in late]
+    groups = [
+        {"params": group, "lr": rate * train.learning_rate}
+        for group, rate in zip((*halves, head), GROUP_RATES, strict=True)
+    ]
+    sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=train.weight_decay)
+    return sgd, LambdaLR(sgd, _with_restarts(steps_per_epoch))
+
+
+def freeze_body(network: GalaxyNetwork, train: TrainSection, *, epoch: int) -> None:
+    """Hold the body's weights still, or let them go, as the recipe wants it in an epoch (from 1)."""
+    network.body.requires_grad_(train.method != "wu_boada_2019" or epoch > FROZEN_EPOCHS)
+
+
+def _with_restarts(steps_per_epoch: int) -> Callable[[int], float]:
+    """Share of the largest rate at a step, from 0: 1 while the body is frozen, then falling in each cycle.
+
+    Examples
+    --------
+    >>> factor = _with_restarts(2)
+    >>> [round(factor(step), 2) for step in range(4, 12)]
+    [1.0, 0.5, 1.0, 0.5, 1.0, 0.85, 0.5, 0.15]
+    """
+
+    def factor(step: int) -> float:
+        epoch = step / steps_per_epoch - FROZEN_EPOCHS
+        if epoch < 0:
+            return 1.0
+        start, length = 0, 1
+        while epoch >= start + length:
+            start += length
+            length = max(1, start)
+        return 0.5 * (1 + math.cos(math.pi * (epoch - start) / length))
+
+    return factor

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from galstore.cube.reader import open_cube
+from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.ingest.quarantine import read_quarantine, reasons_named
+from schemas.cutouts import Reason
+from schemas.errors import RecipeError
+from tests.galstore.conftest import add_objects, registered_cube, source_of
+
+
+def test_quarantined_objects_are_listed_with_place_reason_and_attempts(folder_service, dask_workers, cube_path) -> None:
+    registered_cube(cube_path, folder_service, limit=5)
+    nowhere = pd.DataFrame({"object_id": [7, 3], "ra": [300.0, 301.0], "dec": [-80.0, -81.0]})
+    add_objects(cube_path, nowhere, catalog="nowhere")
+    fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source_of(folder_service), dask_workers)
+    listed = read_quarantine(open_cube(cube_path))
+    assert listed.to_dict("records") == [
+        {
+            "row": row, "object_id": object_id, "ra": ra, "dec": dec, "catalog": "nowhere",
+            "reason": "out_of_footprint", "attempts": 1, "http_status": 404,
+        }
+        for row, object_id, ra, dec in ((5, 7, 300.0, -80.0), (6, 3, 301.0, -81.0))
+    ]  # fmt: skip
+    assert len(read_quarantine(open_cube(cube_path), {Reason.OUT_OF_FOOTPRINT})) == 2
+    assert read_quarantine(open_cube(cube_path), {Reason.FLAT}).empty
+
+
+def test_reasons_are_called_by_name_and_all_is_every_one() -> None:
+    assert reasons_named(["all"]) == frozenset(Reason) - {Reason.NONE}
+    assert reasons_named([]) == frozenset()
+    with pytest.raises(RecipeError, match=r"(?=.*'none')(?=.*\ball\b)(?=.*out_of_footprint, not_a)"):
+        reasons_named(["flat", "none"])
+
+
+def test_a_healthy_cube_has_no_quarantine(filled_cube) -> None:
+    listed = read_quarantine(filled_cube)
+    assert listed.empty
+    assert np.array_equal(listed.columns[:2], ["row", "object_id"])

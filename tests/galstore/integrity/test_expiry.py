@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import os
+import re
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from galstore.cube.commits import open_repository, stored_bytes
+from galstore.cube.labels import label_tag
+from galstore.cube.reader import open_cube
+from galstore.ingest.register import Delivery, register_page
+from galstore.integrity.expiry import expire_snapshots, parse_keep
+from galstore.integrity.findings import ProblemKind
+from galstore.integrity.rebuild import rebuild_block
+from galstore.survey.row_checks import prepare_catalog
+from schemas.errors import ContractError, StoreBusyError, StoreNotFoundError
+from tests.galstore.integrity.test_verify import build_cube, chunk_files, copy_cube, flip, kinds, verified
+
+NOTHING = timedelta(0)
+DAY = timedelta(days=1)
+
+
+@pytest.fixture(scope="module")
+def whole_cube(tmp_path_factory, folder_service, dask_workers, cutout_folder) -> Path:
+    path = tmp_path_factory.mktemp("expiry") / "cube"
+    return Path(build_cube(str(path), folder_service, dask_workers, cutout_folder))
+
+
+@pytest.fixture
+def cube_copy(whole_cube: Path, tmp_path: Path) -> Path:
+    """A cube whose history may go."""
+    return copy_cube(whole_cube, tmp_path / "copy")
+
+
+def history(path: Path) -> list[str]:
+    return [snapshot.id for snapshot in open_repository(str(path)).ancestry(branch="main")]
+
+
+def test_the_tip_and_superseded_labels_stay_and_the_bytes_are_really_freed(cube_copy: Path) -> None:
+    path, ids = str(cube_copy), history(cube_copy)
+    tip, labels_before = open_cube(path), {}
+    superseded = open_repository(path).lookup_tag(label_tag("galspec", 1))
+    for snapshot_id in (tip.snapshot_id, superseded):
+        labels_before[snapshot_id] = open_cube(path, snapshot_id=snapshot_id).read_label("oh_p50")
+    before = stored_bytes(path)
+    done = expire_snapshots(path, keep=NOTHING, grace=NOTHING)
+    # the tip, the tagged snapshot and the repository's first one are left
+    assert done.n_snapshots_expired == len(ids) - 3
+    assert history(cube_copy) == [tip.snapshot_id, ids[-1]]
+    # expiring writes the snapshots that stay anew, with another parent: some bytes more or less
+    assert before - stored_bytes(path) == pytest.approx(done.bytes_freed, abs=1000)
+    assert done.bytes_freed > 100_000
+    assert done.n_objects_deleted > done.n_snapshots_expired
+    for snapshot_id, values in labels_before.items():
+        assert np.array_equal(open_cube(path, snapshot_id=snapshot_id).read_label("oh_p50"), values, equal_nan=True)
+    assert not np.array_equal(*labels_before.values(), equal_nan=True)
+    verification = verified(cube_copy)
+    assert (verification.problems, verification.n_garbage) == ((), 0)
+
+
+def test_young_snapshots_stay(cube_copy: Path) -> None:
+    ids = history(cube_copy)
+    done = expire_snapshots(str(cube_copy), keep=DAY, grace=NOTHING)
+    assert (done.n_snapshots_expired, done.n_objects_deleted) == (0, 0)
+    assert history(cube_copy) == ids
+
+
+def test_young_files_stay_since_a_run_may_be_writing_them(cube_copy: Path) -> None:
+    n_files = verified(cube_copy).n_files
+    (cube_copy / "chunks" / "ZZZZZZZZZZZZZZZZZZZG").write_bytes(b"of a run under way")
+    done = expire_snapshots(str(cube_copy), keep=NOTHING)
+    assert done.n_snapshots_expired > 0
+    assert (done.n_objects_deleted, done.bytes_freed) == (0, 0)
+    assert verified(cube_copy).n_files == n_files + 1
+    assert verified(cube_copy).ok
+
+
+def test_old_files_of_killed_writers_go(cube_copy: Path) -> None:
+    draft, garbage = cube_copy / "chunks" / "ZZZZZZZZZZZZZZZZZZZG#1", cube_copy / "chunks" / "ZZZZZZZZZZZZZZZZZZZ0"
+    two_days_ago = time.time() - 2 * DAY.total_seconds()
+    for file in (draft, garbage):
+        file.write_bytes(b"half")
+        os.utime(file, (two_days_ago, two_days_ago))
+    done = expire_snapshots(str(cube_copy), keep=timedelta(days=30))
+    assert (done.n_snapshots_expired, done.n_objects_deleted, done.bytes_freed) == (0, 2, 8)
+    assert not draft.exists()
+    assert not garbage.exists()
+
+
+def test_damaged_chunks_that_a_rebuild_replaced_go_with_their_snapshots(cube_copy: Path) -> None:
+    rebuild_block(str(cube_copy), 0)  # chunks that the tag on the superseded labels does not hold
+    (file,) = chunk_files(cube_copy)[0]["images/1/pixels"]
+    flip(file, np.random.default_rng(0))
+    rebuild_block(str(cube_copy), 0)
+    assert kinds(verified(cube_copy)) == {ProblemKind.REPLACED}
+    expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
+    assert not file.exists()
+    assert verified(cube_copy).problems == ()
+
+
+def test_a_damaged_chunk_that_a_tag_holds_stays_known_as_replaced(cube_copy: Path) -> None:
+    repository = open_repository(str(cube_copy))
+    held = set(chunk_files(cube_copy)[0]["images/1/pixels"])
+    repository.create_tag("kept", snapshot_id=open_cube(str(cube_copy)).snapshot_id)
+    (file,) = held
+    flip(file, np.random.default_rng(0))
+    rebuild_block(str(cube_copy), 0)
+    expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
+    assert file.exists()
+    assert kinds(verified(cube_copy)) == {ProblemKind.REPLACED}
+    assert verified(cube_copy).ok
+
+
+def test_a_superseded_version_without_a_tag_gets_one_first(cube_copy: Path) -> None:
+    path = str(cube_copy)
+    before = open_cube(path)
+    ids = before.read_catalog(["object_id"])["object_id"]
+    again = pd.DataFrame({"object_id": ids[:3], "ra": 120.0, "dec": 0.0, "oh_p50": 7.5})
+    register_page(path, Delivery(catalog="more", run_id="killed"), prepare_catalog(again, origin="more"))
+    assert label_tag("galspec", 2) not in open_repository(path).list_tags()
+    expire_snapshots(path, keep=NOTHING, grace=NOTHING)
+    kept = open_cube(path, snapshot_id=open_repository(path).lookup_tag(label_tag("galspec", 2)))
+    assert np.array_equal(kept.read_label("oh_p50"), before.read_label("oh_p50"), equal_nan=True)
+    assert open_cube(path).read_label("oh_p50")[0] == 7.5
+    assert verified(cube_copy).ok
+
+
+def test_nothing_expires_while_a_superseded_version_has_no_tag(cube_copy: Path, monkeypatch) -> None:
+    open_repository(str(cube_copy)).delete_tag(label_tag("galspec", 1))
+    # as if the run that made the version were at it between the look at the tags and the lock
+    monkeypatch.setattr("galstore.integrity.expiry.keep_label_versions", lambda _: None)
+    ids = history(cube_copy)
+    with pytest.raises(StoreBusyError, match="labels-galspec@1"):
+        expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
+    assert history(cube_copy) == ids
+
+
+def test_a_cube_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreNotFoundError, match=r"/nothing\b"):
+        expire_snapshots(str(tmp_path / "nothing"), keep=DAY)
+
+
+@pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "-1d", "30 days", "99999d"])
+def test_durations_of_another_form_are_refused(text: str) -> None:
+    with pytest.raises(ContractError, match=re.escape(repr(text))):
+        parse_keep(text)

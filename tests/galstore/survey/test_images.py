@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from galstore.survey.images import judge_body
+from schemas.cutouts import Reason
+from tests.conftest import draw_blobs, encode
+
+GOOD = encode(draw_blobs(1)[0])
+GREY = simplejpeg.encode_jpeg(np.ascontiguousarray(draw_blobs(1)[0, :, :, :1]), colorspace="GRAY")
+
+
+def test_a_good_body_comes_back_as_its_pixels() -> None:
+    judgement = judge_body(GOOD)
+    assert judgement.reason is Reason.NONE
+    assert np.array_equal(judgement.pixels, simplejpeg.decode_jpeg(GOOD))
+
+
+def black_tile() -> bytes:
+    pixels = np.zeros((128, 128, 3), dtype=np.uint8)
+    pixels[50:60, 20:100] = 200  # the service writes a line of text on it
+    return encode(pixels)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", Reason.NOT_A_JPEG),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), Reason.NOT_A_JPEG),
+        (b"no such layer", Reason.ERROR_MESSAGE),
+        (b'[{"TableName": "Table1", "Rows": [{"error_message": "too many"}]}]', Reason.ERROR_MESSAGE),
+        ("Zugriff für kurze Zeit gesperrt".encode("latin-1"), Reason.ERROR_MESSAGE),
+        (b"<html><body>Service unavailable</body></html>", Reason.HTML_PAGE),
+        (b"\r\n<!DOCTYPE html>\n<HTML>", Reason.HTML_PAGE),
+        (GOOD + b"\r\n", Reason.TRAILING_BYTES),
+        (GOOD + GOOD, Reason.TRAILING_BYTES),
+        (GOOD[:-200], Reason.TRUNCATED),
+        (GOOD[:-200] + b"\xff\xd9", Reason.TRUNCATED),
+        (GOOD[:40] + b"\xff\xd9", Reason.TRUNCATED),
+        (encode(draw_blobs(1)[0, :64, :64]), Reason.WRONG_SIZE),
+        (GREY, Reason.WRONG_SIZE),
+        (black_tile(), Reason.OUT_OF_FOOTPRINT),
+        (encode(np.full((128, 128, 3), 90, dtype=np.uint8)), Reason.FLAT),
+        (GOOD[:-2] + bytes(20_000) + b"\xff\xd9", Reason.TOO_LARGE),
+    ],
+    ids=lambda value: value.name if isinstance(value, Reason) else "",
+)
+def test_a_bad_body_is_known_for_what_it_is(body: bytes, reason: Reason) -> None:
+    judgement = judge_body(body)
+    assert judgement.reason is reason
+    assert judgement.pixels is None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=4))
+def test_no_damage_raises(position: int, damage: bytes) -> None:
+    judgement = judge_body(GOOD[:position] + damage + GOOD[position + len(damage) :])
+    assert (judgement.pixels is None) == (judgement.reason is not Reason.NONE)
+
+
+def test_a_huge_image_in_a_small_file_gets_no_memory() -> None:
+    header = bytearray(GOOD)
+    frame = header.index(b"\xff\xc0")
+    header[frame + 5 : frame + 9] = (65_000).to_bytes(2, "big") * 2
+    assert judge_body(bytes(header)).reason is Reason.DECOMPRESSION_BOMB
+
+
+def test_every_real_cutout_is_good(real_bodies: list[bytes]) -> None:
+    assert {judge_body(body).reason for body in real_bodies} == {Reason.NONE}

@@ -1,0 +1,63 @@
+"""What a survey sent in place of an image, as a page shows it."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageFile
+
+from modeling.report.refused_responses import decode_loosely, show_refused
+from tests.conftest import draw_blobs, encode
+from tests.facts import told_together
+
+BODY = encode(draw_blobs(1)[0])
+
+
+def png(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (width, height), 7).save(buffer, format="png")
+    return buffer.getvalue()
+
+
+def test_half_a_jpeg_is_shown_as_far_as_it_goes() -> None:
+    whole, half = decode_loosely(BODY), decode_loosely(BODY[: len(BODY) // 2])
+    assert half.shape == whole.shape == (128, 128, 3)
+    np.testing.assert_array_equal(half[:16], whole[:16])
+    assert not np.array_equal(half[96:], whole[96:])
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "shape"), [(64, 64, (64, 64, 3)), (512, 256, (64, 128, 3)), (1, 1, (1, 1, 3))]
+)
+def test_images_of_any_size_become_thumbnails(width, height, shape) -> None:
+    assert decode_loosely(png(width, height)).shape == shape
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xd8", BODY[:20], png(5000, 5000), b"\x89PNG\r\n\x1a\nrubbish"])
+def test_what_is_no_image_or_a_huge_one_has_no_picture(body) -> None:
+    assert decode_loosely(body) is None
+
+
+def test_pictures_and_texts_are_told_apart_for_each_reason() -> None:
+    answers = pd.DataFrame(
+        {
+            "object_id": [1, 2, 3, 4],
+            "reason": ["truncated", "html_page", "html_page", "not_a_jpeg"],
+            "body": [BODY[:900], b"<html>\n <b>down</b>" + b" for long" * 100, BODY, bytes(range(128, 250))],
+        }
+    )
+    shown = show_refused(answers)
+    assert list(shown) == ["truncated", "html_page", "not_a_jpeg"]
+    assert [one.label for one in shown["truncated"].pictures] == ["1"]
+    (told,) = shown["html_page"].texts
+    assert told[0] == "2"
+    assert told[1].startswith("<html> <b>down</b> for long")
+    assert len(told[1]) == 200
+    assert [one.label for one in shown["html_page"].pictures] == ["3"]
+    ((label, described),) = shown["not_a_jpeg"].texts
+    assert label == "4"
+    assert told_together(described, "122 bytes", "80 81 82 83 84 85 86 87")

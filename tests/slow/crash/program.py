@@ -1,0 +1,155 @@
+"""A run that registers and fills a cube, writes down what was acknowledged, and may kill itself at a named step.
+
+`python -m tests.slow.crash.program OPTIONS` is one run; `python -m tests.slow.crash.program --serve` waits with its imports
+behind it and forks a run for each line on stdin, so that a kill costs no three seconds of imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows.runtime import dask_client
+from galstore.cube.layout import ensure_cube
+from galstore.cube.reader import open_cube
+from galstore.ingest.fetch import CutoutSource
+from galstore.ingest.fill import Filled, fill_cube, plan_jobs
+from galstore.ingest.register import register_survey
+from galstore.survey.skyserver import SkyServer
+from schemas.cutouts import Status
+from schemas.recipes import DaskSection
+from schemas.selection import SELECTIONS
+from tests.galstore.conftest import POLITENESS, SCALE
+
+PAGE_ROWS = 1000
+"""Several commits register the catalog."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    options = _options(arguments)
+    if options.die_at:
+        log = logging.getLogger("galstore.cube.commits")
+        log.setLevel(logging.DEBUG)
+        log.addHandler(_Killer(*options.die_at.split(":")))
+    ledger = _Ledger(options.ledger)
+    ensure_cube(options.path, survey="made-up", scale=SCALE)
+    ledger.write(event="created")
+    service = SkyServer(base_url=options.service)
+    registration = register_survey(
+        options.path,
+        service,
+        SELECTIONS["labelled"],
+        survey="made-up",
+        columns=["ra", "dec", "oh_p50"],
+        page_rows=PAGE_ROWS,
+    )
+    n_rejected = len(open_cube(options.path).read_rejected())
+    ledger.write(event="registered", n_objects=registration.n_new + registration.n_known, n_rejected=n_rejected)
+    jobs = plan_jobs(open_cube(options.path))
+    politeness = replace(POLITENESS, requests_per_second=options.rate, concurrency=12)
+    source = CutoutSource(service=service, scale=SCALE, politeness=politeness)
+    section = DaskSection(scheduler=options.scheduler, workers=options.workers)
+
+    def acknowledge(filled: Filled) -> None:
+        ledger.write(event="filled", n_stored=filled.n_stored, n_settled=filled.n_settled, **_settled(options.path))
+
+    with dask_client(section, n_tasks=max(1, len(jobs))) as client:
+        filled = fill_cube(options.path, jobs, source, client, blocks_per_commit=1, on_commit=acknowledge)
+    ledger.write(event="done", n_stored=filled.n_stored, n_requests=filled.n_requests)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--path", required=True)
+    parser.add_argument("--service", required=True)
+    parser.add_argument("--ledger", type=Path, required=True)
+    parser.add_argument("--scheduler", default="")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--rate", type=float, default=5000)
+    parser.add_argument("--die-at", default="", help="STEP:OPERATION:N, as in committed:fill:2")
+    return parser.parse_args(arguments)
+
+
+class _Ledger:
+    """What the run said that it has, one JSON a line; a line is on the disk before the run goes on."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def write(self, **line: Any) -> None:
+        with self._file.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _settled(path: str) -> dict[str, str]:
+    """Which rows are stored or quarantined, and the snapshot that says so."""
+    cube = open_cube(path)
+    bits = np.packbits(cube.read_state("status") != Status.PENDING)
+    return {"snapshot": cube.snapshot_id, "rows": bits.tobytes().hex()}
+
+
+class _Killer(logging.Handler):
+    """SIGKILL to this process at the n-th time that a commit of some kind reaches a step."""
+
+    def __init__(self, step: str, operation: str, n: str) -> None:
+        super().__init__()
+        self._step, self._operation = step, operation
+        self._n_left = int(n)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._step in str(record.msg) and re.search(rf"\b{self._operation}", record.getMessage()):
+            self._n_left -= 1
+            if self._n_left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def serve() -> None:
+    """Fork a run for each line `{"arguments": […], "environment": {…}}`, tell its pid, and then its exit status."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        asked = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _run_forked(asked["arguments"], asked["environment"])
+        sys.stdout.write(f"{pid}\n")
+        sys.stdout.flush()
+        _, status = os.waitpid(pid, 0)
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        sys.stdout.flush()
+
+
+def _run_forked(arguments: Sequence[str], environment: dict[str, str]) -> None:
+    code = 1
+    try:
+        os.setsid()
+        os.environ.update(environment)
+        main(arguments)
+        code = 0
+    except BaseException:
+        logging.getLogger("tests.slow.crash").exception("the run failed")
+        raise
+    finally:
+        # what was forked from must not be cleaned up twice
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--serve"]:
+        serve()
+    else:
+        main(sys.argv[1:])

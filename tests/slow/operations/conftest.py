@@ -1,0 +1,244 @@
+"""A real service of its own: server, worker, keeper and deployments over a small simulated survey, in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from flows.service.directory import Home
+from flows.service.processes import marked_processes
+from galstore.cube.reader import open_cube
+from galstore.integrity.verify import verify_cube
+from tests.conftest import ROOT
+
+PATIENCE_S = 420.0
+"""For whatever a loaded machine has to do: a run alone takes about 20 s to begin."""
+
+SMALL = (
+    "rehearsal.n_galaxies=400",
+    "rehearsal.n_new=60",
+    "network.level=16",
+    "train.epochs=1",
+    "train.batch_size=64",
+    "dask.workers=1",
+)
+
+
+INBOX_EVERY_S = 30
+
+
+@dataclass
+class Service:
+    """`galstore up` in a folder, and what a person or a program would do with it."""
+
+    folder: Path
+    overrides: tuple[str, ...] = SMALL
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def home(self) -> Home:
+        return Home(folder=self.folder / ".galstore")
+
+    @property
+    def cube(self) -> Path:
+        return self.folder / "demo" / "cube"
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{json.loads(self.home.record_file('server').read_text())['port']}/api"
+
+    def galstore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self._call(sys.executable, "-m", "flows.cli", *arguments)
+
+    def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Those very words, in a shell of this folder."""
+        words = " ".join(["prefect", *arguments])
+        return self._call("sh", "-c", words)
+
+    @property
+    def environment_of_a_shell(self) -> dict[str, str]:
+        # what this process's own Prefect was told is not for others
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+        return inherited | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(ROOT),
+            "COLUMNS": "200",
+            "DO_NOT_TRACK": "1",
+            # of nobody else: the folder's prefect.toml alone says where the server is
+            "PREFECT_HOME": str(self.folder / "prefect-of-the-user"),
+            "PYTHONUNBUFFERED": "1",
+            **self.environment,
+        }
+
+    def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment_of_a_shell, capture_output=True, text=True,
+            timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+
+    def up(self, *more: str) -> subprocess.CompletedProcess[str]:
+        sets = [word for override in self.overrides for word in ("--set", override)]
+        done = self.galstore("up", *sets, *more)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.api}{path}", data=data, headers={"Content-Type": "application/json"})
+        deadline_s = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or b"null")
+            except urllib.error.HTTPError as error:
+                # SQLite is busy; Prefect's own clients ask again too
+                if error.code != 503 or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(1.0)
+
+    def start(self, deployment: str, **parameters: Any) -> str:
+        """Start a run; its id."""
+        found = self.ask(f"/deployments/name/{deployment}/{deployment}")
+        return str(self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"])
+
+    def state_of(self, run: str) -> dict[str, Any]:
+        return self.ask(f"/flow_runs/{run}")["state"]
+
+    def await_state(self, run: str, *wanted: str) -> dict[str, Any]:
+        """Wait for a state by name or type; any that ends the run without `wanted`."""
+        wanted = wanted or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+        def there() -> dict[str, Any] | None:
+            try:
+                state = self.state_of(run)
+            except OSError:
+                return None  # the server is away for the moment
+            return state if {state["type"], state["name"]} & set(wanted) else None
+
+        return eventually(there, what=f"run {run} to be {' or '.join(wanted)}")
+
+    def complete(self, deployment: str, **parameters: Any) -> str:
+        run = self.start(deployment, **parameters)
+        state = self.await_state(run)
+        assert state["type"] == "COMPLETED", (state["name"], state["message"])
+        return run
+
+    def runs(self, *types: str, **more: Any) -> list[dict[str, Any]]:
+        return self.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": list(types)}}}, **more})
+
+    def flow_process(self, run: str) -> psutil.Process:
+        """The process in which a run is under way."""
+
+        def found() -> psutil.Process | None:
+            mine = [process for process, of_run in marked_processes(self.home) if of_run == run]
+            engines = [process for process in mine if any("prefect" in word for word in process.cmdline())]
+            return engines[-1] if engines else None
+
+        return eventually(found, what=f"a process of run {run}")
+
+    def record(self, service: str, *, other_than: int | None = None) -> psutil.Process:
+        """The living process that is recorded as the server, the worker or the keeper, once there is one."""
+
+        def found() -> psutil.Process | None:
+            try:
+                process = psutil.Process(json.loads(self.home.record_file(service).read_text())["pid"])
+            except psutil.NoSuchProcess:
+                return None
+            return process if process.is_running() and process.pid != other_than else None
+
+        return eventually(found, what=f"a {service} that lives")
+
+    def await_server(self) -> None:
+        """Wait until the server answers."""
+
+        def answers() -> bool:
+            try:
+                return self.ask("/health") is True
+            except OSError:
+                return False
+
+        eventually(answers, what="the server to answer")
+
+    def stored(self, cube: Path | None = None) -> int:
+        return open_cube(str(cube or self.cube)).counts().stored
+
+    def assert_sound(self, path: Path | None = None) -> None:
+        """The cube verifies, its counts add up, nothing is left to do, and no object is there twice."""
+        cube = open_cube(str(path or self.cube))
+        counts = cube.counts()
+        assert counts.add_up
+        assert counts.pending == 0
+        assert cube.read_catalog(["object_id"])["object_id"].is_unique
+        checked = verify_cube(cube)
+        assert checked.ok, checked
+
+    def assert_nothing_seems_to_run(self) -> None:
+        """The server shows no run as under way for which there is no process, within three minutes."""
+        eventually(lambda: not self.runs("RUNNING", "PENDING", "CANCELLING"), what="no run under way", within_s=180)
+
+
+def eventually(look: Callable[[], Any], *, what: str, within_s: float = PATIENCE_S) -> Any:
+    """What `look` finds once it finds something."""
+    deadline_s = time.monotonic() + within_s
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline_s, f"waited {within_s:.0f} s for {what}"
+        time.sleep(0.5)
+
+
+def deployment_file(**changes: Callable[[dict[str, Any]], None]) -> str:
+    """The project's `prefect.yaml` with some deployments changed, and without the nights' schedules."""
+    described = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    described.pop("definitions")
+    for deployment in described["deployments"]:
+        # each deployment a pool section of its own: YAML's anchors share one
+        deployment.update(json.loads(json.dumps(deployment)))
+        change = changes.get(deployment["name"])
+        if change is not None:
+            change(deployment)
+    return yaml.safe_dump(described)
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that is up; its inbox is looked at often enough for a schedule to fire within the tests."""
+    made = Service(folder=tmp_path_factory.mktemp("service"))
+
+    def look_often(inbox: dict[str, Any]) -> None:
+        inbox["schedules"] = [{"slug": "watch", "interval": INBOX_EVERY_S, "active": True}]
+        inbox["parameters"]["settle_s"] = 1.0
+
+    (made.folder / "prefect.yaml").write_text(deployment_file(inbox=look_often))
+    try:
+        made.up("--port", "0")
+        yield made
+    finally:
+        ended = made.galstore("down", "--wait", "0")
+        left = [process.cmdline() for process, _ in marked_processes(made.home)]
+        for process, _ in marked_processes(made.home):
+            process.kill()
+    assert not left, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="session")
+def ingested(service: Service) -> Service:
+    """The service after a person has typed the very words."""
+    done = service.prefect("deployment run ingest --watch --watch-timeout 200")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Flow run finished successfully in 'Completed'" in done.stdout
+    return service

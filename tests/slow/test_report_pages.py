@@ -1,0 +1,210 @@
+"""The report's pages in headless Chromium, and what a run leaves in Prefect's UI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.engine import report_data
+from flows.progress import ProgressArtifact, forgiven
+from galstore.cube.reader import open_cube
+from modeling.report.pages import NAVIGATION
+from schemas.errors import StoreError
+from tests.facts import told_together
+from tests.support.browser import keep_screenshot, open_browser, open_page
+from tests.support.report_pages import write_all
+
+WIDTHS = {400: "phone", 1280: "desk"}
+
+LAYOUT = """() => ({
+    width: document.documentElement.scrollWidth,
+    broken: [...document.images].filter(one => !one.complete || one.naturalWidth === 0).length,
+    images: document.images.length,
+    cut: [...document.querySelectorAll("main > *, main td, main th")].filter(one => {
+        const box = one.getBoundingClientRect();
+        return !one.closest(".wide") && !one.closest("pre") && box.right > window.innerWidth + 1;
+    }).map(one => one.outerHTML.slice(0, 80)),
+})"""
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with open_browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def made_folder(tmp_path_factory) -> Path:
+    return write_all(tmp_path_factory.mktemp("made"))
+
+
+def artifact(key: str) -> Any:
+    """The newest artifact of this key."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+    from prefect.client.schemas.sorting import ArtifactSort
+
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(any_=[key])), sort=ArtifactSort.UPDATED_DESC, limit=1
+        )
+    assert found, f"no artifact {key}"
+    return found[0]
+
+
+def assert_sound(browser, folder: Path, label: str) -> None:
+    """Every page at both widths: nothing asked of a network, no complaint, all images there, nothing cut off."""
+    for width, place in WIDTHS.items():
+        with open_page(browser, width=width, dark=place == "phone") as (page, seen):
+            for name in NAVIGATION:
+                page.goto((folder / name).as_uri())
+                layout = page.evaluate(LAYOUT)
+                keep_screenshot(page, f"{label}-{Path(name).stem}-{place}")
+                assert layout["width"] <= width, name
+                assert layout["broken"] == 0
+                assert layout["images"] > 0
+                assert layout["cut"] == []
+            assert seen.complaints == []
+            assert seen.asked == []
+
+
+def test_pages_with_everything_on_them_are_sound(browser, made_folder) -> None:
+    assert_sound(browser, made_folder, "made")
+
+
+def test_one_gets_from_every_page_to_every_other(browser, made_folder) -> None:
+    with open_page(browser, width=400) as (page, seen):
+        page.goto((made_folder / "report.html").as_uri())
+        for name, title in [*NAVIGATION.items()] * 2:
+            page.get_by_role("navigation").get_by_role("link", name=title, exact=True).click()
+            page.wait_for_url(f"**/{name}")
+            current = page.locator("nav a[aria-current=page]")
+            assert current.inner_text() == title
+        assert seen.complaints == []
+
+
+def test_wide_tables_are_scrolled_and_details_open_by_keyboard(browser, made_folder) -> None:
+    with open_page(browser, width=400) as (page, _):
+        page.goto((made_folder / "quality.html").as_uri())
+        table = page.get_by_role("region").filter(has_text="petroMag_r").first
+        table.evaluate("one => one.scrollLeft = 10000")
+        assert table.evaluate("one => one.scrollLeft") > 0
+        summary = page.locator("details summary").first
+        summary.focus()
+        page.keyboard.press("Enter")
+        assert page.locator("details p").first.is_visible()
+
+
+def test_text_is_readable_on_both_backgrounds(browser, made_folder) -> None:
+    """WCAG's contrast of at least 4.5 for text and captions."""
+    contrast = """selector => {
+        const light = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
+            .map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+        const one = document.querySelector(selector);
+        const [a, b] = [getComputedStyle(one).color, getComputedStyle(document.body).backgroundColor].map(light);
+        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    }"""
+    for dark in (False, True):
+        with open_page(browser, width=1280, dark=dark) as (page, _):
+            page.goto((made_folder / "quality.html").as_uri())
+            for selector in ("main p", "figcaption", "nav a", "thead th", ".absent, .survey", "summary"):
+                assert page.evaluate(contrast, selector) >= 4.5, (selector, dark)
+
+
+@pytest.mark.slow
+def test_the_pages_of_a_run_are_sound(small_run, browser) -> None:
+    folder, _ = small_run
+    assert_sound(browser, folder / "report", "run")
+    with open_page(browser, width=1280) as (page, _):
+        page.goto((folder / "report" / "quality.html").as_uri())
+        assert told_together(page.inner_text("main"), "60", "registered")
+        page.goto((folder / "report" / "predictions.html").as_uri())
+        assert told_together(page.inner_text("main"), "of 60", "new_catalog.csv")
+
+
+@pytest.mark.slow
+def test_the_summary_has_the_numbers_of_the_pages(small_run) -> None:
+    folder, result = small_run
+    summary = json.loads((folder / "report" / "report.json").read_text())
+    assert summary == json.loads(json.dumps(result["report"]))
+    counts = open_cube(str(folder / "cube"), snapshot_id=summary["quality"]["snapshot"]).counts()
+    assert summary["quality"]["add_up"]
+    assert summary["quality"]["registered"] == summary["quality"]["n_objects"] == counts.registered
+    assert summary["quality"]["compared_with"]["n_objects"] == counts.registered - 60
+    new = summary["predictions"]["new"]
+    assert new["n"] == 60
+    assert sum(new["by_status"].values()) == 60
+    assert new["n_scored"] == new["by_status"]["scored"]
+    assert {"forest", "full_forest"} <= summary["predictors"].keys()
+
+
+@pytest.mark.slow
+def test_a_run_leaves_artifacts_in_the_ui(small_run) -> None:
+    folder, result = small_run
+    counts = artifact("ingest-counts")
+    rows = {one["objects"]: one["number"] for one in json.loads(counts.data)}
+    assert int(rows["pending"]) == 0
+    assert int(rows["stored"]) + int(rows["quarantined"]) == int(rows["registered"])
+    assert counts.flow_run_id is not None
+    (validation,) = json.loads(artifact("training-metrics").data)
+    assert 0 < float(validation["rmse"]) < 1
+    assert artifact("score-counts") is not None
+    metrics = {one["predictor"]: one["rmse"] for one in json.loads(artifact("report-metrics").data)}
+    assert float(metrics["network"]) == pytest.approx(result["report"]["predictors"]["network"]["rmse"], abs=1e-4)
+    assert (folder / "report" / "report.html").as_uri() in artifact("report").data
+    assert artifact("data-quality") is not None
+
+
+@pytest.mark.slow
+def test_a_later_report_compares_what_came_since_the_last_one(small_run) -> None:
+    folder, result = small_run
+    cube = open_cube(str(folder / "cube"), snapshot_id=result["report"]["quality"]["snapshot"])
+    earlier = {"paths": {"cube": cube.path}, "quality": {"snapshot": "BEFORE", "n_objects": cube.n_objects - 7}}
+    known = report_data._known_before(cube, "TRAINED", earlier)
+    assert known[:2] == ("BEFORE", cube.n_objects - 7)
+    # nothing came since the last report: its own comparison is kept
+    again = {"snapshot": "SAME", "n_objects": cube.n_objects, "compared_with": {"snapshot": "OLD", "n_objects": 3}}
+    assert report_data._known_before(cube, "TRAINED", {**earlier, "quality": again})[:2] == ("OLD", 3)
+    # of another cube, or of none
+    elsewhere = {**earlier, "paths": {"cube": "elsewhere"}}
+    assert report_data._known_before(cube, "TRAINED", elsewhere) is None
+    assert report_data._known_before(cube, "TRAINED", None) is None
+
+
+@pytest.mark.slow
+def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server) -> None:
+    from prefect import flow
+
+    @flow
+    def work() -> None:
+        progress = ProgressArtifact("making bread, 2 ways", 4, every_s=0.0)
+        progress.advance(1)
+        progress.advance(2)
+        progress.close()
+
+    work()
+    shown = artifact("progress-making")
+    assert (shown.type, shown.data) == ("progress", 75.0)
+    assert told_together(shown.description, "making bread, 2 ways", "3 of 4")
+    assert shown.flow_run_id is not None
+
+
+def test_a_server_that_hiccups_costs_an_artifact_and_not_the_run(capsys) -> None:
+    import httpx
+
+    with forgiven("ingest-counts"):
+        raise httpx.ConnectError("connection refused")
+    assert told_together(capsys.readouterr().err, "ingest-counts", "connection refused")
+    with pytest.raises(StoreError, match="a bug is not forgiven"), forgiven("ingest-counts"):
+        raise StoreError("a bug is not forgiven")
+
+
+def test_outside_of_a_flow_nothing_is_sent() -> None:
+    progress = ProgressArtifact("verify", 2)
+    progress.advance(2)
+    progress.close()
+    assert progress._artifact is None
