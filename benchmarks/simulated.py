@@ -28,7 +28,7 @@ from galstore.survey.row_checks import PreparedCatalog
 from galstore.survey.skyserver import SkyServer
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import CutoutScale, ScaleRule, Status
-from schemas.recipes import FaultSection, RehearsalSection
+from schemas.recipes import EmulatorSection, FaultSection
 from schemas.rejections import REJECTED_TABLE_COLUMNS
 
 FIRST_ID = 1237648702973411443
@@ -38,8 +38,8 @@ N_DRAWN = 400
 EMULATOR = """
 import sys
 from galstore.emulator.server import emulate
-from schemas.recipes import RehearsalSection
-emulate(RehearsalSection.model_validate_json(sys.argv[1]))
+from schemas.recipes import EmulatorSection
+emulate(EmulatorSection.model_validate_json(sys.argv[1]))
 """
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -108,7 +108,7 @@ def made_up_objects(n: int, *, first: int = 0, dec_from_deg: float = -5.0) -> pd
 @contextmanager
 def emulator_over(survey: MadeUpSurvey) -> Iterator[tuple[SkyServer, subprocess.Popen[str]]]:
     """The survey on loopback, without faults, and the process that serves it."""
-    section = RehearsalSection(
+    section = EmulatorSection(
         catalog=survey.folder / "catalog.csv", cutouts=survey.folder / "cutouts", faults=FaultSection()
     )
     command = [sys.executable, "-c", EMULATOR, section.model_dump_json()]
@@ -122,7 +122,7 @@ def emulator_over(survey: MadeUpSurvey) -> Iterator[tuple[SkyServer, subprocess.
 
 def log_of(service: SkyServer) -> dict[str, Any]:
     """What the emulator counted."""
-    with urllib.request.urlopen(f"{service.base_url}/rehearsal/log", timeout=10) as answer:
+    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as answer:
         log: dict[str, Any] = json.load(answer)
     return log
 

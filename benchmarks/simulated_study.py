@@ -90,7 +90,7 @@ def draw_null_sky(folder: Path, n_galaxies: int, seed: int) -> list[str]:
             pool.starmap(draw_one, drawings, chunksize=64)
         rows.to_csv(catalog, index=False)
     return [
-        f"rehearsal={{ catalog = '{catalog}', cutouts = '{cutouts}' }}",
+        f"emulator={{ catalog = '{catalog}', cutouts = '{cutouts}' }}",
         "survey.name='simulated-null-sky'",
         "survey.selection='labelled'",
         "survey.columns=['ra', 'dec', 'oh_p50', 'modelMag_g', 'modelMag_r', 'modelMag_i']",
@@ -193,7 +193,7 @@ def main() -> int:
         return [f"store.path='{folder / 'cube'}'", f"output.folder='{folder}'", *common, *more]
 
     checks = Checks()
-    overrides = overrides_in(given.folder, f"rehearsal.n_galaxies={given.galaxies}")
+    overrides = overrides_in(given.folder, f"emulator.n_galaxies={given.galaxies}")
     galaxies = judge(overrides, given.levels)
     check_network(checks, galaxies, network)
     check_intervals(checks, overrides, galaxies, network)

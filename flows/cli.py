@@ -158,7 +158,7 @@ def report(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None
 
 @app.command()
 def emulate(
-    recipe: Annotated[str | None, typer.Option(help="Play the [rehearsal] section of this recipe")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Play the [emulator] section of this recipe")] = None,
     n_galaxies: Annotated[int, typer.Option("--galaxies", help="Simulated galaxies with spectra")] = 4600,
     seed: Annotated[int, typer.Option(help="Seed of the simulated sky")] = 0,
     catalog: Annotated[Path | None, typer.Option(help="CSV of a folder of cutouts (objID, ra, dec, ...)")] = None,
@@ -166,7 +166,7 @@ def emulate(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 picks a free one")] = 0,
     overrides: Overrides = None,
 ) -> None:
-    """Play a SkyServer on loopback, over a simulated sky or a folder of real cutouts; for rehearsal and tests.
+    """Play a SkyServer on loopback, over a simulated sky or a folder of real cutouts; for emulator and tests.
 
     The first line on stdout is its base URL. Ctrl-C ends it.
 
@@ -175,18 +175,18 @@ def emulate(
     from flows.runtime import load_recipe
     from galstore.emulator.server import emulate as serve
     from schemas.errors import RecipeError
-    from schemas.recipes import RehearsalSection
+    from schemas.recipes import EmulatorSection
 
     if recipe is not None:
-        section = load_recipe(recipe, overrides).rehearsal
+        section = load_recipe(recipe, overrides).emulator
         if section is None:
-            raise RecipeError(f"recipe {recipe} has no section [rehearsal] to play")
+            raise RecipeError(f"recipe {recipe} has no section [emulator] to play")
     elif (catalog is None) != (cutouts is None):
         raise RecipeError("--catalog and --cutouts belong together: the CSV, and the folder of its JPEGs")
     elif catalog is not None:
-        section = RehearsalSection(catalog=catalog, cutouts=cutouts)
+        section = EmulatorSection(catalog=catalog, cutouts=cutouts)
     else:
-        section = RehearsalSection(n_galaxies=n_galaxies, seed=seed)
+        section = EmulatorSection(n_galaxies=n_galaxies, seed=seed)
     serve(section, port=port)
 
 
@@ -198,7 +198,7 @@ def _new_catalog_overrides(catalog: Path | None, cutouts: Path | None) -> list[s
     overrides = [] if catalog is None else [f"score.catalog='{catalog}'"]
     if cutouts is not None:
         folder = f"{{ catalog = '{catalog}', cutouts = '{cutouts}' }}"
-        overrides += ["survey.base_url='rehearsal'", f"rehearsal={folder}"]
+        overrides += ["survey.base_url='emulator'", f"emulator={folder}"]
     return overrides
 
 
@@ -211,7 +211,7 @@ def _before_flow(recipe: str, overrides: list[str] | None, *, needs_cube: bool =
         from galstore.cube.commits import open_repository
 
         open_repository(loaded.store.path)
-    if loaded.score.catalog is not None and not (loaded.rehearsal and loaded.rehearsal.new_catalog):
+    if loaded.score.catalog is not None and not (loaded.emulator and loaded.emulator.new_catalog):
         _check_catalog(loaded.score.catalog)
     if loaded.survey.catalog is not None:
         _check_catalog(loaded.survey.catalog)

@@ -155,7 +155,7 @@ def pull_cutouts(
             jobs,
             cutout_source(recipe, service, cube, n_workers=len(client.scheduler_info(n_workers=-1)["workers"])),
             client,
-            blocks_per_commit=recipe.dask.blocks_per_wave,
+            blocks_per_commit=recipe.dask.blocks_per_commit,
             run_id=current_run_id(),
             on_commit=tell,
         )

@@ -196,11 +196,11 @@ def judge_predictors(
     }
     baselines[MEAN] = predict_mean(labels, held_out.size)
     judged |= {key: baseline.against(evaluation.true) for key, baseline in baselines.items()}
-    if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
+    if recipe.sky_is_simulated and recipe.emulator is not None and recipe.train.target == "oh_p50":
         from galstore.emulator.sky.oracle import oracle_predictions
         from galstore.emulator.sky.simulated import SimulatedSky
 
-        played = recipe.rehearsal
+        played = recipe.emulator
         sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
         known = oracle_predictions(sky, evaluation.object_id)
         judged[ORACLE] = Regression.of(evaluation.true, known["oracle"])

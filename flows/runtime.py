@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from flows.progress import ProgressArtifact
 from schemas.errors import RecipeError, ServiceError
-from schemas.recipes import REHEARSAL, DaskSection, Recipe, parse_recipe
+from schemas.recipes import EMULATOR, DaskSection, Recipe, parse_recipe
 
 if TYPE_CHECKING:
     import distributed
@@ -78,7 +78,7 @@ _open_address: ContextVar[str | None] = ContextVar("survey_address", default=Non
 
 @contextmanager
 def survey_address(recipe: str, overrides: Sequence[str] | None = None) -> Iterator[str]:
-    """Base URL of the recipe's survey; a rehearsal's emulator runs on loopback for as long as the context lasts.
+    """Base URL of the recipe's survey; a emulator's emulator runs on loopback for as long as the context lasts.
 
     Inside another such context, as in a run of all the flows, it is the same address and no second emulator.
     """
@@ -87,7 +87,7 @@ def survey_address(recipe: str, overrides: Sequence[str] | None = None) -> Itera
         yield already
         return
     loaded = load_recipe(recipe, overrides)
-    if loaded.survey.base_url != REHEARSAL:
+    if loaded.survey.base_url != EMULATOR:
         yield loaded.survey.base_url.rstrip("/")
         return
     sets = [argument for override in overrides or () for argument in ("--set", override)]

@@ -89,7 +89,7 @@ def score_rows(recipe: Recipe, member_ids: Sequence[str], rows: npt.NDArray[np.i
     ):
         return score_blocks(
             recipe.store.path, model_id, rows, engine, attributes=attributes_of(scorer),
-            blocks_per_commit=recipe.dask.blocks_per_wave, progress=progress,
+            blocks_per_commit=recipe.dask.blocks_per_commit, progress=progress,
         )  # fmt: skip
 
 

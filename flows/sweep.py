@@ -173,11 +173,11 @@ def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> 
             console.print(f"{name}: {baseline.note}")
         if baseline.predicted is not None:
             predicted[name] = baseline.predicted
-    if recipe.sky_is_simulated and recipe.rehearsal is not None and recipe.train.target == "oh_p50":
+    if recipe.sky_is_simulated and recipe.emulator is not None and recipe.train.target == "oh_p50":
         from galstore.emulator.sky.oracle import oracle_predictions
         from galstore.emulator.sky.simulated import SimulatedSky
 
-        played = recipe.rehearsal
+        played = recipe.emulator
         sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
         known = oracle_predictions(sky, training_set.object_ids[held_out])
         predicted |= {"oracle": known["oracle"].to_numpy(), "colours": known["total_colours"].to_numpy()}

@@ -17,8 +17,8 @@ from schemas.cutouts import Composite, CutoutScale, ScaleRule
 from schemas.errors import RecipeError
 from schemas.selection import Selection, selection_named
 
-REHEARSAL = "rehearsal"
-"""The `survey.base_url` that stands for the loopback emulator described under `[rehearsal]`."""
+EMULATOR = "emulator"
+"""The `survey.base_url` that stands for the loopback emulator described under `[emulator]`."""
 
 
 class Section(BaseModel):
@@ -43,7 +43,7 @@ class SurveySection(Section):
     """Which service is asked, for what, and how politely."""
 
     name: str = Field(description="Name of the survey, kept in the cube")
-    base_url: str = Field(description="Root of the service, or 'rehearsal' for the loopback emulator")
+    base_url: str = Field(description="Root of the service, or 'emulator' for the loopback emulator")
     data_release: Annotated[int, Field(ge=10, le=19)] = 14
     cutout_service: Literal["skyserver", "legacysurvey"] = Field(
         "skyserver", description="Who is asked for cutouts; the catalog is SkyServer's, or a file's"
@@ -71,7 +71,7 @@ class SurveySection(Section):
 
     @model_validator(mode="after")
     def _cutouts_somewhere(self) -> SurveySection:
-        lacking = self.cutout_service == "legacysurvey" and not self.cutout_base_url and self.base_url != REHEARSAL
+        lacking = self.cutout_service == "legacysurvey" and not self.cutout_base_url and self.base_url != EMULATOR
         if lacking:
             raise ValueError("cutout_service = 'legacysurvey' needs cutout_base_url, the root of the viewer")
         return self
@@ -140,7 +140,7 @@ class FaultSection(Section):
     retry_after_s: Annotated[int, Field(ge=0)] = Field(1, description="What Retry-After asks for, seconds")
 
 
-class RehearsalSection(Section):
+class EmulatorSection(Section):
     """What the loopback emulator plays: a simulated sky, or a folder of cutouts with a catalog."""
 
     n_galaxies: Annotated[int, Field(ge=0)] = Field(0, description="Simulated galaxies with spectra, in the catalog")
@@ -152,7 +152,7 @@ class RehearsalSection(Section):
     faults: FaultSection = FaultSection()
 
     @model_validator(mode="after")
-    def _one_sky(self) -> RehearsalSection:
+    def _one_sky(self) -> EmulatorSection:
         if (self.catalog is None) != (self.cutouts is None):
             raise ValueError("catalog and cutouts belong together: give both or neither")
         if (self.n_galaxies > 0) == (self.catalog is not None):
@@ -177,7 +177,7 @@ class DaskSection(Section):
 
     scheduler: str = Field("", description="Address of a running scheduler; empty = a cluster of this machine's cores")
     workers: Annotated[int, Field(ge=0)] = Field(0, description="Worker processes; 0 = one a core")
-    blocks_per_wave: Annotated[int, Field(ge=1)] = Field(16, description="Blocks of 1,024 objects in one commit")
+    blocks_per_commit: Annotated[int, Field(ge=1)] = Field(16, description="Blocks of 1,024 objects in one commit")
 
 
 class SplitSection(Section):
@@ -298,7 +298,7 @@ class Recipe(Section):
     store: StoreSection
     output: OutputSection
     survey: SurveySection
-    rehearsal: RehearsalSection | None = None
+    emulator: EmulatorSection | None = None
     cutouts: CutoutSection = CutoutSection()
     dask: DaskSection = DaskSection()
     split: SplitSection = SplitSection()
@@ -314,12 +314,12 @@ class Recipe(Section):
     @property
     def sky_is_simulated(self) -> bool:
         """Whether the survey is a made-up sky, so that its numbers say nothing about galaxies."""
-        return self.survey.base_url == REHEARSAL and self.rehearsal is not None and self.rehearsal.n_galaxies > 0
+        return self.survey.base_url == EMULATOR and self.emulator is not None and self.emulator.n_galaxies > 0
 
     @model_validator(mode="after")
-    def _rehearsal_described(self) -> Recipe:
-        if self.survey.base_url == REHEARSAL and self.rehearsal is None:
-            raise ValueError("survey.base_url = 'rehearsal' needs a section [rehearsal]")
+    def _emulator_described(self) -> Recipe:
+        if self.survey.base_url == EMULATOR and self.emulator is None:
+            raise ValueError("survey.base_url = 'emulator' needs a section [emulator]")
         return self
 
 

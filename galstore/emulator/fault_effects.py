@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 OUTAGE_PAGE = """<!DOCTYPE html>
 <html><head><title>Service unavailable</title></head>
-<body><h1>503 Service Unavailable</h1><p>SkyServer (rehearsal) is down for maintenance.</p></body></html>
+<body><h1>503 Service Unavailable</h1><p>SkyServer (emulator) is down for maintenance.</p></body></html>
 """
 
 _REFUSAL = "Maximum 60 queries allowed per minute. Rejected query: try later"

@@ -1,4 +1,4 @@
-"""A SkyServer and a Legacy Surveys viewer for rehearsals: their URLs and answers on loopback, over a simulated sky or a
+"""A SkyServer and a Legacy Surveys viewer for emulators: their URLs and answers on loopback, over a simulated sky or a
 folder of cutouts.
 
 They answer as the real services were found to answer, the bad answers too; they are not those and hold no data of
@@ -27,7 +27,7 @@ from galstore.emulator.survey import Survey
 from galstore.emulator.viewer_routes import ViewerRoutes
 from galstore.event_loop import run
 from schemas.errors import ContractError
-from schemas.recipes import FaultSection, RehearsalSection
+from schemas.recipes import EmulatorSection, FaultSection
 
 STALL_TICK_S = 0.01
 
@@ -35,7 +35,7 @@ HOST = "127.0.0.1"
 """The emulator speaks to its own machine alone."""
 
 
-def emulate(section: RehearsalSection, *, port: int = 0, queries_per_minute: int | None = None) -> None:
+def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int | None = None) -> None:
     """Serve a survey until SIGINT or SIGTERM; the first line on stdout is the base URL.
 
     Parameters
@@ -66,7 +66,7 @@ def emulate(section: RehearsalSection, *, port: int = 0, queries_per_minute: int
             run(_serve(app, listener))
 
 
-def open_survey(section: RehearsalSection) -> Survey:
+def open_survey(section: EmulatorSection) -> Survey:
     """The sky or the folder that a section of a recipe describes.
 
     Raises
@@ -117,7 +117,7 @@ def build_app(
             web.get(r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
             web.get(r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
             web.get("/viewer/cutout.jpg", ViewerRoutes(delivery).cutout),
-            web.get("/rehearsal/log", tell_log),
+            web.get("/emulator/log", tell_log),
         ]
     )
     app.cleanup_ctx.append(look_after)

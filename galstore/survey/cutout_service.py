@@ -6,7 +6,7 @@ from typing import Protocol
 
 from galstore.survey.legacysurvey import LegacySurveyViewer
 from galstore.survey.skyserver import SkyServer
-from schemas.recipes import REHEARSAL, SurveySection
+from schemas.recipes import EMULATOR, SurveySection
 
 
 class CutoutService(Protocol):
@@ -36,7 +36,7 @@ def catalog_service_of(survey: SurveySection, base_url: str) -> SkyServer:
     survey
         Section of the recipe.
     base_url
-        Where the survey is: `survey.base_url`, or a rehearsal's address on loopback.
+        Where the survey is: `survey.base_url`, or a emulator's address on loopback.
     """
     return SkyServer(base_url=base_url.rstrip("/"), data_release=survey.data_release)
 
@@ -46,12 +46,12 @@ def cutout_service_of(survey: SurveySection, base_url: str) -> CutoutService:
 
     Examples
     --------
-    >>> survey = SurveySection(name="demo", base_url="rehearsal", cutout_service="legacysurvey")
+    >>> survey = SurveySection(name="demo", base_url="emulator", cutout_service="legacysurvey")
     >>> cutout_service_of(survey, "http://127.0.0.1:8080").cutout_url
     'http://127.0.0.1:8080/viewer/cutout.jpg'
     """
     # the emulator plays every service at one address
-    played = survey.base_url == REHEARSAL
+    played = survey.base_url == EMULATOR
     address = (base_url if played or not survey.cutout_base_url else survey.cutout_base_url).rstrip("/")
     if survey.cutout_service == "legacysurvey":
         return LegacySurveyViewer(base_url=address, layer=survey.layer)

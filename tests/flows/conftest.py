@@ -14,8 +14,8 @@ import pytest
 from flows.cli import main
 
 SMALL = [
-    "rehearsal.n_galaxies=400",
-    "rehearsal.n_new=60",
+    "emulator.n_galaxies=400",
+    "emulator.n_new=60",
     "network.level=16",
     "train.epochs=3",
     "train.batch_size=32",
@@ -28,7 +28,7 @@ def overrides_in(folder: Path, *more: str) -> list[str]:
         "store.path": folder / "cube",
         "output.folder": folder,
         "score.catalog": folder / "new_catalog.csv",
-        "rehearsal.new_catalog": folder / "new_catalog.csv",
+        "emulator.new_catalog": folder / "new_catalog.csv",
     }
     return [*(f"{key}='{path}'" for key, path in places.items()), *SMALL, *more]
 

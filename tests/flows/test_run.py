@@ -130,7 +130,7 @@ def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path)
         (tmp_path / "cutouts" / f"{object_id}.jpg").write_bytes(encode(pixels))
     further = pd.DataFrame({"objID": range(5), "ra": np.linspace(1, 2, 5), "dec": 3.0})
     further.to_csv(tmp_path / "further.csv", index=False)
-    played = f"rehearsal={{ catalog = '{tmp_path / 'further.csv'}', cutouts = '{tmp_path / 'cutouts'}' }}"
+    played = f"emulator={{ catalog = '{tmp_path / 'further.csv'}', cutouts = '{tmp_path / 'cutouts'}' }}"
     overrides = [*overrides_in(folder)[:2], "network.level=16", "train.epochs=3", "train.batch_size=32", played]
     done = score("demo", [*overrides, f"score.catalog='{tmp_path / 'further.csv'}'"])
     assert done["n_scored"] == 5
@@ -141,10 +141,10 @@ def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path)
 @pytest.mark.long
 def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect_server, tmp_path) -> None:
     small = ["survey.limit=30", "survey.attempts=1"]
-    first = ingest("demo", overrides_in(tmp_path, *small, "rehearsal.faults={ truncated = 0.5, lasting = 1.0 }"))
+    first = ingest("demo", overrides_in(tmp_path, *small, "emulator.faults={ truncated = 0.5, lasting = 1.0 }"))
     assert (first["n_new"], first["registered"], first["pending"]) == (30, 30, 0)
     assert first["quarantined"] > 5
-    healed = overrides_in(tmp_path, *small, "rehearsal.faults={}")
+    healed = overrides_in(tmp_path, *small, "emulator.faults={}")
     assert ingest("demo", healed)["n_requests"] == 0
     again = ingest("demo", healed, retry_quarantined=["truncated"])
     assert again["n_requests"] == first["quarantined"]
@@ -153,7 +153,7 @@ def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect
 
 def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_refuse_them(small_run, tmp_path) -> None:
     folder, result = small_run
-    with survey_address("demo", overrides_in(tmp_path, "rehearsal.faults={}")) as address:
+    with survey_address("demo", overrides_in(tmp_path, "emulator.faults={}")) as address:
         small = [
             f"store.path='{tmp_path / 'cube'}'", f"output.folder='{tmp_path}'", f"survey.base_url='{address}'",
             f"survey.cutout_base_url='{address}'", "survey.requests_per_second=500", "survey.limit=30",

@@ -36,11 +36,11 @@ def test_every_shipped_recipe_is_valid(name: str) -> None:
     [
         ("[train]\nepoch = 3\n", r"(?=.*'train\.epoch')(?=.*'epochs')"),
         ("[trian]\nepochs = 3\n", r"(?=.*'trian')(?=.*'train')"),
-        ("[rehearsal.faults]\ntruncate = 0.1\n", r"(?=.*'rehearsal\.faults\.truncate')(?=.*'truncated')"),
+        ("[emulator.faults]\ntruncate = 0.1\n", r"(?=.*'emulator\.faults\.truncate')(?=.*'truncated')"),
         ("[network]\nlevel = 100\n", r"(?=.*\bnetwork\b)(?=.*level 100\b)(?=.*\b128, 64, 32\b)"),
         ("[network]\narch = 'resnet35'\n", r"(?=.*network\.arch)(?=.*'resnet18')"),
         ("[split]\ntrain = 0.9\n", r"(?=.*\bsplit\b)(?=.*\b1\.3\b)"),
-        ("[rehearsal]\nseed = 1\n", r"(?=.*\brehearsal\b)(?=.*n_galaxies)(?=.*\bcatalog\b)(?=.*\bcutouts\b)"),
+        ("[emulator]\nseed = 1\n", r"(?=.*\bemulator\b)(?=.*n_galaxies)(?=.*\bcatalog\b)(?=.*\bcutouts\b)"),
         ("[dask\n", r"(?=.*mine\.toml)(?=.*TOML)"),
     ],
 )
@@ -71,9 +71,9 @@ def test_a_bad_override_says_what_is_wrong(override: str, told: str) -> None:
         parse_recipe(MINIMAL, origin="mine.toml", overrides=[override])
 
 
-def test_rehearsal_needs_its_section() -> None:
-    with pytest.raises(RecipeError, match=r"(?=.*survey\.base_url)(?=.*'rehearsal')(?=.*\[rehearsal\])"):
-        parse_recipe(MINIMAL, origin="mine.toml", overrides=["survey.base_url=rehearsal"])
+def test_emulator_needs_its_section() -> None:
+    with pytest.raises(RecipeError, match=r"(?=.*survey\.base_url)(?=.*'emulator')(?=.*\[emulator\])"):
+        parse_recipe(MINIMAL, origin="mine.toml", overrides=["survey.base_url=emulator"])
 
 
 def test_only_a_rehearsed_sky_of_galaxies_is_simulated() -> None:

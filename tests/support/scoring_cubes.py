@@ -58,7 +58,7 @@ output.folder = "{folder}"
 survey.name = "made-up"
 survey.base_url = "http://127.0.0.1:9"
 network = {{ arch = "resnet10w32", level = {LEVEL} }}
-dask.blocks_per_wave = 1
+dask.blocks_per_commit = 1
 score.catalog = "{folder / "all.csv"}"
 score.model = "{model}"
 """,

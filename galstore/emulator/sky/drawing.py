@@ -76,7 +76,7 @@ def require_galsim() -> None:
     """
     if find_spec("galsim") is None:
         raise ContractError(
-            "the simulated sky is drawn with GalSim, which is not installed: pip install 'galstore[rehearsal]'"
+            "the simulated sky is drawn with GalSim, which is not installed: pip install 'galstore[emulator]'"
         )
 
 

@@ -28,7 +28,7 @@ def probe_survey(recipe: Recipe, base_url: str) -> tuple[Check, ...]:
     recipe
         Its sections `survey` and `cutouts`.
     base_url
-        Where the survey is: `survey.base_url`, or a rehearsal's address on loopback.
+        Where the survey is: `survey.base_url`, or a emulator's address on loopback.
 
     Returns
     -------

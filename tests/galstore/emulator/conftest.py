@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from schemas.recipes import RehearsalSection
+from schemas.recipes import EmulatorSection
 
 REPOSITORY = Path(__file__).parents[3]
 
 PROGRAM = """
 import sys
 from galstore.emulator.server import emulate
-from schemas.recipes import RehearsalSection
+from schemas.recipes import EmulatorSection
 if __name__ == "__main__":
-    section, port, queries_per_minute = RehearsalSection.model_validate_json(sys.argv[1]), *map(int, sys.argv[2:])
+    section, port, queries_per_minute = EmulatorSection.model_validate_json(sys.argv[1]), *map(int, sys.argv[2:])
     emulate(section, port=port, queries_per_minute=queries_per_minute or None)
 """
 
@@ -27,7 +27,7 @@ Started = tuple[str, subprocess.Popen[str]]
 
 
 @contextmanager
-def emulator_process(section: RehearsalSection, port: int = 0, queries_per_minute: int = 0) -> Iterator[Started]:
+def emulator_process(section: EmulatorSection, port: int = 0, queries_per_minute: int = 0) -> Iterator[Started]:
     command = [sys.executable, "-c", PROGRAM, section.model_dump_json(), str(port), str(queries_per_minute)]
     # one BLAS thread: several fight over the cores of a busy machine
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -47,12 +47,12 @@ def start_emulator() -> Callable[..., AbstractContextManager[Started]]:
 
 @pytest.fixture(scope="session")
 def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("rehearsal") / "new" / "galaxies.csv"
+    return tmp_path_factory.mktemp("emulator") / "new" / "galaxies.csv"
 
 
 @pytest.fixture(scope="session")
 def sky_url(new_catalog: Path) -> Iterator[str]:
     """A simulated sky with seed 3, 600 galaxies with spectra and 20 without."""
-    section = RehearsalSection(seed=3, n_galaxies=600, n_new=20, new_catalog=new_catalog)
+    section = EmulatorSection(seed=3, n_galaxies=600, n_new=20, new_catalog=new_catalog)
     with emulator_process(section) as (url, _):
         yield url

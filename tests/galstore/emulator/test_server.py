@@ -22,7 +22,7 @@ from galstore.emulator.server import emulate
 from galstore.emulator.sky.simulated import SimulatedSky
 from galstore.survey.responses import retry_after_s
 from schemas.errors import ContractError
-from schemas.recipes import FaultSection, RehearsalSection
+from schemas.recipes import EmulatorSection, FaultSection
 from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, SELECTIONS
 
 FOOTPRINT_ONLY = {"ra": 200, "dec": 33.3}
@@ -46,7 +46,7 @@ def black_share(answer: requests.Response) -> float:
     return float((np.asarray(Image.open(io.BytesIO(answer.content))) == 0).mean())
 
 
-def folder_section(folder: Path, *, n: int, **settings: object) -> RehearsalSection:
+def folder_section(folder: Path, *, n: int, **settings: object) -> EmulatorSection:
     """A folder survey of `n` objects with pictures of noise, written into `folder`."""
     object_ids = 1237648702973411443 + np.arange(n)
     labels = (8.5 + 0.1 * np.arange(n)).round(1)
@@ -54,7 +54,7 @@ def folder_section(folder: Path, *, n: int, **settings: object) -> RehearsalSect
     table.to_csv(folder / "catalog.csv", index=False)
     for object_id in object_ids:
         Image.effect_noise((128, 128), 40).convert("RGB").save(folder / f"{object_id}.jpg")
-    return RehearsalSection(catalog=folder / "catalog.csv", cutouts=folder, **settings)
+    return EmulatorSection(catalog=folder / "catalog.csv", cutouts=folder, **settings)
 
 
 @pytest.fixture(scope="session")
@@ -213,7 +213,7 @@ def test_answers_are_spoiled_as_planned_and_logged(start_emulator, tmp_path: Pat
                 answers = list(pool.map(lambda row: getjpeg(url, ra=row.ra, dec=row.dec), catalog.itertuples()))
                 for object_id, answer in zip(catalog["objID"], answers, strict=True):
                     _check_answer(answer, plan.fault(object_id, attempt=attempt))
-        log = requests.get(f"{url}/rehearsal/log", timeout=10).json()
+        log = requests.get(f"{url}/emulator/log", timeout=10).json()
     planned = [plan.fault(object_id, attempt=attempt) for object_id in catalog["objID"] for attempt in (1, 2, 3)]
     assert log["requests"] == 180
     assert log["objects"] == 60
@@ -268,7 +268,7 @@ def test_a_folder_is_served_byte_for_byte(start_emulator, tmp_path: Path) -> Non
 
 def test_the_real_demo_cutouts_are_served(start_emulator, shared_data: Path) -> None:
     demo = shared_data / "sdss_demo"
-    section = RehearsalSection(catalog=demo / "catalog.csv", cutouts=demo / "cutouts")
+    section = EmulatorSection(catalog=demo / "catalog.csv", cutouts=demo / "cutouts")
     catalog = pd.read_csv(demo / "catalog.csv")
     with start_emulator(section) as (url, _):
         ((count,),) = [
@@ -294,7 +294,7 @@ def test_a_taken_port_is_named() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(ContractError, match=rf"(?=.*\b{port}\b)(?=.*127\.0\.0\.1)"):
-            emulate(RehearsalSection(n_galaxies=1), port=port)
+            emulate(EmulatorSection(n_galaxies=1), port=port)
 
 
 def painters_of(pid: int) -> list[int]:
@@ -312,7 +312,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to see child processes")
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 0), (signal.SIGKILL, -9)])
 def test_no_painter_outlives_the_server(start_emulator, tmp_path: Path, end: signal.Signals, code: int) -> None:
-    section = RehearsalSection(seed=3, n_galaxies=1, n_new=1, new_catalog=tmp_path / "new.csv")
+    section = EmulatorSection(seed=3, n_galaxies=1, n_new=1, new_catalog=tmp_path / "new.csv")
     with start_emulator(section) as (url, process):
         place = pd.read_csv(tmp_path / "new.csv").iloc[0]
         assert getjpeg(url, ra=place["ra"], dec=place["dec"]).status_code == 200

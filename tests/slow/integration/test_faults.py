@@ -33,7 +33,7 @@ from galstore.survey.skyserver import SkyServer
 from schemas.cube import LEVEL
 from schemas.cutouts import Reason, Status
 from schemas.errors import ServiceDownError
-from schemas.recipes import FaultSection, RehearsalSection
+from schemas.recipes import EmulatorSection, FaultSection
 from tests.conftest import ROOT, draw_blobs, encode
 from tests.galstore.conftest import POLITENESS, SCALE, registered_cube
 
@@ -74,8 +74,8 @@ PATIENT = replace(
 PROGRAM = """
 import sys
 from galstore.emulator.server import emulate
-from schemas.recipes import RehearsalSection
-emulate(RehearsalSection.model_validate_json(sys.argv[1]), port=int(sys.argv[2]))
+from schemas.recipes import EmulatorSection
+emulate(EmulatorSection.model_validate_json(sys.argv[1]), port=int(sys.argv[2]))
 """
 
 
@@ -103,7 +103,7 @@ def survey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def emulator(folder: Path, *, port: int = 0, seed: int = 11, **faults: float) -> Iterator[SkyServer]:
     """The folder's survey, served in a process of its own."""
-    section = RehearsalSection(
+    section = EmulatorSection(
         catalog=folder / "catalog.csv", cutouts=folder / "cutouts", seed=seed, faults=FaultSection(**faults)
     )
     command = [sys.executable, "-c", PROGRAM, section.model_dump_json(), str(port)]
@@ -116,7 +116,7 @@ def emulator(folder: Path, *, port: int = 0, seed: int = 11, **faults: float) ->
 
 
 def log_of(service: SkyServer) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{service.base_url}/rehearsal/log", timeout=10) as answer:
+    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as answer:
         return json.load(answer)
 
 

@@ -28,8 +28,8 @@ PATIENCE_S = 420.0
 """For whatever a loaded machine has to do: a run alone takes about 20 s to begin."""
 
 SMALL = (
-    "rehearsal.n_galaxies=400",
-    "rehearsal.n_new=60",
+    "emulator.n_galaxies=400",
+    "emulator.n_new=60",
     "network.level=16",
     "train.epochs=1",
     "train.batch_size=64",

@@ -36,9 +36,9 @@ def slowly(service: Service, n: int, *more: str) -> list[str]:
     return [
         *service.overrides,
         f"store.path='{folder / 'cube'}'",
-        f"rehearsal.new_catalog='{folder / 'new_catalog.csv'}'",
-        f"rehearsal.seed={n}",
-        "rehearsal.faults={}",
+        f"emulator.new_catalog='{folder / 'new_catalog.csv'}'",
+        f"emulator.seed={n}",
+        "emulator.faults={}",
         SLOW,
         *more,
     ]

@@ -102,7 +102,7 @@ def test_a_catalog_in_the_inbox_is_scored_and_a_bad_one_gets_its_reason_beside_i
 
 @pytest.mark.long
 def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> None:
-    slow = ["survey.requests_per_second=40", "rehearsal.n_galaxies=450"]
+    slow = ["survey.requests_per_second=40", "emulator.n_galaxies=450"]
     first = trained.start("ingest", overrides=[*trained.overrides, *slow])
     trained.await_state(first, "Running")
     second = trained.start("ingest", overrides=[*trained.overrides, *slow])

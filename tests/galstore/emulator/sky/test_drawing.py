@@ -116,5 +116,5 @@ def test_empty_sky_is_dim_and_repeats() -> None:
 def test_missing_galsim_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     # None in sys.modules is how the import system is told that a module cannot be had
     monkeypatch.setitem(sys.modules, "galsim", None)
-    with pytest.raises(ContractError, match=r"galstore\[rehearsal\]"):
+    with pytest.raises(ContractError, match=r"galstore\[emulator\]"):
         require_galsim()
