@@ -1,25 +1,29 @@
-# The whole set-up is one stamped step: a second call starts at once.
+# The set-up is one stamped step: a second call starts at once.
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup --no-loadscope-reorder
 
 # No telemetry, for every command started from here.
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 
-.PHONY: setup demo study test test-long check clean
+.PHONY: setup demo study test test-slow test-long check clean
 
 demo: $(STAMP) ## the main job: ingest, train, score and report over the embedded, simulated survey
 	@$(BIN)/galstore run demo
 
-study: $(STAMP) ## train and judge at each resolution over a simulated sky of 6,000 galaxies (20 minutes)
+study: $(STAMP) ## train and evaluate at each resolution over a simulated sky of 6,000 galaxies (20 minutes)
 	@$(BIN)/python benchmarks/simulated_study.py
 
-test: check ## every check and the tests, the longest of them in short
-	@$(BIN)/pytest --quiet --durations=5 -n 2 --dist loadgroup --no-loadscope-reorder
+test: check ## every check, the tests of every module, and one end-to-end run (7 minutes)
+	@$(PYTEST) -m "not slow"
 
-test-long: $(STAMP) ## every test in its long version (some hours)
+test-slow: $(STAMP) ## servers, browsers, kills, S3, documents that run flows, benchmarks in small (30 minutes)
+	@$(PYTEST) -m slow
+
+test-long: $(STAMP) ## every test, in its long version (some hours)
 	@$(BIN)/pytest --long --timeout=3600
 
 check: $(STAMP) ## formatting, lint, types and the one-way imports

@@ -1,11 +1,14 @@
-"""Fixtures that several packages' tests share."""
+"""Test tiers and fixtures shared by several packages."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import distributed
@@ -13,51 +16,73 @@ import numpy as np
 import pandas as pd
 import pytest
 import simplejpeg
+from filelock import FileLock
 
 from flows.runtime import dask_client
 from galstore.survey.skyserver import SkyServer
 from schemas.recipes import DaskSection
 
-LONGEST_FIRST = (
-    "tests/slow/integration", "tests/flows", "tests/slow/crash", "tests", "tests/modeling", "tests/galstore", "tests/flows/score",
-    "operations",
-)  # fmt: skip
-"""Groups of tests that take minutes: begun last, one of them would run alone at the end."""
-
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
+LONGEST_FIRST = ("tests/slow/integration", "tests/flows", "tests/slow/crash", "tests/slow", "tests/modeling")
+"""Groups of tests that take minutes start first, so that none runs alone at the end."""
+
+EMULATOR_RECORD = "emulator.json"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run the long versions: 200 kills, 20,000 mutated answers")
+    parser.addoption("--long", action="store_true", help="run the long versions: 200 kills, 20,000 mutated responses")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the long tests, and keep those of one folder together, and with them what they set up.
+    """Mark the slow tier, skip long tests, and give the tests of one folder to one process.
 
-    First of all: where several processes share the tests, xdist looks at the groups at this moment too.
+    Runs first: xdist reads the groups in the same hook.
     """
     for item in items:
-        if item.get_closest_marker("long") and not config.getoption("--long"):
-            item.add_marker(pytest.mark.skip(reason="runs with --long"))
+        folder = item.path.parent.relative_to(ROOT)
+        if folder.parts[:2] == ("tests", "slow"):
+            item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("long"):
+            item.add_marker(pytest.mark.slow)
+            if not config.getoption("--long"):
+                item.add_marker(pytest.mark.skip(reason="runs with --long"))
         if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.parent.relative_to(ROOT))))
+            item.add_marker(pytest.mark.xdist_group(str(folder)))
     rank = {group: number for number, group in enumerate(LONGEST_FIRST)}
     items.sort(key=lambda item: rank.get(item.get_closest_marker("xdist_group").args[0], len(rank)))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop the emulator that the processes of this session share."""
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    if hasattr(session.config, "workerinput") or factory is None:
+        return
+    for record in factory.getbasetemp().rglob(EMULATOR_RECORD):
+        with suppress(ProcessLookupError):
+            os.kill(json.loads(record.read_text())["pid"], signal.SIGTERM)
+
+
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder that all processes of one test session share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session")
 def long_run(request: pytest.FixtureRequest) -> bool:
-    """Whether tests that come in two sizes run in the large one (`make test-long`)."""
+    """Tests of two sizes run in the large one (`make test-long`)."""
     return bool(request.config.getoption("--long"))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of real cutouts and recorded answers; not part of the project."""
+    """Folder of real cutouts and recorded responses; not part of the project."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("the folder shared/data with real cutouts and recorded answers is not beside the project")
+        pytest.skip("the folder shared/data with real cutouts and recorded responses is not beside the project")
     return SHARED_DATA
 
 
@@ -68,7 +93,7 @@ def real_bodies(shared_data: Path) -> list[bytes]:
 
 
 def draw_blobs(n: int, *, seed: int = 0) -> np.ndarray:
-    """Round blobs of three colours on a noisy sky, (n, 128, 128, 3) uint8: enough of a galaxy for the data plane."""
+    """Draw round blobs of three colours on a noisy sky, shape (n, 128, 128, 3), uint8."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:128, :128] - 63.5
     radius = rng.uniform(4, 16, size=(n, 1, 1, 1))
@@ -83,11 +108,18 @@ def encode(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="session")
 def cutout_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A survey as a folder: catalog.csv (objID, ra, dec, oh_p50) and 1,100 made-up JPEGs, more than one block."""
-    folder = tmp_path_factory.mktemp("survey")
+    """A survey as a folder: catalog.csv (objID, ra, dec, oh_p50) and 1,100 drawn JPEGs, more than one block."""
+    folder = shared_folder(tmp_path_factory) / "survey"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "catalog.csv").exists():
+            _write_survey(folder)
+    return folder
+
+
+def _write_survey(folder: Path) -> None:
     n = 1100
     ids = 1237648702973411443 + 7919 * np.arange(n, dtype=np.int64)
-    (folder / "cutouts").mkdir()
+    (folder / "cutouts").mkdir(parents=True)
     for object_id, pixels in zip(ids, draw_blobs(n), strict=True):
         (folder / "cutouts" / f"{object_id}.jpg").write_bytes(encode(pixels))
     rng = np.random.default_rng(1)
@@ -99,22 +131,34 @@ def cutout_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "oh_p50": rng.normal(8.9, 0.2, n).round(4),
         }
     ).to_csv(folder / "catalog.csv", index=False)
-    return folder
 
 
 @pytest.fixture(scope="session")
-def folder_service(cutout_folder: Path) -> Iterator[SkyServer]:
-    """A SkyServer emulator of its own process over `cutout_folder`."""
-    arguments = ["--catalog", str(cutout_folder / "catalog.csv"), "--cutouts", str(cutout_folder / "cutouts")]
-    with running_emulator(*arguments) as base_url:
-        yield SkyServer(base_url=base_url)
+def folder_service(cutout_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SkyServer:
+    """A SkyServer emulator over `cutout_folder`, one process for the whole test session."""
+    record = shared_folder(tmp_path_factory) / EMULATOR_RECORD
+    with FileLock(f"{record}.lock"):
+        if not record.exists():
+            emulator = _start_emulator(
+                "--catalog", str(cutout_folder / "catalog.csv"), "--cutouts", str(cutout_folder / "cutouts")
+            )
+            base_url = emulator.stdout.readline().strip()
+            record.write_text(json.dumps({"pid": emulator.pid, "base_url": base_url}))
+            # `pytest_sessionfinish` stops it; another process may still need it when this one ends
+            emulator.stdout.close()
+            emulator.returncode = 0
+    return SkyServer(base_url=json.loads(record.read_text())["base_url"])
+
+
+def _start_emulator(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "flows.cli", "emulate", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 @contextmanager
 def running_emulator(*arguments: str) -> Iterator[str]:
-    """`galstore emulate ARGUMENTS` on a free port; its base URL."""
-    command = [sys.executable, "-m", "flows.cli", "emulate", *arguments]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as emulator:
+    """Run `galstore emulate ARGUMENTS` on a free port and yield its base URL."""
+    with _start_emulator(*arguments) as emulator:
         try:
             yield emulator.stdout.readline().strip()
         finally:
