@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
-from schemas.errors import CatalogError, ContractError
+from schemas.errors import CatalogError, ContractError, StoreError
 
 SIDE_PX = 128
 """Side of a delivered cutout and of the cube's finest level, in pixels (paper, §2.2)."""
@@ -66,7 +66,7 @@ class Reason(IntEnum):
     """A JPEG whose header claims more pixels than the service ever sends."""
 
 
-PASSING_REASONS = frozenset(
+TRANSIENT_REASONS = frozenset(
     {
         Reason.NOT_A_JPEG,
         Reason.TRUNCATED,
@@ -192,4 +192,43 @@ class CutoutScale:
         raise CatalogError(
             f"scale rule 'petro_r90' needs petroR90_r > 0 arcsec for every object, got {petro_r90_arcsec}: add the "
             'column, or use cutouts.scale_rule = "fixed"'
+        )
+
+
+def require_same_scale(found: CutoutScale, expected: CutoutScale, *, found_in: str, expected_by: str) -> None:
+    """Raise an error unless two scales have the same rule, pixel scale and composite.
+
+    Parameters
+    ----------
+    found, expected
+        Scales to compare. `prepared` is ignored, and `arcsec_per_px` counts for `ScaleRule.FIXED` only.
+    found_in, expected_by
+        Owners of the two scales, for the message, such as "the cube at demo/cube" and "model 1f3a".
+
+    Raises
+    ------
+    StoreError
+        Rule, pixel scale or composite differ.
+
+    Examples
+    --------
+    >>> fixed, petro = CutoutScale(rule=ScaleRule.FIXED), CutoutScale(rule=ScaleRule.PETRO_R90)
+    >>> require_same_scale(fixed, petro, found_in="the cube at demo/cube", expected_by="model 1f3a")
+    Traceback (most recent call last):
+    ...
+    schemas.errors.StoreError: the cube at demo/cube has cutouts of scale rule 'fixed' (0.296 arcsec/px), model 1f3a ...
+    """
+    if found.composite is not expected.composite:
+        raise StoreError(
+            f"{found_in} has cutouts of composite '{found.composite}', {expected_by} needs '{expected.composite}': "
+            "the bands and the stretch differ, so one galaxy has other colours; use another store.path or model"
+        )
+    fixed = expected.rule is ScaleRule.FIXED
+    if found.rule is not expected.rule or (
+        fixed and not math.isclose(found.arcsec_per_px, expected.arcsec_per_px, rel_tol=1e-6)
+    ):
+        raise StoreError(
+            f"{found_in} has cutouts of scale rule '{found.rule}' ({found.arcsec_per_px:g} arcsec/px), {expected_by} "
+            f"needs '{expected.rule}' ({expected.arcsec_per_px:g} arcsec/px): a galaxy would have another size in the "
+            "frame; use another store.path or model"
         )
