@@ -1,4 +1,4 @@
-"""Models: a trained network with everything that scoring needs to know about it."""
+"""Models: a trained network with the description that scoring needs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from schemas.errors import StoreError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """What a model is, where it comes from and what it may be applied to."""
+    """Description of a model: architecture, input, origin and calibration."""
 
     model_id: str
     targets: tuple[str, ...]
-    """Columns that are predicted, the one that is scored first; predictions have their units."""
+    """Predicted columns, the scored one first; predictions have their units."""
     arch: str
     level: int
     """Side of the images, px."""
@@ -28,12 +28,12 @@ class ModelConfig:
     dropout: tuple[float, float]
     scale_rule: str
     scale_arcsec: float
-    """arcsec per pixel of the finest level, where `scale_rule` is 'fixed'."""
+    """arcsec per pixel of the finest level, for `scale_rule` 'fixed'."""
     normalisation: Normalisation
     label_scales: tuple[LabelScale, ...]
-    """Of each target."""
+    """Scale of each target."""
     loss: str
-    """That it was trained by: a 'gaussian' one predicts sigma too."""
+    """Training loss; networks trained with 'gaussian' predict sigma too."""
     training_set: str
     """Hash of the training set."""
     snapshot: str
@@ -41,22 +41,22 @@ class ModelConfig:
     seed: int
     best_epoch: int
     versions: dict[str, str]
-    """Of python, torch, torchvision and galstore."""
+    """Versions of python, torch, torchvision and galstore."""
     calibration: Conformal | None = None
-    """Intervals that the validation rows teach; None where they were too few."""
+    """Intervals measured on the validation rows; None if they were too few."""
     composite: str = Composite.SKYSERVER.value
-    """Whose colours the cutouts have: another service's, or another stretch, is another image."""
+    """Colour composite of the cutouts: service, bands and stretch."""
     support: str | None = None
-    """SHA-256 of support.safetensors; None where the model does not know its training support."""
+    """SHA-256 of support.safetensors; None without an out-of-distribution detector."""
 
     @property
     def target(self) -> str:
-        """The column that is scored."""
+        """Scored column."""
         return self.targets[0]
 
     @property
     def label_scale(self) -> LabelScale:
-        """Of the column that is scored."""
+        """Scale of the scored column."""
         return self.label_scales[0]
 
     @property
@@ -65,7 +65,6 @@ class ModelConfig:
 
     @property
     def n_outputs(self) -> int:
-        """Of the network."""
         return len(self.targets) * (2 if self.gives_sigma else 1)
 
 
@@ -76,38 +75,37 @@ class Model:
     network: GalaxyNetwork
     config: ModelConfig
     support: Support | None = None
-    """What it was trained on; None where that was not learnt, or by an older version."""
+    """Out-of-distribution detector; None if it was not fitted, or for models of older versions."""
 
-    def calibrated(self, calibration: Conformal) -> Model:
-        """The same, with intervals."""
+    def with_calibration(self, calibration: Conformal) -> Model:
         return replace(self, config=replace(self.config, calibration=calibration))
 
-    def supported(self, support: Support) -> Model:
-        """The same, knowing what it was trained on."""
+    def with_support(self, support: Support) -> Model:
+        """Return a copy with an out-of-distribution detector."""
         digest = hashlib.sha256(support.to_bytes()).hexdigest()
         return replace(self, support=support, config=replace(self.config, support=digest))
 
     def require_scale(self, scale: CutoutScale) -> None:
-        """Refuse cutouts of another scale rule or another composite than those that the network has seen.
+        """Check that cutouts have the scale and the composite of the training cutouts.
 
         Raises
         ------
         StoreError
             Another rule, another number of arcsec per pixel under the fixed rule, or another composite.
         """
-        ours = self.config
-        if scale.composite != ours.composite:
+        config = self.config
+        if scale.composite != config.composite:
             raise StoreError(
-                f"model {ours.model_id} was trained on cutouts of composite {ours.composite!r}, these have "
-                f"{scale.composite.value!r}: other bands and another stretch give one galaxy other colours; train on "
-                "this cube, or score the other one"
+                f"model {config.model_id} was trained on cutouts of composite {config.composite!r}, but these have "
+                f"{scale.composite.value!r}, with other bands or another stretch: train on this cube, or score a cube "
+                f"of composite {config.composite!r}"
             )
-        same = scale.rule == ours.scale_rule and (
-            scale.rule != ScaleRule.FIXED or math.isclose(scale.arcsec_per_px, ours.scale_arcsec, rel_tol=1e-6)
+        is_same = scale.rule == config.scale_rule and (
+            scale.rule != ScaleRule.FIXED or math.isclose(scale.arcsec_per_px, config.scale_arcsec, rel_tol=1e-6)
         )
-        if not same:
+        if not is_same:
             raise StoreError(
-                f"model {ours.model_id} was trained on cutouts of scale rule {ours.scale_rule!r} "
-                f"({ours.scale_arcsec:g} arcsec/px), these have {scale.rule.value!r} ({scale.arcsec_per_px:g} "
-                "arcsec/px): galaxies would appear at another size; train on this cube, or score the other one"
+                f"model {config.model_id} was trained on cutouts of scale rule {config.scale_rule!r} "
+                f"({config.scale_arcsec:g} arcsec/px), but these have {scale.rule.value!r} ({scale.arcsec_per_px:g} "
+                "arcsec/px), so galaxies appear at another size: train on this cube, or score a cube of the same scale"
             )

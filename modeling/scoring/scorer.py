@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from modeling.models.model import Model
 from modeling.scoring.predict import Prediction, combine_predictions, predict
-from schemas.cutouts import CutoutScale
+from schemas.cutouts import CutoutScale, require_same_scale
 from schemas.errors import WeightsError
 
 READ_AHEAD = 3
@@ -84,17 +84,15 @@ def _check_members(members: Sequence[Model]) -> None:
     if len(set(ids)) < len(ids):
         raise WeightsError(f"models {', '.join(ids)}: an ensemble names each model once")
     first = members[0].config
-    for one in members[1:]:
-        ours, theirs = (
-            (config.target, config.level, config.bands, config.scale_rule, config.scale_arcsec)
-            for config in (first, one.config)
-        )
-        if ours != theirs:
+    for other in (member.config for member in members[1:]):
+        if (other.target, other.level) != (first.target, first.level):
             raise WeightsError(
-                f"models {first.model_id} and {one.config.model_id} are no ensemble: one predicts {ours[0]} at "
-                f"{ours[1]} px ({ours[3]}, {ours[4]:g} arcsec/px), the other {theirs[0]} at {theirs[1]} px "
-                f"({theirs[3]}, {theirs[4]:g} arcsec/px): name models of one target, level and scale rule"
+                f"models {first.model_id} and {other.model_id} cannot form an ensemble: {first.target} at "
+                f"{first.level} px and {other.target} at {other.level} px; name models of one target and level"
             )
+        require_same_scale(
+            other.scale, first.scale, found_in=f"model {other.model_id}", expected_by=f"model {first.model_id}"
+        )
 
 
 def read_ahead(
