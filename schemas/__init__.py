@@ -1,4 +1,4 @@
-"""What things are: columns, selections, cutouts, the cube's layout, recipes and errors.
+"""Definitions shared by all packages: columns, selections, cutouts, layout of the cube, recipes and errors.
 
-Nothing here reads or writes a store, a network or a service; every other package imports from here.
+Nothing here reads or writes a store or a service.
 """

@@ -1,23 +1,24 @@
-"""Catalog columns: type, unit, meaning, valid range and null sentinel of each, in one table.
+"""Catalog columns (type, unit, UCD, valid range), and the reasons to reject a row of a catalog.
 
-Units are VOUnits, meanings are UCD1+ words (IVOA standards VOUnits 1.0 and UCD1+ 1.4), so that the cube's columns and
-every export say what they hold. Column names are the survey's own (SDSS DR14 schema), but for `object_id`.
+Units are VOUnits 1.0 and UCDs are UCD1+ 1.4 (IVOA standards). Column names are those of the SDSS DR14 schema, except
+`object_id`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
 SENTINEL = -9999.0
-"""What the MPA-JHU tables write for a missing value."""
+"""Missing value in the MPA-JHU tables."""
 
 OBJECT_ID_ALIASES = ("object_id", "objID", "objid", "id", "ID", "source_id")
-"""Names under which a catalog may bring its object id, in the order in which they are looked for."""
+"""Accepted names of the object id column, in the order of preference."""
 
 UCD_ALIASES: dict[str, tuple[str, ...]] = {
     "object_id": ("meta.id;meta.main", "ID_MAIN"),
@@ -28,21 +29,42 @@ UCD_ALIASES: dict[str, tuple[str, ...]] = {
     "velDisp": ("phys.veloc.dispersion",),
     "velDispErr": ("stat.error;phys.veloc.dispersion",),
 }
-"""UCDs (and words of UCD1, which VizieR still writes) that tell a column whose name does not.
+"""UCDs (and UCD1 words, which VizieR still writes) that identify a column with an unknown name.
 
-Only those that mean one thing: the UCD of a magnitude names neither photometric system nor aperture, that of a mass
-neither whose mass nor which estimate, and `meta.id` or `src.class` any code of any survey.
+Only unambiguous UCDs are listed. The UCD of a magnitude names neither photometric system nor aperture, and that of a
+mass names no estimator.
 """
 
 Role = Literal["catalog", "label"]
 
+REJECTED_TABLE_COLUMNS = ("row", "object_id", "column", "reason", "value")
+"""Columns of a table of rejected rows: row of the catalog from 0, id as given, invalid column, lower-case name of the
+`RejectReason`, value as given."""
+
+
+class RejectReason(IntEnum):
+    """Reason to reject a row (`/rejected/reason`). Cubes store the numbers: never change them."""
+
+    MISSING = 0
+    """A required value is blank, null, or the sentinel -9999."""
+    NOT_A_NUMBER = 1
+    """Text instead of a number."""
+    OUT_OF_RANGE = 2
+    """A number outside the valid range: a magnitude of 0, a declination of 120 degrees."""
+    DAMAGED_ID = 3
+    """An id beyond 2^53 that a float or a spreadsheet has rounded."""
+    NOT_AN_ID = 4
+    """An id that is not a 64-bit integer."""
+    REPEATED_ID = 5
+    """A repeated id; the first row with the id is registered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
-    """One column of a catalog.
+    """Column of a catalog.
 
-    `valid_min` and `valid_max` are inclusive; a value outside them is a contradiction (a magnitude of 400), not merely
-    an unusual galaxy. Labels live apart from the catalog in the cube, since they change while pixels do not.
+    `valid_min` and `valid_max` are inclusive. A value outside them is impossible (a magnitude of 400), not just
+    unusual. The cube stores labels apart from the catalog, because labels change and pixels do not.
     """
 
     name: str
@@ -55,7 +77,7 @@ class Column:
     role: Role = "catalog"
     required: bool = False
     symbol: str = ""
-    """How figures and sentences call it; empty = by its name."""
+    """Symbol for figures and reports; empty = use the name."""
 
 
 def _magnitudes() -> Iterator[Column]:
@@ -175,14 +197,14 @@ CATALOG_COLUMNS = tuple(column.name for column in COLUMNS if column.role == "cat
 
 
 def catalog_schema(names: tuple[str, ...]) -> pa.DataFrameSchema:
-    """The pandera schema of a catalog with these columns.
+    """Return the pandera schema of a catalog.
 
-    Missing values (NaN) are allowed in every column but the required ones; ranges hold for what is there.
+    NaN is allowed except in required columns.
 
     Parameters
     ----------
     names
-        Names out of `COLUMN`; the required ones are always part of the schema.
+        Names of columns; required columns are always part of the schema.
     """
     import pandera.pandas as pa
 

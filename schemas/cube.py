@@ -1,40 +1,40 @@
-"""Layout of the cube: levels, chunks, names. The data plane creates and checks stores by this page."""
+"""Layout of the cube: levels of the pyramid, chunks, and columns of each group."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
 
+from schemas.catalog import RejectReason
 from schemas.cutouts import SIDE_PX, Reason, Status
-from schemas.rejections import RejectReason
 
 SCHEMA_VERSION = 3
 
 BLOCK_ROWS = 1024
-"""Rows of one block, the unit of work: a killed task repeats half a minute of downloads, not ten."""
+"""Rows of one block, the unit of work. A killed task repeats half a minute of downloads."""
 
 LEVELS = (128, 64, 32, 16, 8, 4, 2, 1)
 """Sides of the resolution pyramid, in pixels (paper, §4.3)."""
 
 DELIVERED_BYTES = 16_384
-"""Bytes kept for one delivered body. SDSS cutouts have 1.5-2.7 kB; the padding compresses to nothing."""
+"""Bytes reserved for one response body. SDSS cutouts have 1.5-2.7 kB; the padding compresses well."""
 
 CATALOG_CHUNK_ROWS = 16_384
-"""Columns are written by the committer alone, so their chunks may span blocks."""
+"""Chunks of columns may span blocks, because only the committing process writes columns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
-    """One level of the pyramid as it is stored.
+    """Level of the resolution pyramid.
 
-    Values are counts of the delivered 8-bit image, averaged over areas. `stored = counts / scale_factor`.
+    Pixels are area averages of the 8-bit image in counts. `stored = counts / scale_factor`.
     """
 
     side_px: int
     dtype: str
     scale_factor: float
-    """Counts per stored unit (CF `scale_factor`). The 16 px level and below keep 1/256 count: there, 8 bits fold
-    different galaxies into one colour."""
+    """Counts per stored unit (CF `scale_factor`). Levels of 16 px and below resolve 1/256 count: with 8 bits, different
+    galaxies would have equal pixels."""
     chunk_rows: int
 
     @property
@@ -43,7 +43,7 @@ class Level:
 
     @property
     def shrink(self) -> int:
-        """How many pixels of the finest level one pixel spans along a side."""
+        """Pixels of the finest level along one side of a pixel."""
         return SIDE_PX // self.side_px
 
 
@@ -58,11 +58,11 @@ LEVEL = {
     )
     for side in LEVELS
 }
-"""Every level by its side. Chunks divide blocks, so that two tasks never touch one chunk."""
+"""Levels by side in pixels. Chunks divide blocks, so that two tasks never write the same chunk."""
 
 
 class Listing(IntEnum):
-    """Whether an object's catalog still has it. What has vanished keeps its row, its image and its flag."""
+    """Presence of an object in its catalog. A vanished object keeps its row and image."""
 
     LISTED = 0
     VANISHED = 1
@@ -70,7 +70,7 @@ class Listing(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateColumn:
-    """One array of `/state` (what is known about each object) or `/rejected` (about each row that got no object)."""
+    """One-dimensional array of `/state`, `/index`, `/rejected` or `/refused`."""
 
     name: str
     dtype: str
@@ -78,32 +78,32 @@ class StateColumn:
     description: str
     unit: str = ""
     flags: type[IntEnum] | None = None
-    """The codes of the column, written as CF `flag_values` and `flag_meanings`."""
+    """Codes of the column, written as CF `flag_values` and `flag_meanings`."""
     width: int = 1
 
 
 STATE_COLUMNS = (
-    StateColumn(name="status", dtype="uint8", fill=Status.PENDING, flags=Status, description="Where the cutout stands"),
-    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Why it was quarantined"),
-    StateColumn(name="attempts", dtype="uint16", fill=0, description="Requests that the cutout took"),
-    StateColumn(name="http_status", dtype="uint16", fill=0, description="Last HTTP status; 0 = no answer came"),
+    StateColumn(name="status", dtype="uint8", fill=Status.PENDING, flags=Status, description="State of the cutout"),
+    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Reason of the quarantine"),
+    StateColumn(name="attempts", dtype="uint16", fill=0, description="Number of requests for the cutout"),
+    StateColumn(name="http_status", dtype="uint16", fill=0, description="Last HTTP status; 0 = no response"),
     StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
-    StateColumn(name="listing", dtype="uint8", fill=Listing.LISTED, flags=Listing, description="In its catalog?"),
+    StateColumn(name="listing", dtype="uint8", fill=Listing.LISTED, flags=Listing, description="Listed in the catalog"),
     StateColumn(
         name="pixel_scale", dtype="float32", fill=float("nan"), unit="arcsec.pixel**-1",
-        description="Scale at which the 128 px image was asked for; NaN = the service's own",
+        description="Pixel scale of the 128 px image; NaN = set by the service",
     ),
-    StateColumn(name="body_length", dtype="uint32", fill=0, unit="byte", description="Length of the delivered body"),
-    StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the delivered body"),
+    StateColumn(name="body_length", dtype="uint32", fill=0, unit="byte", description="Length of the response body"),
+    StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the response body"),
 )  # fmt: skip
-"""Written by the committer alone, with the commit that brings the pixels."""
+"""Columns of `/state`, written by the committing process together with the pixels."""
 
 INDEX_CHUNK_ROWS = 16_384
-"""Chunks of `/index`. One row is found among a million as fast as with 4,096 (2 ms), 1,000 random ones in 63 ms, not
-169."""
+"""Rows of a chunk of `/index`. Finding one row of a million takes 2 ms, as with 4,096 rows; finding 1,000 random rows
+takes 63 ms instead of 169 ms."""
 
 SKY_INDEX_ORDER = 29
-"""HEALPix order of the keys of `/index/sky`, the finest: cells of 0.4 mas."""
+"""HEALPix order of the keys of `/index/sky`: the finest, with cells of 0.4 mas."""
 
 _INDEX_ROW = StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object")
 
@@ -123,29 +123,30 @@ INDEX_COLUMNS = {
         StateColumn(name="dec", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
     ),
 }  # fmt: skip
-"""By index, the arrays of `/index/<name>`: one entry for each object, in the order of the key."""
+"""Arrays of `/index/<name>` by name of the index: one entry for each object, in the order of the key."""
 
 REJECTED_COLUMNS = (
     StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
-    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the delivered catalog, from 0"),
-    StateColumn(name="object_id", dtype="uint8", fill=0, width=32, description="Object id as delivered, UTF-8"),
-    StateColumn(name="column", dtype="uint8", fill=0, width=32, description="Column at fault, UTF-8"),
-    StateColumn(name="reason", dtype="uint8", fill=0, flags=RejectReason, description="Why the row cannot be kept"),
-    StateColumn(name="value", dtype="uint8", fill=0, width=64, description="The value at fault as delivered, UTF-8"),
+    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the catalog, from 0"),
+    StateColumn(name="object_id", dtype="uint8", fill=0, width=32, description="Object id as given, UTF-8"),
+    StateColumn(name="column", dtype="uint8", fill=0, width=32, description="Invalid column, UTF-8"),
+    StateColumn(name="reason", dtype="uint8", fill=0, flags=RejectReason, description="Reason of the rejection"),
+    StateColumn(name="value", dtype="uint8", fill=0, width=64, description="Invalid value as given, UTF-8"),
 )
-"""Rows of catalogs that were not registered, as of the last whole delivery of each catalog."""
+"""Columns of `/rejected`: rejected rows of the last complete download of each catalog."""
 
 MOST_REFUSED = 12
-"""Refused answers that are kept for each reason of quarantine, to be looked at."""
+"""Maximum number of refused responses stored for each reason of quarantine."""
 
 REFUSED_COLUMNS = (
     StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object"),
-    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Why it was refused"),
-    StateColumn(name="length", dtype="uint32", fill=0, unit="byte", description="Bytes of `body`, the rest is padding"),
+    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Reason of the quarantine"),
+    StateColumn(name="length", dtype="uint32", fill=0, unit="byte", description="Bytes of `body`; the rest is padding"),
 )
-"""Answers that came in place of an image, beside `body`; there from the first one on."""
+"""Columns of `/refused`: responses without a usable image. The group exists from the first refused response."""
 
 LABEL_VIEW = "galspec"
-"""Name of the label view that a survey's catalog brings: MPA-JHU metallicity, mass and star formation rate."""
+"""Label view of the survey's catalog: MPA-JHU metallicity, mass and star formation rate."""
 
 DELIVERED_CHUNK_ROWS = 128
+"""Rows of a chunk of `/delivered/body`."""

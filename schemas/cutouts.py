@@ -1,4 +1,4 @@
-"""Cutouts: one object's image as a survey service delivers it, and what can be wrong with it."""
+"""Cutouts: states and faults of an object's image, scale rules, and colour composites."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 from schemas.errors import CatalogError, ContractError, StoreError
 
 SIDE_PX = 128
-"""Side of a delivered cutout and of the cube's finest level, in pixels (paper, §2.2)."""
+"""Side of a cutout and of the cube's finest level, in pixels (paper, §2.2)."""
 
 BANDS = ("i", "r", "g")
 """Order of the `band` axis. SDSS puts i, r, g into the red, green and blue of its JPEGs."""
@@ -19,7 +19,7 @@ SDSS_NATIVE_SCALE_ARCSEC = 0.396
 
 
 class Status(IntEnum):
-    """Where one object's cutout stands. Every registered object has exactly one of these."""
+    """State of an object's cutout."""
 
     PENDING = 0
     STORED = 1
@@ -27,23 +27,23 @@ class Status(IntEnum):
 
 
 class Reason(IntEnum):
-    """Why a cutout was quarantined (`/state/reason`); 0 where it was not. Numbers are for life: cubes keep them."""
+    """Fault of a quarantined cutout (`/state/reason`). Cubes store the numbers: never change them."""
 
     NONE = 0
     OUT_OF_FOOTPRINT = 1
     """404, or 200 with the service's black tile."""
     NOT_A_JPEG = 2
-    """Bytes that are neither a JPEG nor a page nor a text."""
+    """Bytes that are neither a JPEG nor an HTML page nor text."""
     TRUNCATED = 3
-    """A JPEG that stops before its end."""
+    """A JPEG that ends early."""
     WRONG_SIZE = 4
-    """A JPEG of other than 128 x 128 pixels, or not of three channels."""
+    """A JPEG that does not have 128 x 128 pixels and three channels."""
     FLAT = 5
-    """A tile without any structure (standard deviation below 1 count): no coverage."""
+    """A tile without structure (standard deviation below 1 count): no coverage."""
     TOO_LARGE = 6
-    """More bytes than the cube keeps for one cutout."""
+    """More bytes than the cube stores for one cutout."""
     CLIENT_ERROR = 7
-    """A 4xx other than 404, 408 and 429: the request itself is refused."""
+    """A 4xx other than 404, 408 and 429: the service refuses the request."""
     SERVICE_ERROR = 8
     """A 5xx or 408 that outlasted every retry."""
     TOO_MANY_REQUESTS = 9
@@ -51,19 +51,19 @@ class Reason(IntEnum):
     CONNECT_TIMEOUT = 10
     """No connection within the limit."""
     READ_TIMEOUT = 11
-    """A connection, but no whole answer within the limit."""
+    """No complete response within the limit."""
     CONNECTION_LOST = 12
-    """Refused, reset, or closed before the whole answer was there."""
+    """Connection refused, reset, or closed before the response was complete."""
     HTML_PAGE = 13
     """200 with an HTML page."""
     ERROR_MESSAGE = 14
-    """200 with a text or JSON in place of an image, such as `error_message` or "no such layer"."""
+    """200 with text or JSON instead of an image, such as `error_message` or "no such layer"."""
     TRAILING_BYTES = 15
-    """A whole JPEG with further bytes behind its end."""
+    """A complete JPEG with further bytes after its end."""
     REPEATED_BODY = 16
-    """The very bytes of an object elsewhere on the sky: a cache that is stuck."""
+    """The same bytes as for an object elsewhere on the sky: a stuck cache."""
     DECOMPRESSION_BOMB = 17
-    """A JPEG whose header claims more pixels than the service ever sends."""
+    """A JPEG whose header claims more pixels than any cutout has."""
 
 
 TRANSIENT_REASONS = frozenset(
@@ -81,7 +81,7 @@ TRANSIENT_REASONS = frozenset(
         Reason.REPEATED_BODY,
     }
 )
-"""Faults that may be gone at the next attempt; the others are the object's own, and asking again is rude."""
+"""Faults that a retry may cure; the other faults belong to the object."""
 
 DOWN_REASONS = frozenset(
     {
@@ -94,11 +94,11 @@ DOWN_REASONS = frozenset(
         Reason.ERROR_MESSAGE,
     }
 )
-"""Faults of the service rather than of one object: many of them in a row open the circuit breaker."""
+"""Faults of the service, not of an object: many in a row open the circuit breaker."""
 
 
 class ScaleRule(StrEnum):
-    """How the pixel scale of a cutout follows from its object. Networks never cross rules."""
+    """Rule for the pixel scale of a cutout. A network is used with one rule only."""
 
     FIXED = "fixed"
     """The same arcsec per pixel for every object (the paper's text: 0.296)."""
@@ -107,7 +107,7 @@ class ScaleRule(StrEnum):
 
 
 class Composite(StrEnum):
-    """How three bands became the red, green and blue of a JPEG, and by whose stretch. Networks never cross composites.
+    """Bands and stretch of the JPEG's red, green and blue. A network is used with one composite only.
 
     Examples
     --------
@@ -120,29 +120,29 @@ class Composite(StrEnum):
     LS_DR9 = "legacysurvey-ls-dr9"
     """The Legacy Surveys viewer's layer `ls-dr9`: z, r, g of deeper images."""
     LEGACY_SDSS = "legacysurvey-sdss"
-    """The Legacy Surveys viewer's layer `sdss`: SDSS's i, r, g, by the viewer's stretch."""
+    """The Legacy Surveys viewer's layer `sdss`: SDSS i, r, g with the viewer's stretch."""
 
     @property
     def bands(self) -> tuple[str, str, str]:
-        """What is red, green and blue: the order of the `band` axis."""
+        """Bands in red, green and blue: the order of the `band` axis."""
         return ("z", "r", "g") if self is Composite.LS_DR9 else BANDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoutScale:
-    """A scale rule with its one number, and the composite that is cut by it: what a network must not mix.
+    """Scale rule and composite of a set of cutouts; a network must not mix them.
 
     Parameters
     ----------
     rule
-        Which rule.
+        Rule for the pixel scale.
     arcsec_per_px
-        The scale of `ScaleRule.FIXED`; ignored by the other rule.
+        Scale of `ScaleRule.FIXED`; other rules ignore it.
     prepared
-        True where the service holds images that were already cut by `rule`, so that the catalog needs no sizes;
-        the scale of an object whose size is unknown is then recorded as NaN.
+        True if the service holds images that were already cut by `rule`. The catalog then needs no sizes, and an
+        object of unknown size gets a scale of NaN.
     composite
-        Whose colours the cutouts have.
+        Colour composite of the cutouts.
     """
 
     rule: ScaleRule
@@ -151,30 +151,30 @@ class CutoutScale:
     composite: Composite = Composite.SKYSERVER
 
     def __post_init__(self) -> None:
-        # SkyServer clamps silently to this range: an image at another scale than asked for
+        # SkyServer clamps silently to this range: the image would have another scale than requested
         if not 0.015 <= self.arcsec_per_px <= 2400:
             raise ContractError(
-                f"pixel scale {self.arcsec_per_px} arcsec/px is outside 0.015-2400, where SkyServer clamps it "
-                "silently: choose a scale inside"
+                f"pixel scale {self.arcsec_per_px} arcsec/px is outside 0.015-2400, the range of SkyServer: "
+                "choose a scale inside"
             )
 
     def of(self, petro_r90_arcsec: float | None) -> float:
-        """Pixel scale of one object.
+        """Return the pixel scale of one object.
 
         Parameters
         ----------
         petro_r90_arcsec
-            Radius that holds 90 % of the Petrosian r flux, arcsec; None or NaN where unknown.
+            Radius of 90 % of the Petrosian r flux, arcsec; None or NaN if unknown.
 
         Returns
         -------
         float
-            arcsec per pixel; NaN where it is unknown and the service holds prepared images.
+            arcsec per pixel; NaN if the size is unknown and `prepared` is set.
 
         Raises
         ------
         CatalogError
-            The rule needs a size and there is none.
+            The rule needs a size, but the size is unknown.
 
         Examples
         --------

@@ -1,29 +1,28 @@
-"""Errors, split by what the caller can do about them.
+"""Errors, split by what the caller can do.
 
-`ServiceError`: somebody else's service failed; trying again may help, and retries decide by this type.
-`ContractError`: what was handed in is not what was agreed; it must be mended before another try.
-Each error also inherits the builtin that it resembles.
+After a `ServiceError` a retry may help; retries decide by this type. A `ContractError` needs a change of the input.
+Each error also inherits the builtin error that it resembles.
 """
 
 
 class GalstoreError(Exception):
-    """Base of every error that galstore raises on purpose; the command line prints it as one line."""
+    """Base class of galstore's errors; the command line prints them as one line."""
 
 
 class ServiceError(GalstoreError, ConnectionError):
-    """A survey service did not answer as it should; trying again may help."""
+    """A survey service failed; a retry may help."""
 
 
 class ServiceDownError(ServiceError):
-    """A service fails for one object after the other; the run stops instead of quarantining the survey."""
+    """A service fails for many objects in a row; the run stops instead of quarantining them."""
 
 
 class StoreBusyError(ServiceError, TimeoutError):
-    """Other writers kept the cube busy for longer than this one waits; trying again may help."""
+    """Other writers held the lock of the cube for longer than the timeout; a retry may help."""
 
 
 class ContractError(GalstoreError, ValueError):
-    """The input breaks a contract; the message says what was got, what was expected and what to do."""
+    """The input breaks a contract; the message says what was found, what was expected and what to do."""
 
 
 class RecipeError(ContractError):
@@ -31,36 +30,36 @@ class RecipeError(ContractError):
 
 
 class CatalogError(ContractError):
-    """A catalog lacks a column, is empty, or holds values that cannot be what they claim to be."""
+    """A catalog lacks a column, is empty, or holds invalid values."""
 
 
 class QueryRefusedError(ContractError):
-    """The service understood the query and refuses it; sending it again gets the same answer."""
+    """The service understood the query and refuses it; a retry gets the same response."""
 
 
 class StoreError(ContractError):
-    """The cube is not what the caller takes it for (another layout, another scale rule, no such level)."""
+    """The cube differs from what the caller expects: another layout or scale rule, or a missing level."""
 
 
 class StoreNotFoundError(StoreError, FileNotFoundError):
-    """There is no cube at this place."""
+    """No cube exists at the given path."""
 
 
 class TrainingError(ContractError):
-    """Training cannot start or go on: no labelled rows, too few galaxies, or a diverging loss."""
+    """Training cannot start or continue: no labelled rows, too few galaxies, or a diverging loss."""
 
 
 class WeightsError(ContractError):
-    """A file of network weights is missing, or is not the file it should be."""
+    """A file of network weights is missing or has unexpected content."""
 
 
 class PositionError(ContractError):
-    """A place on the sky or a radius around it is out of range."""
+    """A position on the sky or a search radius is out of range."""
 
 
 class FeatureError(ContractError):
-    """No such view or training set, another definition under the same name, or nothing left of a selection."""
+    """A view or training set is unknown or has another definition, or a selection is empty."""
 
 
 class ExportError(ContractError):
-    """Nothing to export, a place that is not empty, or a library that the format needs and that is not installed."""
+    """Nothing to export, an existing target, or a missing library."""

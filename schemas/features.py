@@ -1,9 +1,8 @@
-"""Feature views and label views: what a model may be given and what it is taught, by name and version.
+"""Definitions of feature views and label views, by name and version.
 
-The entity is an object of the survey, by `object_id`. A *feature view* is a named, versioned group of columns of the
-catalog, of columns that are computed from those, or one level of the images; a *label view* is a group of labels with
-their source. Units are VOUnits, meanings UCD1+ words. A definition never changes under its `name@version`: the cube
-keeps the fingerprint of each that was used, and refuses another one.
+A feature view is a group of catalog columns, of columns computed from them, or one level of the images. A label view
+is a group of labels with their source. The definition of a `name@version` never changes: the cube stores its
+fingerprint and refuses another definition.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import IntEnum, StrEnum
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from schemas.catalog import COLUMN
 from schemas.cube import LABEL_VIEW, LEVELS
@@ -22,7 +21,7 @@ from schemas.fingerprints import fingerprint
 
 
 class Split(IntEnum):
-    """Codes of the three splits."""
+    """Split of the labelled objects."""
 
     TRAIN = 0
     VALIDATION = 1
@@ -30,24 +29,24 @@ class Split(IntEnum):
 
 
 class Missing(StrEnum):
-    """What a training set does with an object that lacks a value."""
+    """Treatment of missing values in a training set."""
 
     KEPT = "kept"
-    """The value is null (NaN), and the model has to cope."""
+    """The value is NaN."""
     LEFT_OUT = "left out"
-    """The object is left out of the training set, and counted."""
+    """The object is dropped and counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureColumn:
-    """One column of a feature view.
+    """Column of a feature view.
 
     Attributes
     ----------
     expression
-        Formula over columns of the catalog, such as "modelMag_g - modelMag_r"; a column of the catalog is its own name.
+        Formula over catalog columns, such as "modelMag_g - modelMag_r"; the name alone for a column of the catalog.
     valid_min, valid_max
-        Inclusive; a value outside them is null.
+        Inclusive range; values outside become NaN.
     """
 
     name: str
@@ -66,7 +65,7 @@ class FeatureColumn:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The catalog's columns that it is computed from.
+        """Catalog columns in the expression.
 
         Examples
         --------
@@ -79,7 +78,7 @@ class FeatureColumn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureView:
-    """A named, versioned group of features; `level` is the side in px of a view of images, else 0."""
+    """Named, versioned group of features; `level` is the side of an image view in pixels, else 0."""
 
     name: str
     version: int
@@ -97,18 +96,22 @@ class FeatureView:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The catalog's columns that the view is made of."""
+        """Catalog columns in the expressions of all columns."""
         return tuple(dict.fromkeys(name for column in self.columns for name in column.inputs))
 
-    def definition(self) -> dict[str, Any]:
-        """Everything on which a value depends, as plain data."""
+    def definition(self) -> dict[str, object]:
+        """Return all parameters that determine the values, as JSON values."""
         columns = [
             {
-                "name": c.name, "expression": c.expression, "unit": c.unit, "dtype": c.dtype,
-                "valid_range": [c.valid_min, c.valid_max], "missing": c.missing.value,
+                "name": column.name,
+                "expression": column.expression,
+                "unit": column.unit,
+                "dtype": column.dtype,
+                "valid_range": [column.valid_min, column.valid_max],
+                "missing": column.missing.value,
             }
-            for c in self.columns
-        ]  # fmt: skip
+            for column in self.columns
+        ]
         return {"name": self.name, "version": self.version, "level": self.level, "columns": columns}
 
     @property
@@ -118,7 +121,7 @@ class FeatureView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelView:
-    """A named, versioned group of labels; `group` is where the cube keeps them and counts their versions."""
+    """Named, versioned group of labels; `group` is the group of the cube with their values and versions."""
 
     name: str
     version: int
@@ -132,14 +135,20 @@ class LabelView:
         return f"{self.name}@{self.version}"
 
 
-def _of_catalog(*names: str) -> tuple[FeatureColumn, ...]:
+def _catalog_columns(*names: str) -> tuple[FeatureColumn, ...]:
     return tuple(
         FeatureColumn(
-            name=name, expression=name, unit=COLUMN[name].unit, ucd=COLUMN[name].ucd, dtype=COLUMN[name].dtype,
-            description=COLUMN[name].description, valid_min=COLUMN[name].valid_min, valid_max=COLUMN[name].valid_max,
+            name=column.name,
+            expression=column.name,
+            unit=column.unit,
+            ucd=column.ucd,
+            dtype=column.dtype,
+            description=column.description,
+            valid_min=column.valid_min,
+            valid_max=column.valid_max,
         )
-        for name in names
-    )  # fmt: skip
+        for column in map(COLUMN.__getitem__, names)
+    )
 
 
 def _colour(bluer: str, redder: str) -> FeatureColumn:
@@ -159,13 +168,13 @@ FEATURE_VIEWS: dict[str, FeatureView] = {
     for view in (
         FeatureView(
             name="photometry", version=1, description="Magnitudes and their errors in five bands",
-            columns=_of_catalog(
+            columns=_catalog_columns(
                 *(f"modelMag_{band}" for band in "ugriz"), *(f"modelMagErr_{band}" for band in "ugriz"), "petroMag_r",
             ),
         ),
         FeatureView(
-            name="gri", version=1, description="The magnitudes of the paper's random forest (Wu & Boada 2019)",
-            columns=_of_catalog("modelMag_g", "modelMag_r", "modelMag_i"),
+            name="gri", version=1, description="Magnitudes of the paper's random forest (Wu & Boada 2019)",
+            columns=_catalog_columns("modelMag_g", "modelMag_r", "modelMag_i"),
         ),
         FeatureView(
             name="colours", version=1, description="Colours by model magnitudes",
@@ -174,7 +183,7 @@ FEATURE_VIEWS: dict[str, FeatureView] = {
         FeatureView(
             name="structure", version=1, description="Sizes and concentration in r",
             columns=(
-                *_of_catalog("petroR50_r", "petroR90_r"),
+                *_catalog_columns("petroR50_r", "petroR90_r"),
                 FeatureColumn(
                     name="concentration_r", expression="petroR90_r / petroR50_r", unit="", ucd="arith.ratio;em.opt.R",
                     description="Radius of 90 % over radius of 50 % of the Petrosian r flux", valid_min=1, valid_max=20,
@@ -183,13 +192,13 @@ FEATURE_VIEWS: dict[str, FeatureView] = {
         ),
         *(
             FeatureView(
-                name=f"image_{level}", version=1, level=level, description=f"The gri image averaged to {level} px",
+                name=f"image_{level}", version=1, level=level, description=f"Image averaged to {level} px",
             )
             for level in LEVELS
         ),
     )
 }  # fmt: skip
-"""Every feature view by its `name@version`."""
+"""Feature views by `name@version`."""
 
 LABEL_VIEWS: dict[str, LabelView] = {
     view.ref: view
@@ -209,18 +218,18 @@ LABEL_VIEWS: dict[str, LabelView] = {
         ),
     )
 }  # fmt: skip
-"""Every label view by its `name@version`."""
+"""Label views by `name@version`."""
 
 _View = TypeVar("_View", FeatureView, LabelView)
 
 
 def feature_view(ref: str) -> FeatureView:
-    """The feature view of this `name@version`; a name alone means its newest version.
+    """Return the feature view `name@version`; a name alone means the newest version.
 
     Raises
     ------
     FeatureError
-        There is none; the message names those that are close.
+        The view is unknown; the message names similar views.
 
     Examples
     --------
@@ -228,34 +237,34 @@ def feature_view(ref: str) -> FeatureView:
     'colours@1'
     >>> feature_view("colors@1")
     Traceback (most recent call last):
-    schemas.errors.FeatureError: feature view 'colors@1' is unknown: did you mean colours@1? There are photometry@1, ...
+    schemas.errors.FeatureError: feature view 'colors@1' is unknown (did you mean colours@1?); known: photometry@1, ...
     """
-    return _named(ref, FEATURE_VIEWS, "feature view")
+    return _find_view(ref, FEATURE_VIEWS, "feature view")
 
 
 def label_view(ref: str) -> LabelView:
-    """The label view of this `name@version`, or the one that has this label.
+    """Return the label view `name@version`, or the view with the label `ref`.
 
     Raises
     ------
     FeatureError
-        There is none; the message names those that are close.
+        The view is unknown; the message names similar views.
 
     Examples
     --------
     >>> label_view("oh_p50").ref, label_view("stellar_mass").ref
     ('metallicity@1', 'stellar_mass@1')
     """
-    with_it = [view for view in LABEL_VIEWS.values() if ref in view.columns]
-    return with_it[0] if with_it else _named(ref, LABEL_VIEWS, "label view")
+    with_label = [view for view in LABEL_VIEWS.values() if ref in view.columns]
+    return with_label[0] if with_label else _find_view(ref, LABEL_VIEWS, "label view")
 
 
-def _named(ref: str, views: Mapping[str, _View], kind: str) -> _View:
+def _find_view(ref: str, views: Mapping[str, _View], kind: str) -> _View:
     if ref in views:
         return views[ref]
     versions = [view for view in views.values() if view.name == ref]
     if versions:
         return max(versions, key=lambda view: view.version)
     close = get_close_matches(ref, views, n=2, cutoff=0.6)
-    meant = f"did you mean {' or '.join(close)}? There are" if close else "there are"
-    raise FeatureError(f"{kind} {ref!r} is unknown: {meant} {', '.join(views)}")
+    hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+    raise FeatureError(f"{kind} {ref!r} is unknown{hint}; known: {', '.join(views)}")

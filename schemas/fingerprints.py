@@ -1,24 +1,23 @@
-"""Fingerprints: identity by content. The same parts give the same name, on any machine, in any order."""
+"""Fingerprints: names that identify content, equal on every machine."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 from pydantic import BaseModel
 
 LENGTH = 12
-"""Hexadecimal digits: 48 bits, so that a thousand models collide with a chance of 2e-9."""
+"""Hexadecimal digits: 48 bits, so a collision among a thousand models has a probability of 2e-9."""
 
 
-def fingerprint(**parts: Any) -> str:
-    """Short name that follows from what determines a thing, and from nothing else.
+def fingerprint(**parts: object) -> str:
+    """Return a short hash of the values that determine a thing.
 
     Parameters
     ----------
     **parts
-        JSON values or pydantic models (recipe sections), by name.
+        JSON values or pydantic models (recipe sections), by name; their order does not matter.
 
     Returns
     -------

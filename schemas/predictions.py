@@ -1,6 +1,6 @@
-"""Predictions: what scoring writes beside the cube, and the reasons why one of them should not be trusted.
+"""Columns of predictions, and flags of predictions that should not be trusted.
 
-A column of floats is NaN, and flags are -1, where nothing was scored yet, or the model does not know.
+Floats are NaN and flags are -1 for objects without a score, and for values that the model does not provide.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from typing import Literal
 
 
 class Flag(IntFlag):
-    """Why a prediction should be looked at before it is used; the bits add up, and 0 says that nothing is wrong."""
+    """Reasons to check a prediction before use, as bits; 0 means no reason."""
 
     OUTSIDE_TRAINING_SUPPORT = 1
-    """The image is unlike all that the network was trained on: a star, blank sky, an artefact, another scale."""
+    """The image is far from the training images: a star, blank sky, an artefact, another scale."""
     PHOTOMETRY_OUTSIDE_TRAINING = 2
-    """The catalog's magnitudes and colours are unlike those of the training objects."""
+    """Magnitudes and colours are far from the training objects."""
     CUTOUT_SATURATED = 4
-    """A large part of the image is as bright as 8 bits can say."""
+    """A large part of the image is saturated (255 counts)."""
     CUTOUT_MOSTLY_EMPTY = 8
-    """Most of the image holds no light at all: the edge of the survey, or a failed cutout."""
+    """Most of the image is empty: the edge of the survey, or a failed cutout."""
     CUTOUT_ARTEFACT_COLOURS = 16
-    """The sky has another colour on one side than on the other, or much light is in one band alone."""
+    """The sky colour differs between the sides of the image, or much of the light is in one band."""
     EXTRAPOLATED_RANGE = 32
-    """The predicted value is where the training set has few labels, or where the paper distrusts them."""
+    """The predicted value lies outside the range of most training labels, or of the labels that the paper trusts."""
     SUPPORT_UNKNOWN = 64
-    """The model does not know its training support: it was trained by an older version, or on too few galaxies."""
+    """The model stores no training distribution: it was trained by an older version or on too few galaxies."""
     CUTOUT_UNLIKE_CATALOG = 128
-    """The image's brightness, colours or size are not the catalog's: another object, or another scale."""
+    """Brightness, colours or size of the image contradict the catalog: another object, or another scale."""
 
 
 OUT_OF_DISTRIBUTION = (
@@ -40,23 +40,22 @@ OUT_OF_DISTRIBUTION = (
     | Flag.CUTOUT_ARTEFACT_COLOURS
     | Flag.CUTOUT_UNLIKE_CATALOG
 )
-"""Those that speak of the object, and not of the predicted value or the model."""
+"""Flags of the object, not of the predicted value or the model."""
 
 UNKNOWN_FLAGS = -1
-"""Not scored yet, or scored before flags were kept."""
+"""Value of objects that were not scored, or were scored by a version without flags."""
 
 TRUSTED_RANGE = {"oh_p50": (8.5, 9.1)}
-"""By target: where labels themselves are trusted; Wu & Boada (2019) distrust 12 + log(O/H) below 8.5 and above 9.1."""
-
+"""Range of trustworthy labels by target; from Wu & Boada (2019) for 12 + log(O/H)."""
 
 _PRIMARY = ("stat.stdev",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionColumn:
-    """One column of `/predictions/<model id>/` and of published catalogs.
+    """Column of `/predictions/<model id>/` and of published catalogs.
 
-    Floats have the unit of the target, and a UCD of the target's own words and `ucd`.
+    Floats have the unit of the target. Their UCD joins the words of the target and `ucd`.
     """
 
     name: str
@@ -66,11 +65,10 @@ class PredictionColumn:
 
     @property
     def fill(self) -> float:
-        """What stands where nothing is known."""
         return math.nan if self.dtype == "float32" else UNKNOWN_FLAGS
 
     def ucd_for(self, target_ucd: str) -> str:
-        """The UCD of this column of predictions of a target.
+        """Return the UCD of this column for a target.
 
         Examples
         --------
@@ -83,7 +81,7 @@ class PredictionColumn:
             return self.ucd
         if self.ucd in _PRIMARY:
             return ";".join(word for word in (self.ucd, target_ucd) if word)
-        # other words of statistics may not stand first
+        # UCD1+: other words of statistics may not stand first
         return f"{target_ucd};{self.ucd}" if target_ucd else ""
 
 
@@ -91,7 +89,7 @@ PREDICTION_COLUMNS = (
     PredictionColumn(name="mean", ucd="stat.mean", description="Mean of the predictions over the views"),
     PredictionColumn(
         name="sigma", ucd="stat.stdev",
-        description="Standard deviation of the error: as the network predicts it, or half the 16-84 % interval",
+        description="Standard deviation of the error: predicted by the network, or half the 16-84 % interval",
     ),
     PredictionColumn(name="p2_5", ucd="stat.min", description="2.5 % percentile, by split-conformal calibration"),
     PredictionColumn(name="p16", ucd="stat.min", description="16 % percentile, by split-conformal calibration"),
@@ -107,7 +105,7 @@ PREDICTION_COLUMNS = (
     ),
     PredictionColumn(
         name="flags", ucd="meta.code.qual", dtype="int32",
-        description="Reasons to look before use, as bits; 0 = none, -1 = not known",
+        description="Reasons to check before use, as bits; 0 = none, -1 = unknown",
     ),
 )  # fmt: skip
 
@@ -115,7 +113,7 @@ PREDICTION_COLUMN = {column.name: column for column in PREDICTION_COLUMNS}
 
 
 def flag_names(flags: int) -> str:
-    """The names of the bits, apart by `|`; empty where there are none.
+    """Return the names of the set bits, joined by `|`; empty if no bit is set.
 
     Examples
     --------
@@ -124,12 +122,12 @@ def flag_names(flags: int) -> str:
     """
     if flags < 0:
         return "unknown"
-    return "|".join(str(one.name).lower() for one in Flag if flags & one)
+    return "|".join(str(flag.name).lower() for flag in Flag if flags & flag)
 
 
 def flag_attributes() -> dict[str, object]:
-    """`flag_masks` and `flag_meanings` of the CF conventions (section 3.5), for the column of flags."""
+    """Return `flag_masks` and `flag_meanings` of the CF conventions (section 3.5) for the column of flags."""
     return {
-        "flag_masks": [int(one) for one in Flag],
-        "flag_meanings": " ".join(str(one.name).lower() for one in Flag),
+        "flag_masks": [int(flag) for flag in Flag],
+        "flag_meanings": " ".join(str(flag.name).lower() for flag in Flag),
     }

@@ -252,7 +252,7 @@ class TrainSection(Section):
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """All labels to learn; the first one is scored."""
+        """Labels to learn; the first one is scored."""
         return (self.target, *self.further_targets)
 
     def identity(self) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Which galaxies are asked for: the paper's selection, as data that queries and checks are built from."""
+"""Selections of galaxies, from which queries and checks are built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUERY_TABLES = (
     "JOIN galSpecIndx X ON X.specObjID = S.specObjID "
     "JOIN galSpecExtra E ON E.specObjID = S.specObjID"
 )
-"""The paper's join (Wu & Boada 2019, §2.1): photometry, spectrum and the MPA-JHU tables of one galaxy."""
+"""Join of the paper (Wu & Boada 2019, §2.1): photometry, spectrum and MPA-JHU tables of one galaxy."""
 
 QUERY_COLUMNS: dict[str, str] = {
     "objID": "G.objID", "specObjID": "S.specObjID", "ra": "G.ra", "dec": "G.dec", "z": "S.z", "zErr": "S.zErr",
@@ -31,8 +31,7 @@ QUERY_COLUMNS: dict[str, str] = {
     **{f"oh_{p}": f"E.oh_{p}" for p in ("p2p5", "p16", "p50", "p84", "p97p5")},
     "lgm_tot_p50": "E.lgm_tot_p50", "sfr_tot_p50": "E.sfr_tot_p50",
 }  # fmt: skip
-"""Column of the answer -> where the survey keeps it."""
-
+"""SQL expression in the survey's tables, by column of the response."""
 
 MJD_ZERO = date(1858, 11, 17)
 """Day 0 of the Modified Julian Date."""
@@ -40,7 +39,7 @@ MJD_ZERO = date(1858, 11, 17)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """`low < expression < high`, with either side open."""
+    """Condition `low < expression < high`; either bound may be None."""
 
     expression: str
     low: float | None = None
@@ -58,7 +57,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """A named set of cuts with its source, and further conditions (SQL) by which a run narrows it."""
+    """Named set of cuts with their source, and further SQL conditions of one run."""
 
     name: str
     source: str
@@ -67,7 +66,7 @@ class Selection:
 
     @property
     def sql(self) -> str:
-        """The WHERE clause, without the word WHERE.
+        """WHERE clause, without the word WHERE.
 
         Examples
         --------
@@ -77,12 +76,12 @@ class Selection:
         return " AND ".join([*(cut.sql for cut in self.cuts), "E.oh_p50 <> -9999", *self.conditions])
 
     def narrowed(self, *, where: str = "", since: date | None = None) -> Selection:
-        """The same selection, of fewer galaxies.
+        """Return the selection with further conditions.
 
         Parameters
         ----------
         where
-            A condition in the survey's SQL over the tables of `QUERY_TABLES`, such as "G.dec > 30"; empty = none.
+            Condition in the survey's SQL over the tables of `QUERY_TABLES`, such as "G.dec > 30"; empty = none.
         since
             Only galaxies whose spectrum was observed on this day (UTC) or later.
 
@@ -112,19 +111,13 @@ SELECTIONS: dict[str, Selection] = {
                 Cut(expression="S.z", low=0.02),
             ),
         ),
-        Selection(name="labelled", source="every galaxy with a metallicity", cuts=()),
+        Selection(name="labelled", source="all galaxies with a metallicity", cuts=()),
     )
 }
 
 
 def selection_named(name: str) -> Selection:
-    """The selection of this name.
-
-    Raises
-    ------
-    RecipeError
-        There is none.
-    """
+    """Return the selection `name`, or raise a `RecipeError` that lists the known names."""
     if name not in SELECTIONS:
         raise RecipeError(f"selection {name!r} is unknown: choose one of {', '.join(SELECTIONS)}")
     return SELECTIONS[name]

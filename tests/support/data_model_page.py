@@ -13,11 +13,10 @@ import zarr
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
 from galstore.survey.probe.checks import MEANINGS
-from schemas.catalog import COLUMNS
+from schemas.catalog import COLUMNS, RejectReason
 from schemas.cube import LEVEL, REFUSED_COLUMNS, REJECTED_COLUMNS, STATE_COLUMNS, Listing
 from schemas.cutouts import Composite, CutoutScale, Reason, ScaleRule, Status
 from schemas.predictions import PREDICTION_COLUMNS, Flag
-from schemas.rejections import RejectReason
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data-model.md"
 TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
