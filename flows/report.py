@@ -1,17 +1,18 @@
-"""Report: how good the model is, what it was fed with and what it says; three pages of HTML and one JSON file."""
+"""Flow `report`: three HTML pages on the model, its data and its predictions, and a JSON summary."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tomli_w
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.engine.report_data import gather_predictions, gather_quality
+from flows.engine.simulated_limits import simulated_limits
 from flows.outputs import (
     earlier_summary,
     known_report,
@@ -24,7 +25,8 @@ from flows.outputs import (
     training_set_of,
 )
 from flows.prefect_artifacts import publish_report
-from flows.runtime import console, load_recipe
+from flows.runtime import recipe_toml
+from flows.terminal import console
 from galstore.cube.inventory import take_inventory
 from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
@@ -41,53 +43,53 @@ if TYPE_CHECKING:
     from modeling.evaluation.metrics import Regression
     from modeling.report.model_page import Evaluation
 
+logger = logging.getLogger(__name__)
+
 
 @flow(name="report")
-def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Write the report of a recipe's model and predictions, unless the very same one is there.
+def report(recipe: Recipe) -> dict[str, Any]:
+    """Write the report of a recipe's model and predictions, unless it is up to date.
 
     Parameters
     ----------
     recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
+        Recipe of the run.
 
     Returns
     -------
     dict
-        What `report.json` holds: counts, every predictor's metrics, the verdict, and the paths of what was made.
+        Content of `report.json`: counts, every predictor's metrics, the verdict, and paths of all outputs.
     """
-    loaded = load_recipe(recipe, overrides)
-    cube = open_cube(loaded.store.path)
-    model_id = scoring_model_id(loaded, cube)
-    summary = known_report(loaded, cube, model_id)
+    cube = open_cube(recipe.store.path)
+    training_set = training_set_of(recipe, cube)
+    model_id = scoring_model_id(recipe, training_set)
+    summary = known_report(recipe, cube, model_id)
     if summary is not None:
-        console.print("report: nothing has changed since it was written")
+        logger.info("report: up to date")
         publish_report(summary)
         return summary
     with console.status("report: baselines and figures"):
-        composed = compose_report(loaded, cube, model_id)
-    summary = {"fingerprint": report_fingerprint(loaded, cube, model_id), **composed}
-    _, summary_path = report_paths(loaded)
+        composed = compose_report(recipe, training_set, model_id)
+    summary = {"fingerprint": report_fingerprint(recipe, cube, model_id), **composed}
+    _, summary_path = report_paths(recipe)
     summary_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     publish_report(summary)
     return summary
 
 
 @task(cache_policy=NO_CACHE)
-def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
-    """Judge every predictor on the held-out galaxies, draw, and write the HTML; its summary comes back."""
+def compose_report(recipe: Recipe, training_set: TrainingSet, model_id: str) -> dict[str, Any]:
+    """Evaluate every predictor on the held-out galaxies, write the pages, and return the summary."""
     from modeling.models.checkpoint import load_model
     from modeling.models.training_log import read_training_log
-    from modeling.report.model_page import NewCatalog, Provenance, Report, verdict, write_report
+    from modeling.report.model_page import ModelPage, ModelProvenance, NewCatalog, verdict, write_model_page
     from modeling.report.pages import PREDICTIONS_PAGE, QUALITY_PAGE, Heading, IngestCounts
     from modeling.report.predictions_page import summarise_predictions, write_predictions_page
-    from modeling.report.quality_page import summarise_quality, write_quality
+    from modeling.report.quality_page import summarise_quality, write_quality_page
 
-    training_set = training_set_of(recipe, cube)
-    # of an ensemble, its first member shows how it was trained
-    folder = model_folder(recipe, scoring_member_ids(recipe, cube)[0])
+    cube = training_set.cube
+    # the first member of an ensemble provides the training log
+    folder = model_folder(recipe, scoring_member_ids(recipe, training_set)[0])
     config = load_model(folder).config
     counts, inventory = asdict(cube.counts()), take_inventory(cube)
     ingested = IngestCounts(
@@ -109,34 +111,32 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
         cube, heading, ingested, inventory, training_snapshot=config.snapshot, earlier=earlier_summary(recipe)
     )
     new = predictions.new
-    composed = Report(
-        title=heading.title,
-        survey=heading.survey,
-        simulated=heading.simulated,
+    composed = ModelPage(
+        heading=heading,
         ingest=ingested,
         splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
         target=symbol,
         evaluation=evaluation,
-        predictors=judge_predictors(recipe, cube, training_set, evaluation),
+        predictors=evaluate_predictors(recipe, cube, training_set, evaluation),
         training_log=read_training_log(folder),
         best_epoch=config.best_epoch,
-        provenance=Provenance(
+        provenance=ModelProvenance(
             model_id=model_id,
             training_set=config.training_set,
             snapshot=cube.snapshot_id,
             versions=config.versions,
-            recipe=tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True)),
+            recipe=recipe_toml(recipe),
         ),
         new_catalog=None if new is None else NewCatalog(n=new.scored.n, n_scored=new.scored.n_scored),
     )
     path, _ = report_paths(recipe)
-    write_report(path, composed)
-    write_quality(path.with_name(QUALITY_PAGE), quality)
+    write_model_page(path, composed)
+    write_quality_page(path.with_name(QUALITY_PAGE), quality)
     write_predictions_page(path.with_name(PREDICTIONS_PAGE), predictions)
     return {
         "verdict": verdict(composed),
         "ingest": counts,
-        "evaluated": evaluation.rows,
+        "evaluated": evaluation.split,
         "predictors": {
             name: result if isinstance(result, str) else asdict(result) for name, result in composed.predictors.items()
         },
@@ -154,7 +154,13 @@ def compose_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any]:
 
 
 def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> Evaluation:
-    """The held-out galaxies with the model's predictions from the cube."""
+    """Read the held-out galaxies and the model's predictions of them.
+
+    Raises
+    ------
+    TrainingError
+        Some held-out galaxies have no prediction.
+    """
     from modeling.report.model_page import Evaluation
 
     split = training_set.evaluation_split
@@ -167,19 +173,18 @@ def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> E
             f"{model_id}: run `galstore score` with this recipe first"
         )
     return Evaluation(
-        rows=split.name.lower(),
+        split=split.name.lower(),
         object_id=training_set.object_ids[indices],
         true=training_set.labels[indices],
         predicted=predictions["mean"].to_numpy(dtype=np.float64),
-        view_spread=predictions["view_spread"].to_numpy(dtype=np.float64),
         read_cutouts=lambda positions: cube.read_pixels(SIDE_PX, rows[positions]),
     )
 
 
-def judge_predictors(
+def evaluate_predictors(
     recipe: Recipe, cube: Cube, training_set: TrainingSet, evaluation: Evaluation
 ) -> dict[str, Regression | str]:
-    """Metrics of the network, the baselines and, on a simulated sky, the oracle, all on the same galaxies."""
+    """Compute the metrics of the network, the baselines and, on a simulated sky, the oracle on the same galaxies."""
     from modeling.evaluation.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
     from modeling.evaluation.metrics import Regression
     from modeling.report.model_page import COLOURS, FOREST, FULL_FOREST, MEAN, NETWORK, ORACLE
@@ -188,21 +193,16 @@ def judge_predictors(
     held_out = training_set.labelled(training_set.evaluation_split)
     magnitudes = read_features(cube, training_set.rows, feature_view("photometry"))
     fitted, labels = magnitudes.iloc[fit], training_set.labels[fit]
-    every = known_magnitudes(fitted, [name for name in magnitudes.columns if "Err" not in name])
-    judged: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}
+    all_magnitudes = known_magnitudes(fitted, [name for name in magnitudes.columns if "Err" not in name])
+    metrics: dict[str, Regression | str] = {NETWORK: Regression.of(evaluation.true, evaluation.predicted)}
     baselines = {
         key: predict_forest(fitted, labels, magnitudes.iloc[held_out], columns=columns, seed=recipe.train.seed)
-        for key, columns in {FOREST: FOREST_COLUMNS, FULL_FOREST: every}.items()
+        for key, columns in {FOREST: FOREST_COLUMNS, FULL_FOREST: all_magnitudes}.items()
     }
     baselines[MEAN] = predict_mean(labels, held_out.size)
-    judged |= {key: baseline.against(evaluation.true) for key, baseline in baselines.items()}
-    if recipe.sky_is_simulated and recipe.emulator is not None and recipe.train.target == "oh_p50":
-        from galstore.emulator.sky.oracle import oracle_predictions
-        from galstore.emulator.sky.simulated import SimulatedSky
-
-        played = recipe.emulator
-        sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
-        known = oracle_predictions(sky, evaluation.object_id)
-        judged[ORACLE] = Regression.of(evaluation.true, known["oracle"])
-        judged[COLOURS] = Regression.of(evaluation.true, known["total_colours"])
-    return judged
+    metrics |= {key: baseline.against(evaluation.true) for key, baseline in baselines.items()}
+    limits = simulated_limits(recipe, evaluation.object_id)
+    if limits is not None:
+        metrics[ORACLE] = Regression.of(evaluation.true, limits["oracle"])
+        metrics[COLOURS] = Regression.of(evaluation.true, limits["total_colours"])
+    return metrics

@@ -1,4 +1,4 @@
-"""Run: ingest, train, score and report, in this order."""
+"""Flow `run`: ingest, train, score and report."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ from flows.report import report
 from flows.runtime import survey_address
 from flows.score import score
 from flows.train import train
+from schemas.recipes import Recipe
 
 
 @flow(name="run")
-def run(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Take a survey all the way to a scored catalog and a report; every step does only what is missing.
+def run(recipe: Recipe, survey_url: str | None = None) -> dict[str, Any]:
+    """Take a survey to a scored catalog and a report; finished work is skipped.
 
     Parameters
     ----------
     recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
+        Recipe of the run.
+    survey_url
+        Address of the recipe's emulator if it runs already.
+
+    Returns
+    -------
+    dict
+        Results of the flows `ingest`, `train`, `score` and `report`.
     """
-    with survey_address(recipe, overrides):
+    with survey_address(recipe, survey_url) as base_url:
         return {
-            "ingest": ingest(recipe, overrides),
-            "train": train(recipe, overrides),
-            "score": score(recipe, overrides),
-            "report": report(recipe, overrides),
+            "ingest": ingest(recipe, survey_url=base_url),
+            "train": train(recipe),
+            "score": score(recipe, base_url),
+            "report": report(recipe),
         }

@@ -1,4 +1,4 @@
-"""What every flow needs around it: the recipe, the survey's address, Dask workers, progress on the terminal."""
+"""Runtime of the flows: recipe, survey address, Dask workers, and progress bars."""
 
 from __future__ import annotations
 
@@ -6,122 +6,145 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from contextvars import ContextVar
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from rich.console import Console
+import tomli_w
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from flows.progress import ProgressArtifact
+from flows.prefect_artifacts import ProgressArtifact
+from flows.terminal import console
 from schemas.errors import RecipeError, ServiceError
 from schemas.recipes import EMULATOR, DaskSection, Recipe, parse_recipe
 
 if TYPE_CHECKING:
     import distributed
 
+logger = logging.getLogger(__name__)
+
 EMULATOR_START_S = 60
 
-PASSING_FAILURES: dict[str, Any] = {
+TRANSIENT_FAILURES: dict[str, Any] = {
     "retries": 2,
     "retry_delay_seconds": [5, 30],
     "retry_condition_fn": lambda _task, _run, state: isinstance(state.result(raise_on_failure=False), ServiceError),
 }
-"""Task options: try again when a service failed, not when the input is wrong."""
+"""Task options: retry when a service failed, not when the input is wrong."""
 
-console = Console(stderr=True, highlight=False)
-"""Progress and notes go to stderr; results, for pipes, to stdout."""
+PREFECT_SETTINGS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # the command line prints errors once, without a traceback
+    "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    # the temporary server needs 10 s; on a busy machine more than the default of 20
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def configure_prefect() -> None:
+    """Keep Prefect quiet and offline in this process, unless the user's environment says otherwise.
+
+    Call it before Prefect is imported.
+    """
+    for name, value in PREFECT_SETTINGS.items():
+        os.environ.setdefault(name, value)
 
 
 def recipe_names() -> tuple[str, ...]:
-    """Names of the recipes that come with galstore."""
+    """Return the names of the recipes that come with galstore."""
     return tuple(sorted(Path(file.name).stem for file in _recipe_folder().iterdir() if file.name.endswith(".toml")))
 
 
 def load_recipe(recipe: str, overrides: Sequence[str] | None = None) -> Recipe:
-    """A recipe by name or path, with `section.key=value` put over it.
+    """Load a recipe by name or path, and apply `section.key=value` overrides.
 
     Raises
     ------
     RecipeError
-        No such recipe, or a bad one.
+        The recipe does not exist or is invalid.
     """
     path = Path(recipe)
-    # a folder of the same name as a recipe, such as the demo's own output, does not hide the recipe
-    if recipe not in recipe_names() and (path.suffix == ".toml" or path.exists()):
+    known = recipe_names()
+    # a folder with the name of a recipe, such as the demo's own output, does not hide the recipe
+    if recipe not in known and (path.suffix == ".toml" or path.exists()):
         if not path.is_file():
-            raise RecipeError(f"recipe {recipe} does not exist: give a TOML file or one of {', '.join(recipe_names())}")
+            raise RecipeError(f"recipe {recipe} does not exist: give a TOML file or one of {', '.join(known)}")
         return parse_recipe(path.read_text(encoding="utf-8"), origin=recipe, overrides=overrides or ())
-    if recipe not in recipe_names():
-        raise RecipeError(f"recipe {recipe!r} is unknown: give a TOML file or one of {', '.join(recipe_names())}")
+    if recipe not in known:
+        raise RecipeError(f"recipe {recipe!r} is unknown: give a TOML file or one of {', '.join(known)}")
     text = (_recipe_folder() / f"{recipe}.toml").read_text(encoding="utf-8")
     return parse_recipe(text, origin=f"recipe {recipe}", overrides=overrides or ())
 
 
-def _recipe_folder() -> resources.abc.Traversable:
+def _recipe_folder() -> Traversable:
     return resources.files("flows") / "recipes"
 
 
+def recipe_toml(recipe: Recipe) -> str:
+    """Return a recipe as TOML, defaults included."""
+    return tomli_w.dumps(recipe.model_dump(mode="json", exclude_none=True))
+
+
 def output_path(recipe: Recipe, *parts: str) -> Path:
-    """A file in the recipe's output folder; the folders on the way to it exist afterwards."""
+    """Return a path in the recipe's output folder; parent folders are created."""
     path = recipe.output.folder.joinpath(*parts)
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
-_open_address: ContextVar[str | None] = ContextVar("survey_address", default=None)
-
-
 @contextmanager
-def survey_address(recipe: str, overrides: Sequence[str] | None = None) -> Iterator[str]:
-    """Base URL of the recipe's survey; a emulator's emulator runs on loopback for as long as the context lasts.
+def survey_address(recipe: Recipe, running: str | None = None) -> Iterator[str]:
+    """Yield the base URL of a recipe's survey; for `base_url = "emulator"` an emulator runs inside the context.
 
-    Inside another such context, as in a run of all the flows, it is the same address and no second emulator.
+    Parameters
+    ----------
+    recipe
+        Recipe with the survey.
+    running
+        Address of an emulator of this recipe that runs already.
     """
-    already = _open_address.get()
-    if already is not None:
-        yield already
+    if recipe.survey.base_url != EMULATOR:
+        yield recipe.survey.base_url.rstrip("/")
         return
-    loaded = load_recipe(recipe, overrides)
-    if loaded.survey.base_url != EMULATOR:
-        yield loaded.survey.base_url.rstrip("/")
+    if running is not None:
+        yield running
         return
-    sets = [argument for override in overrides or () for argument in ("--set", override)]
-    command = [sys.executable, "-m", "flows.cli", "emulate", "--recipe", recipe, *sets]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as emulator:  # noqa: S603 - our own program
-        try:
-            address = _first_line(emulator)
-            token = _open_address.set(address)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml", encoding="utf-8") as file:
+        file.write(recipe_toml(recipe))
+        file.flush()
+        command = [sys.executable, "-m", "flows.cli", "emulate", "--recipe", file.name]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as emulator:  # noqa: S603 - our own program
             try:
-                yield address
+                yield _read_address(emulator)
             finally:
-                _open_address.reset(token)
-        finally:
-            emulator.terminate()
+                emulator.terminate()
 
 
-def _first_line(emulator: subprocess.Popen[str]) -> str:
+def _read_address(emulator: subprocess.Popen[str]) -> str:
     address = emulator.stdout.readline().strip() if emulator.stdout else ""
     if not address.startswith("http://"):
         code = emulator.wait(EMULATOR_START_S)
-        raise ServiceError(f"the survey emulator did not start (exit code {code}): its own message stands above")
+        raise ServiceError(f"the survey emulator did not start (exit code {code}): see its message above")
     return address
 
 
 @contextmanager
 def dask_client(section: DaskSection, *, n_tasks: int, threads_per_worker: int = 1) -> Iterator[distributed.Client]:
-    """A Dask client: of the scheduler that the recipe names, or of a cluster of this machine's own for the time being.
+    """Yield a Dask client, of the scheduler in the recipe or of a temporary cluster on this machine.
 
     Parameters
     ----------
+    section
+        Section `[dask]` of a recipe.
     n_tasks
-        No more workers than tasks are started.
+        Maximum number of workers to start.
     threads_per_worker
-        Of a cluster of this machine's own.
+        For a temporary cluster.
     """
     import dask
     import distributed
@@ -143,22 +166,15 @@ def dask_client(section: DaskSection, *, n_tasks: int, threads_per_worker: int =
             n_workers=n_workers,
             threads_per_worker=threads_per_worker,
             host="127.0.0.1",
-            dashboard_address="127.0.0.1:0",  # any free port: two runs on one machine must not meet
+            dashboard_address="127.0.0.1:0",  # any free port: two runs on one machine must not collide
             silence_logs=logging.ERROR,
         )
     with cluster, distributed.Client(cluster) as client:
         yield client
 
 
-def current_run_id() -> str:
-    """Id of the Prefect flow run under way, kept with every commit; a random one where none is."""
-    from prefect.runtime import flow_run
-
-    return str(flow_run.root_flow_run_id or flow_run.id or uuid4())
-
-
 class ProgressBar:
-    """One bar on the terminal, with a note beside it, and in Prefect's UI where the work is long."""
+    """Progress bar on the terminal, with a note beside it, and in Prefect's UI for long work."""
 
     def __init__(self, progress: Progress, title: str, total: int, artifact: ProgressArtifact) -> None:
         self._progress = progress
@@ -166,18 +182,18 @@ class ProgressBar:
         self._artifact = artifact
 
     def advance(self, n: int) -> None:
-        """So many more are done."""
+        """Add finished units."""
         self._progress.advance(self._task, n)
         self._artifact.advance(n)
 
     def note(self, text: str) -> None:
-        """Say how it goes."""
+        """Replace the note."""
         self._progress.update(self._task, note=text)
 
 
 @contextmanager
 def progress_bar(title: str, total: int) -> Iterator[ProgressBar]:
-    """A progress bar with rate and time left; where no terminal listens, one line at the end."""
+    """Yield a progress bar with elapsed and remaining time; without a terminal it prints one line at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=30),

@@ -1,7 +1,8 @@
-"""Sweep: the same training at each level of the cube, judged on the same held-out galaxies."""
+"""Flow `sweep`: train at each level of the cube and evaluate on the same held-out galaxies."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,8 @@ import numpy.typing as npt
 import pandas as pd
 from prefect import flow
 
-from flows.csv_cache import kept_table, write_csv
-from flows.outputs import model_folder, trained_model_id, training_set_of
-from flows.runtime import console, load_recipe
+from flows.engine.simulated_limits import simulated_limits
+from flows.outputs import cached_table, model_folder, trained_model_id, training_set_of, write_csv
 from flows.train import pixels_of, train
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
@@ -25,22 +25,22 @@ from schemas.features import Split
 from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
 
+logger = logging.getLogger(__name__)
+
 NETWORK = "network"
 COLUMNS = ("predictor", "level", "rmse", "nmad", "n", "model_id")
-"""Of sweep.csv. Baselines see no image: their level is 0 and they have no model's id."""
+"""Columns of sweep.csv. Baselines use no images: their level is 0 and their model id is empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelPlan:
-    """One level of a sweep: the recipe at it, and the model that this recipe trains."""
+    """Level of a sweep with its recipe and model."""
 
     level: int
     recipe: Recipe
-    overrides: tuple[str, ...]
-    """Those that make the recipe, `network.level` included."""
     model_id: str
     folder: Path
-    """Of the model."""
+    """Folder of the model."""
     training_set: TrainingSet
 
     @property
@@ -48,65 +48,60 @@ class LevelPlan:
         return self.folder.is_dir()
 
     @property
-    def kept(self) -> Path:
-        """Where its predictions of the held-out galaxies are kept; the name follows from all they depend on."""
+    def predictions_file(self) -> Path:
+        """Cached predictions of the held-out galaxies; the name follows from everything they depend on."""
         name = fingerprint(model=self.model_id, views=self.recipe.score.views)
         return self.recipe.output.folder / "sweep" / "held_out" / f"{self.level}px-{name}.csv"
 
 
-def plan_sweep(recipe: str, overrides: Sequence[str] | None, levels: Sequence[int]) -> tuple[LevelPlan, ...]:
-    """The levels of a sweep, the finest first, with the model of each, trained or not.
+def plan_sweep(recipe: Recipe, levels: Sequence[int]) -> tuple[LevelPlan, ...]:
+    """Plan the levels of a sweep, finest first, with the model of each, trained or not.
 
     Raises
     ------
     RecipeError
-        No levels, one that comes twice, or one that the cube does not have.
+        `levels` is empty, has a duplicate, or has a level that the cube does not have.
     """
     if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(LEVELS):
         raise RecipeError(
             f"levels {', '.join(map(str, levels)) or '(none)'}: give some of {', '.join(map(str, LEVELS))}, each once"
         )
-    cube = open_cube(load_recipe(recipe, overrides).store.path)
-    plans = []
-    for level in sorted(levels, reverse=True):
-        at_level = (*(overrides or ()), f"network.level={level}")
-        loaded = load_recipe(recipe, at_level)
-        training_set = training_set_of(loaded, cube)
-        model_id = trained_model_id(loaded, training_set)
-        plans.append(
-            LevelPlan(
-                level=level, recipe=loaded, overrides=at_level, model_id=model_id,
-                folder=model_folder(loaded, model_id), training_set=training_set,
-            )
-        )  # fmt: skip
-    return tuple(plans)
+    cube = open_cube(recipe.store.path)
+    return tuple(_plan_level(recipe.with_values({"network.level": level}), cube) for level in sorted(levels)[::-1])
+
+
+def _plan_level(recipe: Recipe, cube: Cube) -> LevelPlan:
+    training_set = training_set_of(recipe, cube)
+    model_id = trained_model_id(recipe, training_set)
+    return LevelPlan(
+        level=recipe.network.level,
+        recipe=recipe,
+        model_id=model_id,
+        folder=model_folder(recipe, model_id),
+        training_set=training_set,
+    )
 
 
 @flow(name="sweep")
-def sweep(
-    recipe: str = "demo", overrides: list[str] | None = None, levels: Sequence[int] = LEVELS
-) -> list[dict[str, Any]]:
-    """Train the recipe's network at each level, and judge each on the recipe's held-out galaxies.
+def sweep(recipe: Recipe, levels: Sequence[int] = LEVELS) -> list[dict[str, Any]]:
+    """Train the recipe's network at each level, and evaluate each on the recipe's held-out galaxies.
 
-    A model that is there is not trained again, and what it predicted is not predicted again: a sweep that was killed
-    goes on where it was.
+    Trained models and cached predictions are reused, so that a killed sweep resumes.
 
     Parameters
     ----------
     recipe
-        Name of a recipe or path of a TOML file; its `network.level` does not count.
-    overrides
-        `section.key=value`.
+        Recipe of the run; its `network.level` is ignored.
     levels
         Sides of the images, px.
 
     Returns
     -------
     list of dict
-        The rows of `sweep/sweep.csv` in the recipe's output folder, which is written after each level.
-        `sweep/predictions.csv` holds each held-out galaxy's label and what everyone predicts for it.
+        Rows of `sweep/sweep.csv` in the recipe's output folder, written after each level.
+        `sweep/predictions.csv` has each held-out galaxy's label and all predictions of it.
     """
-    plans = plan_sweep(recipe, overrides, levels)
+    plans = plan_sweep(recipe, levels)
     finest = plans[0]
     cube = finest.training_set.cube
     held_out = held_out_labels(finest.training_set)
@@ -114,38 +109,32 @@ def sweep(
     curve: dict[int, pd.DataFrame] = {}
     for done, plan in enumerate(plans, start=1):
         if not plan.is_trained:
-            train(recipe, list(plan.overrides))
-        curve[plan.level] = kept_table(plan.kept, partial(predict_held_out, plan, cube))
-        table = judge_sweep(plans[:done], held_out, curve, baselines)
+            train(plan.recipe)
+        curve[plan.level] = cached_table(plan.predictions_file, partial(predict_held_out, plan, cube))
+        table = evaluate_sweep(plans[:done], held_out, curve, baselines)
         folder = finest.recipe.output.folder / "sweep"
         write_csv(folder / "sweep.csv", table)
         write_csv(folder / "predictions.csv", predictions_table(held_out, curve, baselines))
-        judged = table[(table["predictor"] == NETWORK) & (table["level"] == plan.level)].iloc[0]
-        console.print(
-            f"{done} of {len(plans)} levels: {plan.level:3d} px, RMSE {judged['rmse']:.4f}, NMAD {judged['nmad']:.4f}"
+        row = table[(table["predictor"] == NETWORK) & (table["level"] == plan.level)].iloc[0]
+        logger.info(
+            "%d of %d levels: %3d px, RMSE %.4f, NMAD %.4f", done, len(plans), plan.level, row["rmse"], row["nmad"]
         )
     return [{str(key): value for key, value in row.items()} for row in table.to_dict(orient="records")]
 
 
-def judges(training_set: TrainingSet) -> npt.NDArray[np.int64]:
-    """Positions of the held-out galaxies that have the label that is scored."""
-    indices = training_set.indices(training_set.evaluation_split)
-    return indices[np.isfinite(training_set.labels[indices])]
-
-
 def held_out_labels(training_set: TrainingSet) -> pd.DataFrame:
-    """`object_id` and `true` of the galaxies that judge."""
-    indices = judges(training_set)
+    """Return `object_id` and `true` of the labelled held-out galaxies."""
+    indices = training_set.labelled(training_set.evaluation_split)
     return pd.DataFrame({"object_id": training_set.object_ids[indices], "true": training_set.labels[indices]})
 
 
 def predict_held_out(plan: LevelPlan, cube: Cube) -> pd.DataFrame:
-    """What a level's network predicts for the held-out galaxies: `object_id`, `predicted`."""
+    """Predict the held-out galaxies with a level's network; columns `object_id`, `predicted`."""
     from modeling.models.checkpoint import load_model
     from modeling.scoring.predict import predict_pixels
 
     training_set, settings = plan.training_set, plan.recipe.score
-    indices = judges(training_set)
+    indices = training_set.labelled(training_set.evaluation_split)
     model = load_model(plan.folder)
     model.require_scale(cube.scale)
     pixels = pixels_of(plan.recipe, cube, training_set.rows[indices])
@@ -154,13 +143,13 @@ def predict_held_out(plan: LevelPlan, cube: Cube) -> pd.DataFrame:
 
 
 def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> Mapping[str, npt.NDArray[np.float64]]:
-    """What those predict who see no pixel: the mean, the random forest and, of a simulated sky, the oracle.
+    """Predict with baselines that use no images: mean, random forest and, on a simulated sky, the oracle.
 
-    A baseline that cannot be fitted is left out, and the reason is told.
+    A baseline that cannot be fitted is omitted, and the reason is logged.
     """
     from modeling.evaluation.baselines import FOREST_COLUMNS, predict_forest, predict_mean
 
-    fit, held_out = training_set.indices(Split.TRAIN), judges(training_set)
+    fit, held_out = training_set.indices(Split.TRAIN), training_set.labelled(training_set.evaluation_split)
     fit = fit[np.isfinite(training_set.labels[fit])]
     magnitudes = cube.read_catalog(FOREST_COLUMNS).iloc[training_set.rows]
     labels = training_set.labels[fit]
@@ -170,32 +159,27 @@ def predict_baselines(recipe: Recipe, cube: Cube, training_set: TrainingSet) -> 
         "forest": predict_forest(magnitudes.iloc[fit], labels, magnitudes.iloc[held_out], seed=recipe.train.seed),
     }.items():
         if baseline.note:
-            console.print(f"{name}: {baseline.note}")
+            logger.info("%s: %s", name, baseline.note)
         if baseline.predicted is not None:
             predicted[name] = baseline.predicted
-    if recipe.sky_is_simulated and recipe.emulator is not None and recipe.train.target == "oh_p50":
-        from galstore.emulator.sky.oracle import oracle_predictions
-        from galstore.emulator.sky.simulated import SimulatedSky
-
-        played = recipe.emulator
-        sky = SimulatedSky(seed=played.seed, n_galaxies=played.n_galaxies, n_new=played.n_new)
-        known = oracle_predictions(sky, training_set.object_ids[held_out])
-        predicted |= {"oracle": known["oracle"].to_numpy(), "colours": known["total_colours"].to_numpy()}
+    limits = simulated_limits(recipe, training_set.object_ids[held_out])
+    if limits is not None:
+        predicted |= {"oracle": limits["oracle"].to_numpy(), "colours": limits["total_colours"].to_numpy()}
     return predicted
 
 
-def judge_sweep(
+def evaluate_sweep(
     plans: Sequence[LevelPlan],
     held_out: pd.DataFrame,
     curve: Mapping[int, pd.DataFrame],
     baselines: Mapping[str, npt.NDArray[np.float64]],
 ) -> pd.DataFrame:
-    """The rows of sweep.csv: the curve, the finest level first, then the baselines."""
+    """Build the rows of sweep.csv: networks, finest level first, then baselines."""
     from modeling.evaluation.baselines import Baseline
 
     true = held_out["true"].to_numpy()
     rows: list[tuple[Any, ...]] = []
-    named = [(NETWORK, one.level, one.model_id, curve[one.level]["predicted"].to_numpy()) for one in plans]
+    named = [(NETWORK, plan.level, plan.model_id, curve[plan.level]["predicted"].to_numpy()) for plan in plans]
     for name, level, model_id, predicted in [*named, *((name, 0, "", p) for name, p in baselines.items())]:
         result = Baseline(name=name, predicted=predicted).against(true)
         if not isinstance(result, str):
@@ -208,6 +192,6 @@ def predictions_table(
     curve: Mapping[int, pd.DataFrame],
     baselines: Mapping[str, npt.NDArray[np.float64]],
 ) -> pd.DataFrame:
-    """One row a held-out galaxy: its id, its label, and a column for each level and each baseline."""
+    """Build a table with one row for each held-out galaxy: id, label, and a column for each level and baseline."""
     by_level = {f"{NETWORK}_{level}": table["predicted"].to_numpy() for level, table in curve.items()}
     return held_out.assign(**by_level, **baselines)

@@ -1,22 +1,36 @@
-"""The terminal: results go to stdout, for pipes; what comes from elsewhere is printed as it is."""
+"""Terminal output: results on stdout for pipes, log and progress on stderr."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
+from rich.markup import escape
+
+console = Console(stderr=True, highlight=False)
+"""Console of log lines and progress bars."""
 
 
 def stdout() -> Console:
-    """Where results are printed."""
-    from rich.console import Console
-
+    """Return a console for results."""
     return Console(highlight=False)
 
 
 def escaped(message: object) -> str:
-    """Text without markup, whatever it contains."""
-    from rich.markup import escape
-
+    """Return text in which rich finds no markup."""
     return escape(str(message))
+
+
+def log_to_terminal() -> None:
+    """Show log lines of the flows, and warnings of the packages below them, on stderr."""
+    handler = RichHandler(
+        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter(), keywords=[]
+    )
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    for name, level in {"flows": logging.INFO, "modeling": logging.WARNING, "galstore": logging.WARNING}.items():
+        log = logging.getLogger(name)
+        log.setLevel(level)
+        if not log.handlers:
+            log.addHandler(handler)

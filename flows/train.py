@@ -1,7 +1,8 @@
-"""Train: a training set is taken from the cube and a network is fitted to it, unless that was done before."""
+"""Flow `train`: draw the training set from the cube and fit the network, unless this model exists."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.outputs import freeze_training_set, model_folder, trained_model_id, training_set_of
 from flows.prefect_artifacts import publish_training
-from flows.runtime import console, load_recipe, progress_bar
-from galstore.cube.predictions import read_known
+from flows.runtime import progress_bar
+from flows.terminal import console
+from galstore.cube.predictions import read_object_columns
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
 from schemas.cube import LEVEL
@@ -23,48 +25,47 @@ from schemas.recipes import Recipe
 if TYPE_CHECKING:
     from modeling.loading.pixels import Pixels
     from modeling.models.model import Model
-    from modeling.outliers.ood_score import Seen
+    from modeling.outliers.ood_score import DetectorExamples
+
+logger = logging.getLogger(__name__)
 
 
 @flow(name="train")
-def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
+def train(recipe: Recipe) -> dict[str, Any]:
     """Train the recipe's network on the cube's labelled objects.
 
     Parameters
     ----------
     recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
+        Recipe of the run.
 
     Returns
     -------
     dict
-        The model's id and folder, and whether it was trained now.
+        Id and folder of the model, and True under `trained` if it was trained in this run.
     """
-    loaded = load_recipe(recipe, overrides)
-    cube = open_cube(loaded.store.path)
-    training_set = training_set_of(loaded, cube)
-    model_id = trained_model_id(loaded, training_set)
-    folder = model_folder(loaded, model_id)
+    cube = open_cube(recipe.store.path)
+    training_set = training_set_of(recipe, cube)
+    model_id = trained_model_id(recipe, training_set)
+    folder = model_folder(recipe, model_id)
     known = folder.is_dir()
     if known:
-        console.print(f"model {model_id}: trained before on this very training set, not trained again")
+        logger.info("model %s: already trained on this training set", model_id)
     else:
-        fit_network(loaded, cube, training_set, model_id)
+        fit_network(recipe, cube, training_set, model_id)
     publish_training(model_id, folder, trained=not known)
     return {"model_id": model_id, "folder": str(folder), "trained": not known}
 
 
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
-    """Freeze the training set, read its images, fit the network, and keep its best epoch."""
+    """Freeze the training set, read its images, fit the network, and store its best epoch."""
     from modeling.evaluation.metrics import Regression
     from modeling.loading.ranks import current_ranks
     from modeling.models.checkpoint import save_model
     from modeling.models.training_log import EpochRecord
     from modeling.scoring.predict import predict_pixels
-    from modeling.training.finish import build_model, calibrate, learn_support
+    from modeling.training.finish import build_model, fit_intervals, fit_ood_detector
     from modeling.training.train import train_network
 
     is_first = current_ranks().is_first
@@ -72,7 +73,7 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
         freeze_training_set(recipe, cube, training_set)
     fit, validate = training_set.indices(Split.TRAIN), training_set.indices(Split.VALIDATION)
     labels = np.stack(list(training_set.values.values()), axis=1)
-    pixels, validation_pixels = (pixels_of(recipe, cube, training_set.rows[one]) for one in (fit, validate))
+    pixels, validation_pixels = (pixels_of(recipe, cube, training_set.rows[part]) for part in (fit, validate))
     folder = model_folder(recipe, model_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     title = f"training {recipe.network.arch} on {fit.size} galaxies at {recipe.network.level} px"
@@ -92,7 +93,7 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
             network=recipe.network,
             train=recipe.train,
             on_epoch=show,
-            progress_path=folder.with_name(f".{model_id}.progress"),
+            resume_path=folder.with_name(f".{model_id}.progress"),
         )
     if not is_first:
         return
@@ -108,35 +109,43 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
     known = np.isfinite(training_set.labels[validate])
     predicted = predict_pixels(model, validation_pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
     result = Regression.of(training_set.labels[validate][known], predicted.mean[known])
-    model = calibrate(model, training_set.labels[validate], predicted)
-    with console.status("learning what the network was trained on"):
-        seen, judged = (seen_by(recipe, cube, model, training_set.rows[one]) for one in (fit, validate))
-        model = learn_support(model, seen, judged, training_set.labels[fit])
+    model = fit_intervals(model, training_set.labels[validate], predicted)
+    with console.status("fitting the out-of-distribution detector"):
+        examples, validation = (
+            detector_examples(recipe, cube, model, training_set.rows[part]) for part in (fit, validate)
+        )
+        model = fit_ood_detector(model, examples, validation, training_set.labels[fit])
     save_model(folder, model, metrics={"validation": result}, log=trained.log)
-    console.print(
-        f"model {model_id}: best epoch {trained.best_epoch}, validation RMSE {result.rmse:.4f}, NMAD {result.nmad:.4f} "
-        f"(mean over {recipe.score.views} views)"
+    logger.info(
+        "model %s: best epoch %d, validation RMSE %.4f, NMAD %.4f (mean over %d views)",
+        model_id,
+        trained.best_epoch,
+        result.rmse,
+        result.nmad,
+        recipe.score.views,
     )
 
 
-def seen_by(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64]) -> Seen:
-    """How a network sees some objects, evenly chosen where they are many; and what the catalog says of them."""
-    from modeling.outliers.catalog_consistency import COMPARED
-    from modeling.outliers.ood_score import MOST_ROWS, Seen
+def detector_examples(recipe: Recipe, cube: Cube, model: Model, rows: npt.NDArray[np.int64]) -> DetectorExamples:
+    """Read and embed objects for the out-of-distribution detector; large sets are thinned evenly."""
+    from modeling.outliers.catalog_consistency import COMPARED_COLUMNS
+    from modeling.outliers.ood_score import MAX_ROWS, DetectorExamples
     from modeling.scoring.predict import predict
 
-    rows = rows[:: max(1, -(-rows.size // MOST_ROWS))]
+    rows = rows[:: max(1, -(-rows.size // MAX_ROWS))]
     pixels = cube.read_pixels(recipe.network.level, rows)
     predicted = predict(model, pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
     finer = 2 * recipe.network.level
-    return Seen(
-        embedding=predicted.embedding, pixels=pixels, catalog=read_known(cube, rows, COMPARED),
+    return DetectorExamples(
+        embedding=predicted.embedding,
+        pixels=pixels,
+        catalog=read_object_columns(cube, rows, COMPARED_COLUMNS),
         finer=cube.read_pixels(finer, rows) if finer in LEVEL else None,
-    )  # fmt: skip
+    )
 
 
 def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels:
-    """The images of some objects at the recipe's level: in memory where they fit, else read while they are used."""
+    """Return images at the recipe's level: in memory if they fit, else streamed from the cube."""
     import torch
 
     from modeling.loading.pixels import StreamedPixels, choose_residence, place_pixels
@@ -146,9 +155,13 @@ def pixels_of(recipe: Recipe, cube: Cube, rows: npt.NDArray[np.int64]) -> Pixels
     dtype = torch.uint8 if LEVEL[level].scale_factor == 1 else torch.float32
     n_bytes = rows.size * level * level * len(BANDS) * dtype.itemsize
     if choose_residence(n_bytes, recipe.train.pixels) == "streamed":
-        console.print(f"{n_bytes / 1e9:.1f} GB of images are read from the cube while they are used")
+        logger.info("%.1f GB of images are streamed from the cube", n_bytes / 1e9)
         return StreamedPixels(
-            lambda some, out: cube.read_pixels(level, some, out), rows, side_px=level, dtype=dtype, n_bands=len(BANDS)
+            lambda chosen, out: cube.read_pixels(level, chosen, out),
+            rows,
+            side_px=level,
+            dtype=dtype,
+            n_bands=len(BANDS),
         )
     with console.status(f"reading {rows.size} images at {level} px"):
         pixels = cube.read_pixels(level, rows)

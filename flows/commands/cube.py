@@ -8,10 +8,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import AsJson, StoreArgument
 from flows.terminal import escaped, stdout
-
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a cube, or s3://bucket/prefix")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -55,10 +53,10 @@ def quarantine(
     Example: galstore quarantine demo/cube --reason truncated --csv quarantined.csv
     """
     from galstore.cube.reader import open_cube
-    from galstore.ingest.quarantine import read_quarantine, reasons_named
+    from galstore.ingest.quarantine import parse_reasons, read_quarantine
 
     cube = open_cube(store)
-    objects, rejected = read_quarantine(cube, reasons_named(reason or [])), cube.read_rejected()
+    objects, rejected = read_quarantine(cube, parse_reasons(reason or [])), cube.read_rejected()
     if csv is not None:
         objects.to_csv(csv, index=False)
         rejected.to_csv(csv.with_stem(f"{csv.stem}-rejected"), index=False)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.cube import AsJson, StoreArgument
+from flows.commands.options import AsJson, StoreArgument
 from flows.terminal import stdout
 
 AsOf = Annotated[

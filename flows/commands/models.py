@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.cube import AsJson
+from flows.commands.options import AsJson
 from flows.terminal import escaped, stdout
 
 if TYPE_CHECKING:

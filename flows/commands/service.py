@@ -12,7 +12,7 @@ import typer
 from flows.terminal import escaped, stdout
 
 if TYPE_CHECKING:
-    from flows.service.directory import Home
+    from flows.service.directory import ServiceDirectory
 
 HomeOption = Annotated[
     Path, typer.Option("--home", help="Folder of the service: its database, logs and records of processes")
@@ -49,37 +49,39 @@ def up(
     Example: galstore up --recipe sdss
     """
     from flows.runtime import load_recipe, recipe_names
-    from flows.service.deploy import Choice, absolute_recipe
+    from flows.service.deploy import DeployedRecipe, absolute_recipe
     from flows.service.up import start_services
     from schemas.errors import GalstoreError, ServiceError
 
-    place, folder = _home(home), Path.cwd()
-    place.create()
-    choice = Choice.remembered(place)
+    directory, folder = _directory(home), Path.cwd()
+    directory.create()
+    deployed = DeployedRecipe.load(directory)
     if recipe is not None:
         recipe = absolute_recipe(recipe, recipe_names())
     if recipe is not None or overrides is not None:
-        choice = Choice(recipe=recipe or choice.recipe, overrides=tuple(overrides or ()))
-    if choice.recipe is not None:
-        load_recipe(choice.recipe, choice.overrides)
+        deployed = DeployedRecipe(recipe=recipe or deployed.recipe, overrides=tuple(overrides or ()))
+    if deployed.recipe is not None:
+        load_recipe(deployed.recipe, deployed.overrides)
     out = stdout()
     try:
-        started = start_services(place, folder, choice, port=port, tell=lambda text: out.print(escaped(text)))
+        running = start_services(directory, folder, deployed, port=port, report=lambda text: out.print(escaped(text)))
     except OSError as error:
         if isinstance(error, GalstoreError):
             raise
         raise ServiceError(
-            f"{error.filename or place.folder} cannot be written or read ({error.strerror}): make room or choose "
-            "another --home, then `galstore up` again; what runs was left running"
+            f"{error.filename or directory.folder} cannot be written or read ({error.strerror}): make room or choose "
+            "another --home, then run `galstore up` again; running services continue"
         ) from error
     prefect = (
-        "prefect deployment run" if started.shell_is_set else 'eval "$(galstore status --env)"; prefect deployment run'
+        "prefect deployment run"
+        if running.prefect_is_configured
+        else 'eval "$(galstore status --env)"; prefect deployment run'
     )
-    out.print(f"\nThe UI is at [bold]{started.ui_url}[/]. Next, in this folder:\n", soft_wrap=True)
+    out.print(f"\nThe UI is at [bold]{running.ui_url}[/]. Next, in this folder:\n", soft_wrap=True)
     for words in ("ingest --watch", "train --watch", "score -p catalog=new.csv --watch", "report --watch"):
         out.print(f"  {prefect} {words}", soft_wrap=True)
     out.print(
-        f"\nCatalogs that you put into {started.inbox} are scored by themselves. `galstore status` shows what goes on; "
+        f"\nCatalogs that you put into {running.inbox} are scored by themselves. `galstore status` shows what goes on; "
         "`galstore down` ends it all and keeps the data.",
         soft_wrap=True,
     )
@@ -98,7 +100,7 @@ def down(
     from flows.service.up import stop_services
 
     out = stdout()
-    n = stop_services(_home(home), Path.cwd(), wait_s=wait, tell=lambda text: out.print(escaped(text)))
+    n = stop_services(_directory(home), Path.cwd(), wait_s=wait, report=lambda text: out.print(escaped(text)))
     out.print("nothing was running" if n == 0 else "ended; no process is left")
 
 
@@ -115,26 +117,26 @@ def status(
     Example: galstore status
     """
     from flows.service.prefect_settings import shell_variables
-    from flows.service.services import KEEPER, SERVER, WORKER, living_service, port_of, server_answers
+    from flows.service.services import SERVER, SUPERVISOR, WORKER, running_service, server_answers, server_port
     from schemas.errors import ServiceError
 
-    place, out = _home(home), stdout()
-    port = port_of(place)
+    directory, out = _directory(home), stdout()
+    port = server_port(directory)
     if env:
         if port is None:
-            raise ServiceError(f"nothing was ever started in {place.folder}: `galstore up` does")
+            raise ServiceError(f"nothing was ever started in {directory.folder}: `galstore up` does")
         out.print(shell_variables(port), soft_wrap=True)
         return
-    processes = {service: living_service(place, service) for service in (SERVER, WORKER, KEEPER)}
+    processes = {service: running_service(directory, service) for service in (SERVER, WORKER, SUPERVISOR)}
     for service, process in processes.items():
-        out.print(f"{service:8s}" + (f"runs (process {process.pid})" if process else "does not run"))
-    healthy = port is not None and server_answers(place, port)
+        out.print(f"{service:11s}" + (f"runs (process {process.pid})" if process else "does not run"))
+    healthy = port is not None and server_answers(directory, port)
     if port is not None and healthy:
-        os.environ.update(place.environment(port))
-        from flows.service.status import overview
+        os.environ.update(directory.environment(port))
+        from flows.service.status import deployment_table
 
-        out.print(f"UI      http://127.0.0.1:{port}\n")
-        out.print(overview())
+        out.print(f"UI         http://127.0.0.1:{port}\n")
+        out.print(deployment_table())
     if not healthy or None in (processes[SERVER], processes[WORKER]):
         out.print("\n`galstore up` starts what does not run")
         sys.exit(3)
@@ -151,21 +153,21 @@ def notify(
 
     Example: galstore notify https://hooks.slack.com/services/...
     """
-    from flows.service.services import port_of, server_answers
+    from flows.service.services import server_answers, server_port
     from schemas.errors import ServiceError
 
-    place = _home(home)
-    port = port_of(place)
-    if port is None or not server_answers(place, port):
-        raise ServiceError(f"no server of {place.folder} answers: `galstore up` first")
-    os.environ.update(place.environment(port))
-    from flows.service.notifications import notify_by_webhook
+    directory = _directory(home)
+    port = server_port(directory)
+    if port is None or not server_answers(directory, port):
+        raise ServiceError(f"no server of {directory.folder} answers: `galstore up` first")
+    os.environ.update(directory.environment(port))
+    from flows.service.deploy import notify_by_webhook
 
     notify_by_webhook(address)
     stdout().print("failures are told from now on; the automation is in the UI under Automations")
 
 
-def _home(folder: Path) -> Home:
-    from flows.service.directory import Home
+def _directory(folder: Path) -> ServiceDirectory:
+    from flows.service.directory import ServiceDirectory
 
-    return Home(folder=folder.absolute())
+    return ServiceDirectory(folder=folder.absolute())

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
-from flows.commands.cube import AsJson
+from flows.commands.options import AsJson, Overrides, RecipeArgument, recipe_for_flow
 from flows.terminal import escaped, stdout
 
 PAPER = {
@@ -28,34 +26,11 @@ PAPER = {
 
 PAPER_TARGET = "oh_p50"
 
-RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="Name of a recipe or path of a TOML file")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
-]
 
-
-def register_commands(app: typer.Typer, *, before_flow: Callable[..., None]) -> None:
-    """Add the commands to the `galstore` command.
-
-    Parameters
-    ----------
-    app
-        The command.
-    before_flow
-        Called with the recipe's name, the overrides and `needs_cube=True`, before anything slow is loaded.
-    """
-    app.command("sweep")(_prepared(sweep, before_flow))
-    app.command("cross-validate")(_prepared(cross_validate, before_flow))
-
-
-def _prepared(command: Callable[..., None], before_flow: Callable[..., None]) -> Callable[..., None]:
-    @wraps(command)
-    def run(**arguments: Any) -> None:
-        before_flow(arguments["recipe"], arguments["overrides"], needs_cube=True)
-        command(**arguments)
-
-    return run
+def register_commands(app: typer.Typer) -> None:
+    """Add the commands to the `galstore` command."""
+    app.command("sweep")(sweep)
+    app.command("cross-validate")(cross_validate)
 
 
 def sweep(
@@ -64,24 +39,23 @@ def sweep(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train the recipe's network at each level of the cube, and judge each on the same held-out galaxies.
+    """Train the recipe's network at each level of the cube, and evaluate each on the same held-out galaxies.
 
-    What is trained already is not trained again. Writes sweep/sweep.csv in the recipe's output folder.
+    Trained models are reused. Writes sweep/sweep.csv in the recipe's output folder.
 
     Example: galstore sweep demo --levels 64,16,4,1
     """
-    from flows.runtime import load_recipe
+    loaded = recipe_for_flow(recipe, overrides, needs_cube=True)
     from flows.sweep import plan_sweep
     from flows.sweep import sweep as flow
 
-    sides = _sides(levels)
-    # with every model at hand nothing is left that needs a server
-    walk = flow.fn if all(one.is_trained for one in plan_sweep(recipe, overrides, sides)) else flow
-    rows = walk(recipe, overrides or [], sides)
+    sides = _parse_sides(levels)
+    # without a training no step needs a Prefect server
+    run = flow.fn if all(plan.is_trained for plan in plan_sweep(loaded, sides)) else flow
+    rows = run(loaded, sides)
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    loaded = load_recipe(recipe, overrides)
     stdout().print(
         _sweep_table(rows, beside_paper=loaded.train.target == PAPER_TARGET, simulated=loaded.sky_is_simulated)
     )
@@ -90,37 +64,37 @@ def sweep(
 
 def cross_validate(
     recipe: RecipeArgument = "sdss_demo",
-    folds: Annotated[int, typer.Option(min=2, help="Parts, each of which is predicted by networks of the others")] = 5,
-    seeds: Annotated[int, typer.Option(min=1, help="Networks of each fold, whose mean predicts")] = 1,
-    final: Annotated[bool, typer.Option("--final", help="Train on all galaxies too, and keep these models")] = False,
+    folds: Annotated[int, typer.Option(min=2, help="Number of folds")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of networks for each fold; their mean predicts")] = 1,
+    final: Annotated[bool, typer.Option("--final", help="Also train on all galaxies and store these models")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge the recipe's training on every labelled galaxy, each predicted by networks that have not seen it.
+    """Evaluate the recipe's training on every labelled galaxy, predicted by networks that were not trained on it.
 
-    Folds that are done already are not done again. Writes cross_validation/predictions.csv in the output folder.
+    Finished folds are reused. Writes cross_validation/predictions.csv in the output folder.
 
     Example: galstore cross-validate sdss_demo --folds 5 --seeds 2 --final
     """
+    loaded = recipe_for_flow(recipe, overrides, needs_cube=True)
     from flows.cross_validate import cross_validate as flow
-    from flows.runtime import load_recipe
 
-    judged = flow(recipe, overrides or [], folds, seeds, final)
+    result = flow(loaded, folds, seeds, final)
     if as_json:
-        typer.echo(json.dumps(judged, indent=2))
+        typer.echo(json.dumps(result, indent=2))
         return
     out = stdout()
-    out.print(_folds_table(judged, simulated=load_recipe(recipe, overrides).sky_is_simulated))
-    out.print(f"predictions: {judged['predictions']}", soft_wrap=True)
-    for model_id in judged["final_models"]:
-        out.print(f"trained on all {judged['overall']['n']:,} galaxies: model {model_id}", soft_wrap=True)
+    out.print(_folds_table(result, simulated=loaded.sky_is_simulated))
+    out.print(f"predictions: {result['predictions']}", soft_wrap=True)
+    for model_id in result["final_models"]:
+        out.print(f"trained on all {result['overall']['n']:,} galaxies: model {model_id}", soft_wrap=True)
 
 
-def _sides(levels: str) -> list[int]:
+def _parse_sides(levels: str) -> list[int]:
     from schemas.errors import RecipeError
 
     try:
-        return [int(one) for one in levels.split(",")]
+        return [int(side) for side in levels.split(",")]
     except ValueError as error:
         raise RecipeError(f"--levels {levels!r}: give sides in px with commas between, as 64,16,4,1") from error
 
@@ -137,25 +111,25 @@ def _sweep_table(rows: list[dict[str, Any]], *, beside_paper: bool, simulated: b
         cells = [str(row["level"] or "-"), f"{row['rmse']:.4f}", f"{row['nmad']:.4f}", f"{row['n']:,}"]
         if beside_paper:
             known = PAPER.get((row["predictor"], row["level"]))
-            cells += ["-", "-"] if known is None else [f"{one:.4f}" for one in known]
+            cells += ["-", "-"] if known is None else [f"{value:.4f}" for value in known]
         table.add_row(escaped(row["predictor"]), *cells)
     if beside_paper:
         table.caption = "paper: Wu & Boada 2019, ResNet-34 on 20,466 real galaxies"
     return table
 
 
-def _folds_table(judged: dict[str, Any], *, simulated: bool) -> Any:
+def _folds_table(result: dict[str, Any], *, simulated: bool) -> Any:
     from rich.table import Table
 
-    title = f"{judged['target']}{' of a simulated sky' if simulated else ''}, out-of-fold predictions"
+    title = f"{result['target']}{' of a simulated sky' if simulated else ''}, out-of-fold predictions"
     table = Table(show_edge=False, title=title, title_justify="left")
     table.add_column("fold")
     for heading in ("galaxies", "RMSE", "NMAD", "mean's RMSE", "mean's NMAD", "RMSE / mean's"):
         table.add_column(heading, justify="right")
-    for part in [*judged["folds"], judged["overall"]]:
+    for part in [*result["folds"], result["overall"]]:
         name = "all" if part["fold"] is None else str(part["fold"] + 1)
         figures = (part[key] for key in ("rmse", "nmad", "rmse_of_mean", "nmad_of_mean"))
         if name == "all":
             table.add_section()
-        table.add_row(name, f"{part['n']:,}", *(f"{one:.4f}" for one in figures), f"{part['ratio']:.3f}")
+        table.add_row(name, f"{part['n']:,}", *(f"{value:.4f}" for value in figures), f"{part['ratio']:.3f}")
     return table

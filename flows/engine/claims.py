@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
 
-from galstore.cube.commits import BRANCH, is_remote, open_repository
+from galstore.cube.commits import BRANCH, open_repository
 from galstore.cube.reader import Cube, open_cube
+from galstore.cube.storage import is_remote
 from schemas.cutouts import Status
 
 N_FILES = 256

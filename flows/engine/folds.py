@@ -1,4 +1,4 @@
-"""Folds: the trainings that a cross-validation consists of, and what one of them does, in any process."""
+"""Trainings of a cross-validation; each can run in any process."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldJob:
-    """One training: of the other folds' galaxies, or of all where `fold` is None."""
+    """Training on the galaxies of the other folds, or on all galaxies if `fold` is None."""
 
     recipe: Recipe
-    """With the seed of this training."""
+    """Recipe with the seed of this training."""
     snapshot_id: str
     n_folds: int
     fold: int | None
@@ -36,7 +36,7 @@ class FoldJob:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldPlan:
-    """A cross-validation of one recipe on one snapshot of its cube."""
+    """Cross-validation of a recipe on one snapshot of its cube."""
 
     recipe: Recipe
     n_folds: int
@@ -45,11 +45,11 @@ class FoldPlan:
 
     def __post_init__(self) -> None:
         if self.n_seeds < 1:
-            raise TrainingError(f"{self.n_seeds} seeds: expected at least 1 network of each fold")
+            raise TrainingError(f"{self.n_seeds} seeds: expected at least 1 network for each fold")
 
     @cached_property
     def galaxies(self) -> TrainingSet:
-        """Every stored galaxy with the label."""
+        """Stored galaxies with the label."""
         return training_set_of(self.recipe, self.cube)
 
     @cached_property
@@ -59,44 +59,53 @@ class FoldPlan:
 
         ra_deg, dec_deg = self.cube.read_values(["catalog/ra", "catalog/dec"], self.galaxies.rows).values()
         return assign_folds(
-            self.galaxies.object_ids, ra_deg, dec_deg, n_folds=self.n_folds, seed=self.recipe.split.seed,
+            self.galaxies.object_ids,
+            ra_deg,
+            dec_deg,
+            n_folds=self.n_folds,
+            seed=self.recipe.split.seed,
             duplicate_arcsec=self.recipe.split.duplicate_arcsec,
-        )  # fmt: skip
+        )
 
     def jobs(self) -> Iterator[FoldJob]:
-        """A training of each fold with each seed."""
+        """Yield one training for each fold and seed."""
         for fold in range(self.n_folds):
             for recipe in self.recipes():
                 yield self._job(recipe, fold)
 
     def final_jobs(self) -> dict[str, FoldJob]:
-        """A training of all galaxies with each seed, by the id of the model that it makes."""
+        """Return one training on all galaxies for each seed, by the id of its model."""
         return {
             fingerprint(
-                network=recipe.network, train=recipe.train.identity(), cutouts=recipe.cutouts,
-                training_set=self.galaxies.content_hash, trained_on="all",
+                network=recipe.network,
+                train=recipe.train.identity(),
+                cutouts=recipe.cutouts,
+                training_set=self.galaxies.content_hash,
+                trained_on="all",
             ): self._job(recipe, None)
             for recipe in self.recipes()
-        }  # fmt: skip
+        }
 
     def recipes(self) -> Iterator[Recipe]:
-        """The recipe with each seed."""
+        """Yield the recipe with each seed."""
         for seed in range(self.recipe.train.seed, self.recipe.train.seed + self.n_seeds):
             yield with_training(self.recipe, seed=seed)
 
-    def kept(self, job: FoldJob) -> Path:
-        """Where one training's predictions of its fold are kept; the name follows from all they depend on."""
+    def predictions_file(self, job: FoldJob) -> Path:
+        """Return the file of a training's predictions; its name follows from everything they depend on."""
         recipe = job.recipe
         name = fingerprint(
-            network=recipe.network, train=recipe.train.identity(), cutouts=recipe.cutouts,
-            galaxies=self.galaxies.content_hash, folds=[self.n_folds, recipe.split.seed, job.fold],
+            network=recipe.network,
+            train=recipe.train.identity(),
+            cutouts=recipe.cutouts,
+            galaxies=self.galaxies.content_hash,
+            folds=[self.n_folds, recipe.split.seed, job.fold],
             views=recipe.score.views,
-        )  # fmt: skip
+        )
         folder = recipe.output.folder / "cross_validation" / "folds"
         return folder / f"fold{job.fold}-seed{recipe.train.seed}-{name}.csv"
 
     def model_folder(self, model_id: str) -> Path:
-        """Where a final model is kept."""
         return model_folder(self.recipe, model_id)
 
     def _job(self, recipe: Recipe, fold: int | None) -> FoldJob:
@@ -104,32 +113,36 @@ class FoldPlan:
 
 
 def plan_folds(recipe: Recipe, *, n_folds: int, n_seeds: int = 1, snapshot_id: str | None = None) -> FoldPlan:
-    """The cross-validation of a recipe; labels that it learns beside the one that is scored are left out."""
-    judged = with_training(recipe, further_targets=())
+    """Plan the cross-validation of a recipe with its first target only."""
+    single_target = with_training(recipe, further_targets=())
     cube = open_cube(recipe.store.path, snapshot_id=snapshot_id)
-    return FoldPlan(recipe=judged, n_folds=n_folds, n_seeds=n_seeds, cube=cube)
+    return FoldPlan(recipe=single_target, n_folds=n_folds, n_seeds=n_seeds, cube=cube)
 
 
 def with_training(recipe: Recipe, **values: Any) -> Recipe:
-    """The recipe with other values in its section `train`."""
+    """Return the recipe with other values in its section `train`."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update=values)})
 
 
 def fit_fold(job: FoldJob) -> pd.DataFrame:
-    """Train on the other folds and predict this one: `object_id`, `predicted`."""
+    """Train on the other folds and predict this one; columns `object_id`, `predicted`."""
     from modeling.training.cross_validation import predict_fold
 
     plan = plan_folds(job.recipe, n_folds=job.n_folds, snapshot_id=job.snapshot_id)
     galaxies, out = plan.galaxies, plan.folds == job.fold
     predicted = predict_fold(
-        plan.cube.read_pixels(job.recipe.network.level, galaxies.rows), galaxies.labels, out,
-        network=job.recipe.network, train=job.recipe.train, scale=plan.cube.scale, views=job.recipe.score.views,
-    )  # fmt: skip
+        plan.cube.read_pixels(job.recipe.network.level, galaxies.rows),
+        galaxies.labels,
+        out,
+        network=job.recipe.network,
+        train=job.recipe.train,
+        scale=plan.cube.scale,
+        views=job.recipe.score.views,
+    )
     return pd.DataFrame({"object_id": galaxies.object_ids[out], "predicted": predicted})
 
 
 def fit_all(job: FoldJob) -> TrainedNetwork:
-    """Train on all galaxies."""
     from modeling.training.cross_validation import train_on_all
 
     plan = plan_folds(job.recipe, n_folds=job.n_folds, snapshot_id=job.snapshot_id)

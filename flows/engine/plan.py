@@ -1,4 +1,4 @@
-"""Plan: what a run would still have to do, found out without doing it and without a Prefect server."""
+"""Plan of a run: the work that is missing, found without a Prefect server."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from schemas.recipes import Recipe
 
 
 def missing_work(recipe: Recipe, base_url: str) -> tuple[str, ...]:
-    """What is left to do of ingest, train, score and report; nothing if a run would change nothing.
+    """List the missing work of ingest, train, score and report; empty if a run would change nothing.
 
-    The survey is asked for its number of rows alone: labels that change under an unchanged number are found by
+    Only the number of rows is queried from the survey. Labels that change while the number stays are found by
     `galstore ingest`, which reads the whole catalog.
 
     Parameters
     ----------
     recipe
-        The run.
+        Recipe of the run.
     base_url
         Address of its survey.
     """
@@ -55,32 +55,34 @@ def _new_rows_of_survey(recipe: Recipe, inventory: Inventory, base_url: str) -> 
     if survey.catalog is not None:
         return _new_rows_of_catalog(survey.catalog, inventory)
     if survey.where.strip() or survey.since:
-        # how many of the known rows belong to a part of the survey is known to the survey alone
-        return (f"a part of the survey is asked for: {survey.narrowed_selection.conditions[-1]}",)
+        # the cube does not know which of its rows belong to a part of the survey
+        return (f"part of the survey: {survey.narrowed_selection.conditions[-1]}",)
     service = SkyServer(base_url=base_url, data_release=survey.data_release)
-    counted = count_catalog(service, survey.narrowed_selection)
-    (ours,) = [one for one in inventory.catalogs if one["name"] == survey.name] or [{}]
-    listed = ours.get("n_registered", 0) - ours.get("n_vanished", 0)
-    rejected = inventory.rejected_by_catalog.get(survey.name, 0)
-    if counted == listed + rejected or (survey.limit and min(counted, survey.limit) <= listed + rejected):
+    n_rows = count_catalog(service, survey.narrowed_selection)
+    (catalog,) = [catalog for catalog in inventory.catalogs if catalog["name"] == survey.name] or [{}]
+    n_registered = catalog.get("n_registered", 0) - catalog.get("n_vanished", 0)
+    n_rejected = inventory.rejected_by_catalog.get(survey.name, 0)
+    n_known = n_registered + n_rejected
+    if n_rows == n_known or (survey.limit and min(n_rows, survey.limit) <= n_known):
         return ()
-    return (f"the survey has {counted} rows, {listed} are registered and {rejected} were rejected",)
+    return (f"the survey has {n_rows} rows, {n_registered} are registered and {n_rejected} were rejected",)
 
 
 def _new_rows_of_catalog(catalog: Path | None, inventory: Inventory) -> tuple[str, ...]:
     if catalog is None:
         return ()
-    known = {one.get("sha256") for one in inventory.catalogs}
+    known = {delivery.get("sha256") for delivery in inventory.catalogs}
     return () if catalog.exists() and file_digest(catalog) in known else (f"catalog {catalog} is new",)
 
 
 def _missing_products(recipe: Recipe, cube: Cube) -> tuple[str, ...]:
-    model_id = trained_model_id(recipe, training_set_of(recipe, cube))
+    training_set = training_set_of(recipe, cube)
+    model_id = trained_model_id(recipe, training_set)
     members = (model_id,) if recipe.score.model in ("", model_id) else named_model_ids(recipe)
     scoring_id = predictions_id(members)
     needed = dict.fromkeys((model_id, *members))
-    missing = [f"model {one} is not trained" for one in needed if not model_folder(recipe, one).is_dir()]
-    if not missing and unscored_rows(cube, scoring_id, held_out_rows(recipe, cube)).size:
+    missing = [f"model {name} is not trained" for name in needed if not model_folder(recipe, name).is_dir()]
+    if not missing and unscored_rows(cube, scoring_id, held_out_rows(training_set)).size:
         missing.append(f"model {scoring_id} has not scored the held-out galaxies")
     if not missing and recipe.score.catalog is not None and not predictions_path(recipe).exists():
         missing.append(f"predictions of {recipe.score.catalog} are not written")

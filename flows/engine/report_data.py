@@ -11,11 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet
 
-from galstore.cube.history import read_history
+from galstore.cube.history import read_history, summarise_runs
 from galstore.cube.inventory import Inventory
 from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
-from galstore.cube.runs import summarise_runs
 from galstore.features.training_set import TrainingSet
 from galstore.ingest.quarantine import sample_quarantine
 from galstore.ingest.refused_responses import read_refused
@@ -28,10 +27,10 @@ from schemas.predictions import Flag
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
-    from modeling.evaluation.scored_catalog import Scored
+    from modeling.evaluation.prediction_summary import PredictionSummary
     from modeling.report.pages import Heading, IngestCounts
-    from modeling.report.predictions_page import Flagged, Predictions
-    from modeling.report.quality_page import Comparison, Quality
+    from modeling.report.predictions_page import FlaggedObjects, PredictionsPage
+    from modeling.report.quality_page import CatalogComparison, QualityPage
 
 N_STORED_SHOWN = 16
 N_QUARANTINED_SHOWN = 6
@@ -52,7 +51,7 @@ def gather_quality(
     *,
     training_snapshot: str,
     earlier: Mapping[str, Any] | None,
-) -> Quality:
+) -> QualityPage:
     """Everything of the page on data quality.
 
     Parameters
@@ -64,7 +63,7 @@ def gather_quality(
     earlier
         Summary of the report before this one, if there is one.
     """
-    from modeling.report.quality_page import Quality
+    from modeling.report.quality_page import QualityPage
 
     comparison = _compare(cube, training_snapshot, earlier)
     if isinstance(comparison, str):
@@ -75,7 +74,7 @@ def gather_quality(
             name: spread + comparison.sharpness_now[name] for name, spread in comparison.sharpness_before.items()
         }
     stored = np.flatnonzero(cube.read_state("status") == Status.STORED)[:N_STORED_SHOWN]
-    return Quality(
+    return QualityPage(
         heading=heading,
         snapshot=cube.snapshot_id,
         ingest=counts,
@@ -105,9 +104,9 @@ def _refused(cube: Cube) -> pd.DataFrame:
     return kept.assign(object_id=ids, reason=[Reason(code).name.lower() for code in kept["reason"]])
 
 
-def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> Comparison | str:
+def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> CatalogComparison | str:
     """The objects that came since the last report, or since the training, against those that were there."""
-    from modeling.report.quality_page import Comparison
+    from modeling.report.quality_page import CatalogComparison
 
     known = _known_before(cube, training_snapshot, earlier)
     if known is None:
@@ -116,9 +115,9 @@ def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | No
             "smaller catalog. The columns are shown as they are."
         )
     snapshot, n_before, since = known
-    return Comparison(
-        told=f"The {cube.n_objects - n_before:,} objects that were registered since {since} (“now”) are compared with "
-        f"the {n_before:,} that were there before.",
+    return CatalogComparison(
+        description=f"The {cube.n_objects - n_before:,} objects that were registered since {since} (“now”) are compared with "
+        f"the {n_before:,} registered before.",
         snapshot=snapshot,
         n_before=n_before,
         before=profile_catalog(cube, 0, n_before),
@@ -146,7 +145,7 @@ def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any]
 
 def gather_predictions(
     recipe: Recipe, cube: Cube, heading: Heading, target: str, training_set: TrainingSet, catalog_path: Path
-) -> Predictions:
+) -> PredictionsPage:
     """Everything of the page on predictions.
 
     Parameters
@@ -159,7 +158,7 @@ def gather_predictions(
         Parquet file of the new catalog's predictions, or where it would be.
     """
     from galstore.profile.distribution import Distribution
-    from modeling.report.predictions_page import NewPredictions, Predictions
+    from modeling.report.predictions_page import NewPredictions, PredictionsPage
 
     labelled = training_set.labelled(training_set.evaluation_split)
     held_out = _score_rows(cube, heading.model_id, training_set.rows[labelled], training_set.labels[labelled])
@@ -168,7 +167,7 @@ def gather_predictions(
     if recipe.score.catalog is not None and catalog_path.exists():
         scored, first_rows, flagged = _score_catalog(recipe, cube, heading.model_id, catalog_path, masses)
         new = NewPredictions(name=recipe.score.catalog.name, scored=scored, first_rows=first_rows, flagged=flagged)
-    return Predictions(
+    return PredictionsPage(
         heading=heading,
         target=target,
         is_metallicity=recipe.train.target == "oh_p50",
@@ -187,22 +186,24 @@ def _mass_array(cube: Cube) -> tuple[str, str]:
     return f"labels/{LABEL_VIEW}/{MASS}", f"{MASS} of the catalog"
 
 
-def _score_rows(cube: Cube, model_id: str, rows: npt.NDArray[np.int64], true: npt.NDArray[np.float64]) -> Scored:
-    from modeling.evaluation.scored_catalog import Scored
+def _score_rows(
+    cube: Cube, model_id: str, rows: npt.NDArray[np.int64], true: npt.NDArray[np.float64]
+) -> PredictionSummary:
+    from modeling.evaluation.prediction_summary import PredictionSummary
 
-    total = Scored()
+    total = PredictionSummary()
     for start in range(0, rows.size, CATALOG_CHUNK_ROWS):
         here = slice(start, start + CATALOG_CHUNK_ROWS)
-        total += Scored.of(_predictions(cube, model_id, rows[here]), flag_bits=FLAG_BITS, true=true[here])
+        total += PredictionSummary.of(_predictions(cube, model_id, rows[here]), flag_bits=FLAG_BITS, true=true[here])
     return total
 
 
 def _score_catalog(
     recipe: Recipe, cube: Cube, model_id: str, catalog_path: Path, masses: str
-) -> tuple[Scored, pd.DataFrame, list[Flagged]]:
-    from modeling.evaluation.scored_catalog import Scored, flagged_positions
+) -> tuple[PredictionSummary, pd.DataFrame, list[FlaggedObjects]]:
+    from modeling.evaluation.prediction_summary import PredictionSummary, flagged_positions
 
-    total, first_rows = Scored(), pd.DataFrame()
+    total, first_rows = PredictionSummary(), pd.DataFrame()
     shown: dict[str, list[tuple[int, float]]] = {}
     target, mass = f"labels/{LABEL_VIEW}/{recipe.train.target}", f"labels/{LABEL_VIEW}/{MASS}"
     for batch in _batches(catalog_path):
@@ -214,7 +215,9 @@ def _score_catalog(
         log_mass = np.where(np.isfinite(read[mass]), read[mass], read[masses]).astype(np.float64)
         if "status" in batch:
             table["status"] = batch["status"].to_numpy()
-        total += Scored.of(table, flag_bits=FLAG_BITS, log_mass=log_mass, true=read[target].astype(np.float64))
+        total += PredictionSummary.of(
+            table, flag_bits=FLAG_BITS, log_mass=log_mass, true=read[target].astype(np.float64)
+        )
         is_stored = table[read["state/status"] == Status.STORED]
         for flag, places in flagged_positions(is_stored, FLAG_BITS, N_FLAGGED_SHOWN).items():
             some = shown.setdefault(flag, [])
@@ -223,11 +226,11 @@ def _score_catalog(
     return total, first_rows, [_flagged(cube, flag, some) for flag, some in shown.items() if some]
 
 
-def _flagged(cube: Cube, flag: str, some: list[tuple[int, float]]) -> Flagged:
-    from modeling.report.predictions_page import Flagged
+def _flagged(cube: Cube, flag: str, some: list[tuple[int, float]]) -> FlaggedObjects:
+    from modeling.report.predictions_page import FlaggedObjects
 
     rows = np.array([row for row, _ in some], dtype=np.int64)
-    return Flagged(
+    return FlaggedObjects(
         flag=flag,
         object_id=cube.read_values(["catalog/object_id"], rows)["catalog/object_id"],
         predicted=np.array([value for _, value in some]),

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from flows.engine.claims import Claims, Tip, still_unscored
 from flows.runtime import ProgressBar
-from galstore.cube.predictions import read_known, write_predictions
+from galstore.cube.predictions import read_object_columns, write_predictions
 from galstore.cube.reader import Cube
 from schemas.catalog import COLUMN
 from schemas.cube import BLOCK_ROWS
@@ -172,10 +172,10 @@ def score_here(scorer: Scorer, pieces: Iterable[Piece]) -> Generator[Describe]:
 
 def describe_block(scorer: Scorer, piece: Piece, pixels: npt.NDArray[Any], prediction: Prediction) -> ScoredRows:
     """Everything that is written of scored images: error bars and flags too."""
-    from modeling.outliers.catalog_consistency import COMPARED
+    from modeling.outliers.catalog_consistency import COMPARED_COLUMNS
     from modeling.scoring.prediction_columns import describe
 
-    catalog = read_known(piece.cube, piece.rows, COMPARED)
+    catalog = read_object_columns(piece.cube, piece.rows, COMPARED_COLUMNS)
     values = describe(scorer.members, prediction, pixels, catalog)
     return ScoredRows(block=piece.block, rows=piece.rows, values=values, embeddings=prediction.embedding)
 

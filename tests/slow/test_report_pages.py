@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.engine import report_data
-from flows.progress import ProgressArtifact, forgiven
+from flows.prefect_artifacts import ProgressArtifact, log_server_errors
 from galstore.cube.reader import open_cube
 from modeling.report.pages import NAVIGATION
 from schemas.errors import StoreError
@@ -196,10 +196,10 @@ def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server) -> None:
 def test_a_server_that_hiccups_costs_an_artifact_and_not_the_run(capsys) -> None:
     import httpx
 
-    with forgiven("ingest-counts"):
+    with log_server_errors("ingest-counts"):
         raise httpx.ConnectError("connection refused")
     assert told_together(capsys.readouterr().err, "ingest-counts", "connection refused")
-    with pytest.raises(StoreError, match="a bug is not forgiven"), forgiven("ingest-counts"):
+    with pytest.raises(StoreError, match="a bug is not forgiven"), log_server_errors("ingest-counts"):
         raise StoreError("a bug is not forgiven")
 
 
