@@ -1,1 +1,1 @@
-"""galstore as a service on one machine: Prefect server, worker and deployments."""
+"""Prefect server, worker and deployments of one machine."""

@@ -1,4 +1,4 @@
-"""Deploying: `prefect.yaml` with recipe and places filled in goes to the server, with pool and automations."""
+"""Deployments of a service: `prefect.yaml` with recipe and paths filled in, the work pool and the automations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.service.directory import Home
+from flows.service.directory import ServiceDirectory
 from flows.service.processes import wait_until
 from flows.service.services import POOL
 from schemas.errors import RecipeError, ServiceError
@@ -23,86 +23,92 @@ if TYPE_CHECKING:
 DEPLOYMENT_FILE = "prefect.yaml"
 SCHEDULING_S = 120.0
 SILENCE_S = 90
-"""A run without a heartbeat for so long is taken for dead; one comes every 30 s."""
+"""Time without heartbeats after which a run counts as crashed; heartbeats come every 30 s."""
+
+WEBHOOK_BLOCK = "galstore-failures"
+WEBHOOK_PAYLOAD = """{
+  "flow": {{ flow.name | tojson }},
+  "run": {{ flow_run.name | tojson }},
+  "state": {{ flow_run.state.name | tojson }},
+  "message": {{ (flow_run.state.message or "") | tojson }},
+  "url": {{ flow_run | ui_url | tojson }},
+  "text": {{ (flow.name ~ " ended as " ~ flow_run.state.name ~ ": " ~ (flow_run.state.message or "")) | tojson }}
+}"""
+"""JSON; Slack, Mattermost and others show `text`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """What `galstore up` was told; kept, so that the next one needs to be told nothing.
-
-    Attributes
-    ----------
-    recipe, overrides
-        Parameters of every deployment; None = as `prefect.yaml` says.
-    """
+class DeployedRecipe:
+    """Recipe of all deployments, stored so that the next `galstore up` uses it again; None = as in `prefect.yaml`."""
 
     recipe: str | None = None
     overrides: tuple[str, ...] | None = None
 
     @classmethod
-    def remembered(cls, home: Home) -> Choice:
+    def load(cls, directory: ServiceDirectory) -> DeployedRecipe:
         try:
-            kept = json.loads(_choice_file(home).read_text(encoding="utf-8"))
+            stored = json.loads(_recipe_file(directory).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return cls()
-        return cls(recipe=kept["recipe"], overrides=None if kept["overrides"] is None else tuple(kept["overrides"]))
+        overrides = stored["overrides"]
+        return cls(recipe=stored["recipe"], overrides=None if overrides is None else tuple(overrides))
 
-    def remember(self, home: Home) -> None:
-        _choice_file(home).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
+    def save(self, directory: ServiceDirectory) -> None:
+        _recipe_file(directory).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
 
-def _choice_file(home: Home) -> Path:
-    return home.folder / "choice.json"
+def _recipe_file(directory: ServiceDirectory) -> Path:
+    return directory.folder / "choice.json"
 
 
 def find_deployment_file(folder: Path) -> Path:
-    """The `prefect.yaml` of a folder, or the one that galstore comes with."""
+    """Return the `prefect.yaml` of a folder, or the one that is part of galstore."""
     package = Path(__file__).resolve().parents[1]
     for path in (folder / DEPLOYMENT_FILE, package.parent / DEPLOYMENT_FILE, package / DEPLOYMENT_FILE):
         if path.is_file():
             return path
-    raise RecipeError(f"there is no {DEPLOYMENT_FILE} in {folder}: write one, or start from galstore's own")
+    raise RecipeError(f"{folder} has no {DEPLOYMENT_FILE}: write one, or copy galstore's own")
 
 
-def fill_in(text: str, choice: Choice, folder: Path) -> dict[str, Any]:
-    """What is deployed: recipe and overrides as chosen, runs in this folder.
+def fill_deployments(text: str, deployed: DeployedRecipe, folder: Path) -> dict[str, Any]:
+    """Fill the recipe and the working folder into the text of a `prefect.yaml`.
 
     Parameters
     ----------
     text
-        A `prefect.yaml`.
-    choice
-        Goes over what the file says.
+        YAML.
+    deployed
+        Overrides the parameters in the file.
     folder
-        Where relative paths of recipes start.
+        Working folder of the runs; relative paths of recipes start there.
 
     Raises
     ------
     RecipeError
-        It is not YAML, or has no deployments.
+        The text is not YAML, or has no deployments.
     """
     import yaml
 
     try:
-        described = yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{DEPLOYMENT_FILE} is not YAML: {error}") from error
-    if not isinstance(described, dict) or not described.get("deployments"):
-        raise RecipeError(f"{DEPLOYMENT_FILE} has no deployments: see the one that galstore comes with")
-    described.pop("definitions", None)
-    # without YAML's anchors, which share one dictionary among deployments
-    described = json.loads(json.dumps(described).replace("{{ $PWD }}", json.dumps(str(folder))[1:-1]))
-    for deployment in described["deployments"]:
+    if not isinstance(content, dict) or not content.get("deployments"):
+        raise RecipeError(f"{DEPLOYMENT_FILE} has no deployments: see the one that is part of galstore")
+    content.pop("definitions", None)
+    # through JSON: YAML's anchors would share one dictionary among deployments
+    filled: dict[str, Any] = json.loads(json.dumps(content).replace("{{ $PWD }}", json.dumps(str(folder))[1:-1]))
+    for deployment in filled["deployments"]:
         parameters = deployment.setdefault("parameters", {})
-        if choice.recipe is not None:
-            parameters["recipe"] = choice.recipe
-        if choice.overrides is not None:
-            parameters["overrides"] = list(choice.overrides)
-    return dict(described)
+        if deployed.recipe is not None:
+            parameters["recipe"] = deployed.recipe
+        if deployed.overrides is not None:
+            parameters["overrides"] = list(deployed.overrides)
+    return filled
 
 
-def deploy(home: Home, described: dict[str, Any], port: int) -> None:
-    """Deploy all that is described.
+def deploy(directory: ServiceDirectory, content: dict[str, Any], port: int) -> None:
+    """Deploy all deployments of a filled `prefect.yaml`.
 
     Raises
     ------
@@ -111,30 +117,25 @@ def deploy(home: Home, described: dict[str, Any], port: int) -> None:
     """
     import yaml
 
-    home.deployed_file.write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "--no-prompt",
-        "deploy",
-        "--all",
-        "--prefect-file",
-        str(home.deployed_file),
-    ]
+    file, log = directory.deployed_file, directory.log_file("deploy")
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - our own program
-        command, cwd=home.folder, env=home.environment(port), capture_output=True, text=True, check=False
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)],
+        cwd=directory.folder,
+        env=directory.environment(port),
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    home.log_file("deploy").write_text(done.stdout + done.stderr, encoding="utf-8")
+    output = done.stdout + done.stderr
+    log.write_text(output, encoding="utf-8")
     if done.returncode != 0:
-        told = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip(" ╭╰─│╮╯")]
-        raise ServiceError(
-            f"Prefect refused {DEPLOYMENT_FILE}: {' '.join(told[-4:])}; all of it: {home.log_file('deploy')}"
-        )
+        lines = [line.strip() for line in output.splitlines() if line.strip(" ╭╰─│╮╯")]
+        raise ServiceError(f"Prefect refused {DEPLOYMENT_FILE}: {' '.join(lines[-4:])}; full output: {log}")
 
 
 def ensure_pool(client: SyncPrefectClient) -> None:
-    """Make the work pool, and let it work again where `galstore down` paused it."""
+    """Create the work pool, or resume it after `galstore down`."""
     from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
     from prefect.workers.process import ProcessWorker
@@ -150,26 +151,26 @@ def ensure_pool(client: SyncPrefectClient) -> None:
 
 
 def pause_pool(client: SyncPrefectClient) -> None:
-    """No further run begins."""
+    """Prevent further runs from starting."""
     from prefect.client.schemas.actions import WorkPoolUpdate
     from prefect.exceptions import ObjectNotFound
 
     try:
         client.update_work_pool(POOL, WorkPoolUpdate(is_paused=True))
     except ObjectNotFound:
-        return  # `up` did not come that far
+        return  # `galstore up` failed before it created the pool
 
 
 def ensure_automations() -> None:
-    """A run whose heartbeats stop is marked as crashed, on whichever machine it was."""
+    """Create the automation that marks runs without heartbeats as crashed, on any machine."""
     from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
     ends = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "AwaitingRetry", "AwaitingConcurrencySlot")
-    wanted = Automation(
-        name="galstore: runs that have gone silent",
-        description="Marks a flow run as crashed when its heartbeats stop; the next run goes on from the last commit.",
+    automation = Automation(
+        name="galstore: mark runs without heartbeats as crashed",
+        description="Marks a flow run as crashed when its heartbeats stop; the next run resumes from the last commit.",
         trigger=EventTrigger(
             after={"prefect.flow-run.heartbeat"},
             expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
@@ -182,23 +183,57 @@ def ensure_automations() -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {SILENCE_S} s")],
     )
     try:
-        asyncio.run(Automation.aread(name=wanted.name))
+        asyncio.run(Automation.aread(name=automation.name))
     except ValueError:
-        asyncio.run(wanted.acreate())
+        asyncio.run(automation.acreate())
+
+
+def notify_by_webhook(address: str) -> None:
+    """Post a message to a web address when a run fails, crashes or times out; replace the previous address."""
+    asyncio.run(_notify(address))
+
+
+async def _notify(address: str) -> None:
+    from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+    from prefect.blocks.webhook import Webhook
+    from prefect.events.actions import CallWebhook
+    from pydantic import SecretStr
+
+    block_id = await Webhook(url=SecretStr(address)).save(WEBHOOK_BLOCK, overwrite=True)
+    automation = Automation(
+        name="galstore: notify of failures",
+        description="Posts to the webhook block galstore-failures; `galstore notify URL` sets the address.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.TimedOut", "prefect.flow-run.Crashed"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        ),
+        actions=[CallWebhook(block_document_id=block_id, payload=WEBHOOK_PAYLOAD)],
+    )
+    try:
+        known = await Automation.aread(name=automation.name)
+    except ValueError:
+        await automation.acreate()
+        return
+    automation.id = known.id
+    await automation.aupdate()
 
 
 def await_schedules(client: SyncPrefectClient) -> dict[str, int]:
-    """Wait until every deployment with an active schedule has a run scheduled; how many each has.
+    """Wait until each deployment with an active schedule has runs; return their number by deployment.
 
     Raises
     ------
     ServiceError
-        The server looks healthy and schedules nothing.
+        The server answers but schedules no runs.
     """
     active = {
-        str(one.id): one.name
-        for one in client.read_deployments()
-        if not one.paused and any(schedule.active for schedule in one.schedules)
+        str(deployment.id): deployment.name
+        for deployment in client.read_deployments()
+        if not deployment.paused and any(schedule.active for schedule in deployment.schedules)
     }
     counts: dict[str, int] = {}
 
@@ -208,10 +243,10 @@ def await_schedules(client: SyncPrefectClient) -> dict[str, int]:
         return all(counts.values())
 
     if not wait_until(all_scheduled, within_s=SCHEDULING_S, every_s=1.0):
-        silent = ", ".join(sorted(name for name, n in counts.items() if not n))
+        missing = ", ".join(sorted(name for name, n in counts.items() if not n))
         raise ServiceError(
-            f"the server runs, but schedules nothing for {silent}: is SQLAlchemy older than 2.1, as constraints.txt "
-            "has it? The server's log says more"
+            f"the server runs, but schedules no runs of {missing}: check that SQLAlchemy is older than 2.1, as in "
+            "constraints.txt, and read the server's log"
         )
     return counts
 
@@ -228,16 +263,13 @@ def _count_scheduled(client: SyncPrefectClient, deployment_id: str) -> int:
     )
     from prefect.client.schemas.objects import StateType
 
+    types = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
     return client.count_flow_runs(
         deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[UUID(deployment_id)])),
-        flow_run_filter=FlowRunFilter(
-            state=FlowRunFilterState(
-                type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING])
-            )
-        ),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
     )
 
 
 def absolute_recipe(recipe: str, names: Sequence[str]) -> str:
-    """A recipe's file by its whole path, since runs may start elsewhere; a name as it is."""
+    """Return the absolute path of a recipe file, because runs may start in another folder; names are unchanged."""
     return recipe if recipe in names else str(Path(recipe).absolute())

@@ -1,4 +1,4 @@
-"""Runs: what the server believes is under way, set right where the process that did it is gone."""
+"""Flow runs of the pool: correct the states of runs without a process, and stop runs that are under way."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from flows.service.directory import Home
-from flows.service.processes import end_orphans, living_flow_runs, wait_until
+from flows.service.directory import ServiceDirectory
+from flows.service.processes import running_flow_runs, stop_orphans, wait_until
 from flows.service.services import POOL, worker_name
 
 if TYPE_CHECKING:
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
 START_S = 90.0
-"""A run that a worker has taken, and that is not running after so long, is not going to."""
+"""Longest time between a worker taking a run and the start of its process."""
 
-GONE = "its process is gone: it was killed, or the machine went down. The next run goes on from the last commit."
-ENDED = "ended by `galstore down`; the next run goes on from the last commit"
+LOST = "its process was killed, or the machine went down. The next run resumes from the last commit."
+STOPPED = "stopped by `galstore down`; the next run resumes from the last commit"
 
 
-def runs_under_way(client: SyncPrefectClient) -> list[FlowRun]:
-    """Flow runs of the pool that a worker has taken and that have not ended."""
+def active_runs(client: SyncPrefectClient) -> list[FlowRun]:
+    """Return the flow runs that a worker has taken and that have not ended."""
     from prefect.client.schemas.filters import (
         FlowRunFilter,
         FlowRunFilterState,
@@ -41,57 +41,59 @@ def runs_under_way(client: SyncPrefectClient) -> list[FlowRun]:
 
 
 class DeadRuns:
-    """Finds runs whose process is gone; twice seen so, since a process starts a little later than its run."""
+    """Detector of runs without a process; it needs two looks, because a process starts a little later than its run."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
-        self._suspects: dict[str, float] = {}
+    def __init__(self, directory: ServiceDirectory) -> None:
+        self._directory = directory
+        self._missing_since_s: dict[str, float] = {}
 
-    def settle(self, client: SyncPrefectClient) -> int:
-        """Tell the server the truth about them; how many there were. Other machines' workers are left alone."""
+    def correct(self, client: SyncPrefectClient) -> int:
+        """Correct the states of dead runs and return their number; do nothing if other machines have workers."""
         if self._has_other_workers(client):
             return 0
-        alive = living_flow_runs(self._home)
-        seen_s = time.monotonic()
-        dead = [run for run in runs_under_way(client) if str(run.id) not in alive]
-        self._suspects = {str(run.id): self._suspects.get(str(run.id), seen_s) for run in dead}
-        settled = [run for run in dead if seen_s - self._suspects[str(run.id)] >= _patience_s(run)]
-        for run in settled:
-            client.set_flow_run_state(run.id, _truth_about(run), force=True)
-        end_orphans(self._home)
-        return len(settled)
+        running = running_flow_runs(self._directory)
+        now_s = time.monotonic()
+        missing = [run for run in active_runs(client) if str(run.id) not in running]
+        self._missing_since_s = {str(run.id): self._missing_since_s.get(str(run.id), now_s) for run in missing}
+        dead = [run for run in missing if now_s - self._missing_since_s[str(run.id)] >= _grace_s(run)]
+        for run in dead:
+            client.set_flow_run_state(run.id, _corrected_state(run), force=True)
+        stop_orphans(self._directory)
+        return len(dead)
 
     def _has_other_workers(self, client: SyncPrefectClient) -> bool:
-        workers = client.read_workers_for_work_pool(POOL)
-        ours = worker_name(self._home)
-        return any(one.name != ours and str(getattr(one.status, "value", one.status)) == "ONLINE" for one in workers)
+        own = worker_name(self._directory)
+        return any(
+            worker.name != own and str(getattr(worker.status, "value", worker.status)) == "ONLINE"
+            for worker in client.read_workers_for_work_pool(POOL)
+        )
 
 
-def _patience_s(run: FlowRun) -> float:
+def _grace_s(run: FlowRun) -> float:
     return START_S if run.state is not None and run.state.is_pending() else 4.0
 
 
-def _truth_about(run: FlowRun) -> State:
+def _corrected_state(run: FlowRun) -> State:
     from prefect.states import Cancelled, Crashed, Scheduled
 
     if run.state is not None and run.state.is_pending():
-        return Scheduled(message="its worker ended before it began; it is due again")
+        return Scheduled(message="its worker ended before the run started; it is scheduled again")
     if run.state is not None and run.state.is_cancelling():
-        return Cancelled(message=GONE)
-    return Crashed(message=GONE)
+        return Cancelled(message=LOST)
+    return Crashed(message=LOST)
 
 
-def end_runs(client: SyncPrefectClient, *, wait_s: float, tell: Callable[[str], None]) -> None:
-    """Let runs under way finish, cancel those that take too long, and leave none that only seems to run."""
+def stop_runs(client: SyncPrefectClient, *, wait_s: float, report: Callable[[str], None]) -> None:
+    """Wait for active runs, then cancel those that remain."""
     from prefect.states import Cancelled, Cancelling
 
-    runs = runs_under_way(client)
+    runs = active_runs(client)
     if runs and wait_s > 0:
-        tell(f"{len(runs)} flow run(s) under way get {wait_s:.0f} s to finish")
-        wait_until(lambda: not runs_under_way(client), within_s=wait_s, every_s=1.0)
-    for run in runs_under_way(client):
-        tell(f"flow run {run.name} is cancelled")
-        client.set_flow_run_state(run.id, Cancelling(message=ENDED), force=True)
-    wait_until(lambda: not runs_under_way(client), within_s=20.0, every_s=1.0)
-    for run in runs_under_way(client):
-        client.set_flow_run_state(run.id, Cancelled(message=ENDED), force=True)
+        report(f"waiting up to {wait_s:.0f} s for {len(runs)} flow run(s)")
+        wait_until(lambda: not active_runs(client), within_s=wait_s, every_s=1.0)
+    for run in active_runs(client):
+        report(f"cancelling flow run {run.name}")
+        client.set_flow_run_state(run.id, Cancelling(message=STOPPED), force=True)
+    wait_until(lambda: not active_runs(client), within_s=20.0, every_s=1.0)
+    for run in active_runs(client):
+        client.set_flow_run_state(run.id, Cancelled(message=STOPPED), force=True)

@@ -1,9 +1,9 @@
-"""Inbox: catalogs that are put into a folder are scored without a command.
+"""Inbox: a folder whose catalogs are scored without a command.
 
 A file that has stopped growing moves to `under-way/`, named by its content, and a run of the deployment `score` starts
-for it. When that has ended, the file moves on: to `done/`, to `failed/` with the error as a text beside it, or back
-into the inbox if it was written to meanwhile. Where a file lies is all the state there is, so that a look that was
-killed is repeated by the next one; Prefect starts one run a content and try, however often it is asked.
+for it. When the run has ended, the file moves to `done/`, to `failed/` with the error as a text beside it, or back into
+the inbox if it has changed in between. The location of a file is the only state, so an interrupted look is repeated by
+the next one; Prefect starts one run for each content and attempt, however often it is requested.
 """
 
 from __future__ import annotations
@@ -14,38 +14,43 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from prefect import flow
 
 from flows.runtime import console, load_recipe
+from galstore.atomic_write import atomic_file
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.objects import FlowRun, State
 
 UNDER_WAY, DONE, FAILED = "under-way", "done", "failed"
-NOTE = ".note.json"
+ENTRY_SUFFIX = ".note.json"
+UNFINISHED_SUFFIXES = {".part", ".partial", ".tmp", ".filepart", ".crdownload"}
+"""Files that a program is still copying or downloading."""
 SETTLE_S = 5.0
-"""A file whose size and time of change stay the same for so long has arrived."""
-MOST_TRIES = 12
-"""Of a catalog whose runs fail for what may pass; with the pauses, half a day."""
+"""A file has arrived if its size and time of change stay the same for this long."""
+MOST_ATTEMPTS = 12
+"""Maximum number of runs for a catalog if they fail with a temporary error; half a day with the pauses."""
 LONGEST_PAUSE_S = 3600.0
-PASSING = ("ServiceError", "ServiceDownError", "StoreBusyError")
-"""Errors of galstore after which another try may succeed, as Prefect's state messages name them."""
+TEMPORARY_ERRORS = ("ServiceError", "ServiceDownError", "StoreBusyError")
+"""Errors of galstore after which another attempt may succeed, as named in Prefect's state messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Note:
-    """What is known of a catalog, kept beside it.
+class InboxEntry:
+    """State of one catalog, stored beside it.
 
     Attributes
     ----------
     dropped_as
-        Its name in the inbox.
+        Name in the inbox.
     attempt
         Counted from 1.
     not_before
-        Time of the next try, seconds since 1970.
+        Time of the next attempt, seconds since 1970.
+    message
+        State and message of the last run that failed.
     """
 
     dropped_as: str
@@ -53,16 +58,16 @@ class Note:
     attempt: int = 1
     not_before: float = 0.0
     flow_run: str = ""
-    told: str = ""
+    message: str = ""
 
     @property
     def key(self) -> str:
-        """Prefect starts one run a key."""
+        """Return the idempotency key of the run."""
         return self.sha256 if self.attempt == 1 else f"{self.sha256}-{self.attempt}"
 
 
 def inbox_folder(recipe: str, overrides: list[str] | None = None, folder: str | None = None) -> Path:
-    """The folder that is watched: the one that is given, or `inbox` in the recipe's output folder."""
+    """Return `folder` if it is given, else `inbox` in the recipe's output folder."""
     return Path(folder) if folder else load_recipe(recipe, overrides).output.folder / "inbox"
 
 
@@ -70,7 +75,7 @@ def inbox_folder(recipe: str, overrides: list[str] | None = None, folder: str | 
 def inbox(
     recipe: str = "demo", overrides: list[str] | None = None, folder: str | None = None, settle_s: float = SETTLE_S
 ) -> dict[str, int]:
-    """Look into the inbox once: start scoring what has arrived, and put away what is finished.
+    """Look into the inbox once: start scoring catalogs that have arrived, and move those with a finished run.
 
     Parameters
     ----------
@@ -79,51 +84,45 @@ def inbox(
     overrides
         `section.key=value`.
     folder
-        What is watched; `inbox` in the recipe's output folder by default.
+        Inbox; by default `inbox` in the recipe's output folder.
     settle_s
-        A file that stays the same for so long, in seconds, has arrived.
+        Seconds without a change after which a file has arrived.
 
     Returns
     -------
     dict
-        How many catalogs arrived, are under way, were done and failed.
+        Number of catalogs that arrived, are under way, were done and failed.
     """
     watched = inbox_folder(recipe, overrides, folder).absolute()
     for name in ("", UNDER_WAY, DONE, FAILED):
         (watched / name).mkdir(parents=True, exist_ok=True)
     counts = {"arrived": 0, UNDER_WAY: 0, DONE: 0, FAILED: 0}
     for path in arrived_files(watched, settle_s):
-        take_in(watched, path)
+        accept(watched, path)
         counts["arrived"] += 1
     for path in sorted(files_in(watched / UNDER_WAY)):
-        counts[follow(watched, path, recipe, overrides)] += 1
-    console.print("inbox: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+        counts[advance(watched, path, recipe, overrides)] += 1
+    console.print("inbox: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
     return counts
 
 
 def files_in(folder: Path) -> Iterator[Path]:
-    """Catalogs of a folder: no notes, and nothing that a copying program has not finished (`.name`, `name.part`)."""
+    """Yield the catalogs of a folder, without entries and unfinished copies (`.name`, `name.part`)."""
     for path in folder.iterdir():
-        unfinished = path.name.startswith(".") or path.suffix in {
-            ".part",
-            ".partial",
-            ".tmp",
-            ".filepart",
-            ".crdownload",
-        }
-        if path.is_file() and not unfinished and not path.name.endswith((NOTE, ".error.txt")):
+        unfinished = path.name.startswith(".") or path.suffix in UNFINISHED_SUFFIXES
+        if path.is_file() and not unfinished and not path.name.endswith((ENTRY_SUFFIX, ".error.txt")):
             yield path
 
 
 def arrived_files(watched: Path, settle_s: float) -> list[Path]:
-    """Files that stay the same while one looks."""
-    before = {path: _appearance(path) for path in files_in(watched)}
+    """Return the files that do not change for `settle_s` seconds."""
+    before = {path: _size_and_time(path) for path in files_in(watched)}
     if before:
         time.sleep(settle_s)
-    return sorted(path for path, seen in before.items() if _appearance(path) == seen and seen is not None)
+    return sorted(path for path, seen in before.items() if _size_and_time(path) == seen and seen is not None)
 
 
-def _appearance(path: Path) -> tuple[int, int] | None:
+def _size_and_time(path: Path) -> tuple[int, int] | None:
     try:
         stat = path.stat()
     except FileNotFoundError:
@@ -131,75 +130,78 @@ def _appearance(path: Path) -> tuple[int, int] | None:
     return stat.st_size, stat.st_mtime_ns
 
 
-def take_in(watched: Path, path: Path) -> Path:
-    """Move a catalog to those under way; one that had failed gets a new try, since somebody put it there again."""
+def accept(watched: Path, path: Path) -> Path:
+    """Move a catalog to `under-way/`; one that had failed gets a new attempt, because a person put it there again."""
     digest = _sha256(path)
     name = f"{path.stem}-{digest[:8]}{path.suffix}"
-    note = Note(dropped_as=path.name, sha256=digest)
-    earlier = read_note(watched / FAILED / name)
+    entry = InboxEntry(dropped_as=path.name, sha256=digest)
+    earlier = read_entry(watched / FAILED / name)
     if earlier is not None:
-        note = replace(note, attempt=earlier.attempt + 1)
-    taken = watched / UNDER_WAY / name
-    if not taken.exists():
-        _write_note(taken, note)
-    path.replace(taken)
-    return taken
+        entry = replace(entry, attempt=earlier.attempt + 1)
+    accepted = watched / UNDER_WAY / name
+    if not accepted.exists():
+        _write_entry(accepted, entry)
+    path.replace(accepted)
+    return accepted
 
 
-def follow(watched: Path, path: Path, recipe: str, overrides: list[str] | None) -> str:
-    """Start the run of a catalog under way, or see how it does; where the catalog is now."""
+def advance(watched: Path, path: Path, recipe: str, overrides: list[str] | None) -> str:
+    """Start the run of a catalog or check its state; return the folder in which the catalog is now."""
     from prefect.deployments import run_deployment
 
-    note = read_note(path) or Note(dropped_as=path.name, sha256=_sha256(path))
-    if time.time() < note.not_before:
+    entry = read_entry(path) or InboxEntry(dropped_as=path.name, sha256=_sha256(path))
+    if time.time() < entry.not_before:
         return UNDER_WAY
-    run: Any = run_deployment(
-        "score/score",
-        parameters={"recipe": recipe, "overrides": overrides or [], "catalog": str(path)},
-        idempotency_key=note.key,
-        flow_run_name=f"{path.stem}, try {note.attempt}",
-        timeout=0,
-        as_subflow=False,
+    run = cast(
+        "FlowRun",
+        run_deployment(
+            "score/score",
+            parameters={"recipe": recipe, "overrides": overrides or [], "catalog": str(path)},
+            idempotency_key=entry.key,
+            flow_run_name=f"{path.stem}, attempt {entry.attempt}",
+            timeout=0,
+            as_subflow=False,
+        ),
     )
-    note = replace(note, flow_run=str(run.id))
-    state: State | None = run.state
+    entry = replace(entry, flow_run=str(run.id))
+    state = run.state
     if state is None or not state.is_final():
-        _write_note(path, note)
+        _write_entry(path, entry)
         return UNDER_WAY
     if state.is_completed():
-        return put_away(watched, path, note, DONE)
-    note = replace(note, told=f"{state.name}: {state.message}")
-    if may_pass(state) and note.attempt < MOST_TRIES:
-        pause_s = min(LONGEST_PAUSE_S, 60.0 * 2.0 ** (note.attempt - 1))
-        _write_note(path, replace(note, attempt=note.attempt + 1, not_before=time.time() + pause_s))
+        return finish(watched, path, entry, DONE)
+    entry = replace(entry, message=f"{state.name}: {state.message}")
+    if is_temporary(state) and entry.attempt < MOST_ATTEMPTS:
+        pause_s = min(LONGEST_PAUSE_S, 60.0 * 2.0 ** (entry.attempt - 1))
+        _write_entry(path, replace(entry, attempt=entry.attempt + 1, not_before=time.time() + pause_s))
         return UNDER_WAY
-    return put_away(watched, path, note, FAILED)
+    return finish(watched, path, entry, FAILED)
 
 
-def may_pass(state: State) -> bool:
-    """Whether another try may succeed: the run was killed, hung, or a service failed; not if the catalog is bad."""
-    return (
-        state.is_crashed() or state.name == "TimedOut" or any(f"{name}:" in (state.message or "") for name in PASSING)
-    )
+def is_temporary(state: State) -> bool:
+    """Return True if another attempt may succeed: the run was killed, timed out, or a service failed."""
+    message = state.message or ""
+    return state.is_crashed() or state.name == "TimedOut" or any(f"{name}:" in message for name in TEMPORARY_ERRORS)
 
 
-def put_away(watched: Path, path: Path, note: Note, where: str) -> str:
-    """Move a catalog to where it ends, with its note, unless it is not the one any more that the run saw."""
-    if _sha256(path) != note.sha256:
-        # it was still being written to: what came since is looked at as a new catalog
-        _note_of(path).unlink(missing_ok=True)
-        path.replace(_unused(watched / note.dropped_as))
+def finish(watched: Path, path: Path, entry: InboxEntry, target: str) -> str:
+    """Move a catalog and its entry to `target`, or back into the inbox if its content has changed since the run."""
+    if _sha256(path) != entry.sha256:
+        # the file grew after it was accepted: it is handled as a new catalog
+        _entry_path(path).unlink(missing_ok=True)
+        path.replace(_unused(watched / entry.dropped_as))
         return UNDER_WAY
-    target = watched / where / path.name
-    _write_note(target, note)
-    if where == FAILED:
-        text = f"{note.dropped_as} was not scored.\n{note.told}\nFlow run {note.flow_run}, try {note.attempt}.\n"
-        target.with_name(f"{target.name}.error.txt").write_text(
-            f"{text}Mend it and put it into the inbox again.\n", encoding="utf-8"
+    destination = watched / target / path.name
+    _write_entry(destination, entry)
+    if target == FAILED:
+        destination.with_name(f"{destination.name}.error.txt").write_text(
+            f"{entry.dropped_as} was not scored.\n{entry.message}\nFlow run {entry.flow_run}, attempt "
+            f"{entry.attempt}.\nFix the file and put it into the inbox again.\n",
+            encoding="utf-8",
         )
-    path.replace(target)
-    _note_of(path).unlink(missing_ok=True)
-    return where
+    path.replace(destination)
+    _entry_path(path).unlink(missing_ok=True)
+    return target
 
 
 def _unused(path: Path) -> Path:
@@ -211,24 +213,24 @@ def _unused(path: Path) -> Path:
 
 
 def _sha256(path: Path) -> str:
-    # not galstore's: a look every minute shall not import it
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _note_of(path: Path) -> Path:
-    return path.with_name(path.name + NOTE)
+def _entry_path(path: Path) -> Path:
+    return path.with_name(path.name + ENTRY_SUFFIX)
 
 
-def read_note(path: Path) -> Note | None:
-    """What is known of a catalog; None where nothing is, or what was written is torn."""
+def read_entry(path: Path) -> InboxEntry | None:
+    """Return the stored entry of a catalog, or None if it is missing or invalid."""
     try:
-        return Note(**json.loads(_note_of(path).read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        # entries of older versions have `told` for `message`
+        stored = json.loads(_entry_path(path).read_text(encoding="utf-8"))
+        return InboxEntry(**{"message" if name == "told" else name: value for name, value in stored.items()})
+    except (FileNotFoundError, ValueError, TypeError, AttributeError):
         return None
 
 
-def _write_note(path: Path, note: Note) -> None:
-    partial = path.with_name(f".{path.name}{NOTE}")
-    partial.write_text(json.dumps(asdict(note), indent=2) + "\n", encoding="utf-8")
-    partial.replace(_note_of(path))
+def _write_entry(path: Path, entry: InboxEntry) -> None:
+    with atomic_file(_entry_path(path)) as draft:
+        draft.write_text(json.dumps(asdict(entry), indent=2) + "\n", encoding="utf-8")

@@ -1,14 +1,13 @@
-"""`prefect deployment run ingest`: a bare name means the deployment of the flow of that name.
+"""Prefect plugin that completes bare deployment names: `prefect deployment run ingest` means `ingest/ingest`.
 
-Prefect alone wants `ingest/ingest`. Prefect loads this module through its entry point `prefect.plugins` where
-`[plugins] enabled = true` stands in `prefect.toml`, as `galstore up` writes it; nothing happens anywhere else.
+Prefect loads this module through its entry point `prefect.plugins` if `prefect.toml` has `[plugins] enabled = true`,
+as written by `galstore up`.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from prefect.plugins import register_hook
 
@@ -16,21 +15,21 @@ _COMMANDS_WITH_A_NAME = frozenset({"run", "inspect", "delete"})
 
 
 @register_hook
-def setup_environment(*, ctx: Any) -> None:  # noqa: ARG001 - Prefect names it
-    """Complete the name in this process's command line, if it is Prefect's own and names a deployment."""
-    sys.argv[:] = with_whole_names(sys.argv)
+def setup_environment(*, ctx: object) -> None:  # noqa: ARG001 - Prefect's signature
+    """Complete the deployment name in the command line of this process."""
+    sys.argv[:] = complete_deployment_name(sys.argv)
 
 
-def with_whole_names(command: list[str]) -> list[str]:
-    """A Prefect command line whose deployment's name is whole.
+def complete_deployment_name(command: list[str]) -> list[str]:
+    """Complete the deployment name of a Prefect command line; return other command lines unchanged.
 
     Examples
     --------
-    >>> with_whole_names(["prefect", "deployment", "run", "ingest", "-p", "recipe=sdss"])
+    >>> complete_deployment_name(["prefect", "deployment", "run", "ingest", "-p", "recipe=sdss"])
     ['prefect', 'deployment', 'run', 'ingest/ingest', '-p', 'recipe=sdss']
-    >>> with_whole_names(["prefect", "deployment", "run", "ingest/ingest"])
+    >>> complete_deployment_name(["prefect", "deployment", "run", "ingest/ingest"])
     ['prefect', 'deployment', 'run', 'ingest/ingest']
-    >>> with_whole_names(["prefect", "flow-run", "inspect", "ingest"])
+    >>> complete_deployment_name(["prefect", "flow-run", "inspect", "ingest"])
     ['prefect', 'flow-run', 'inspect', 'ingest']
     """
     if len(command) < 4 or Path(command[0]).name not in {"prefect", "__main__.py", "-m"} or command[1] != "deployment":

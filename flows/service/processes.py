@@ -1,4 +1,4 @@
-"""Processes of a service: started so that they outlive the command, recognised for certain, ended for certain."""
+"""Processes of a service: start them detached, find them by their environment, and stop them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 
 import psutil
 
-from flows.service.directory import MARK, Home
+from flows.service.directory import DIRECTORY_VARIABLE, ServiceDirectory
 
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"
-"""What a worker tells the process of a flow run, and all that this starts."""
+FLOW_RUN_VARIABLE = "PREFECT__FLOW_RUN_ID"
+"""Environment variable that a worker sets for the process of a flow run; its children inherit it."""
 
 LOG_BYTES = 50_000_000
-"""A log that is longer is set aside when its service starts again, and the one set aside before is dropped."""
+"""Size at which a log is rotated when its service starts; one old log is kept."""
 
 
 def start_process(command: Sequence[str], *, log: Path, folder: Path, environment: dict[str, str]) -> psutil.Process:
-    """Start a program in a session of its own, so that neither Ctrl-C nor the end of the terminal reaches it."""
-    # a worker cannot be interrupted where a script that ignores these signals starts it
+    """Start a program in a new session, out of reach of Ctrl-C and of the end of the terminal."""
+    # a script may have set these signals to be ignored, and children would inherit that
     for name in (signal.SIGINT, signal.SIGQUIT):
         if signal.getsignal(name) is signal.SIG_IGN:
             signal.signal(name, signal.SIG_DFL)
@@ -29,39 +29,45 @@ def start_process(command: Sequence[str], *, log: Path, folder: Path, environmen
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as out:
         process = subprocess.Popen(  # noqa: S603 - our own programs
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=environment,
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=folder,
+            env=environment,
             start_new_session=True,
-        )  # fmt: skip
+        )
     return psutil.Process(process.pid)
 
 
-def marked_processes(home: Home) -> Iterator[tuple[psutil.Process, str]]:
-    """Every living process of this service and what these started, with the id of its flow run or nothing."""
+def service_processes(directory: ServiceDirectory) -> Iterator[tuple[psutil.Process, str]]:
+    """Yield each living process of the service and its children, with the id of its flow run or an empty string."""
     for process in psutil.process_iter():
-        environment = marked_environment(process, home)
+        environment = service_environment(process, directory)
         if environment is not None:
-            yield process, environment.get(FLOW_RUN, "")
+            yield process, environment.get(FLOW_RUN_VARIABLE, "")
 
 
-def marked_environment(process: psutil.Process, home: Home) -> dict[str, str] | None:
-    """What a living process of this service was told; None for any other process."""
+def service_environment(process: psutil.Process, directory: ServiceDirectory) -> dict[str, str] | None:
+    """Return the environment of a living process of this service; None for any other process."""
     try:
         environment = process.environ()
-        is_ours = environment.get(MARK) == str(home.folder) and process.status() != psutil.STATUS_ZOMBIE
+        is_member = environment.get(DIRECTORY_VARIABLE) == str(directory.folder)
+        is_alive = process.status() != psutil.STATUS_ZOMBIE
     except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
         return None
-    return environment if is_ours else None
+    return environment if is_member and is_alive else None
 
 
-def living_flow_runs(home: Home) -> frozenset[str]:
-    """Ids of the flow runs whose own process lives on this machine."""
-    return frozenset(run for process, run in marked_processes(home) if run and _runs_a_flow(process))
+def running_flow_runs(directory: ServiceDirectory) -> frozenset[str]:
+    """Return the ids of the flow runs with a living process on this machine."""
+    return frozenset(run for process, run in service_processes(directory) if run and _runs_a_flow(process))
 
 
-def end_orphans(home: Home) -> int:
-    """End what flow runs left behind when they were killed, such as a survey's emulator; how many there were."""
-    alive = living_flow_runs(home)
-    return end_processes(process for process, run in marked_processes(home) if run and run not in alive)
+def stop_orphans(directory: ServiceDirectory) -> int:
+    """Stop processes that killed flow runs left behind, such as an emulator; return their number."""
+    running = running_flow_runs(directory)
+    return stop_processes(process for process, run in service_processes(directory) if run and run not in running)
 
 
 def _runs_a_flow(process: psutil.Process) -> bool:
@@ -71,37 +77,37 @@ def _runs_a_flow(process: psutil.Process) -> bool:
         return False
 
 
-def end_processes(processes: Iterable[psutil.Process], *, patience_s: float = 10.0) -> int:
-    """Ask some processes to end, and kill those that do not; how many there were."""
-    asked = []
+def stop_processes(processes: Iterable[psutil.Process], *, timeout_s: float = 10.0) -> int:
+    """Terminate processes, kill those still alive after the timeout, and return their number."""
+    terminated = []
     for process in processes:
         try:
             process.terminate()
-            asked.append(process)
+            terminated.append(process)
         except psutil.NoSuchProcess:
             continue
-    _, stubborn = psutil.wait_procs(asked, timeout=patience_s)
-    for process in stubborn:
+    _, alive = psutil.wait_procs(terminated, timeout=timeout_s)
+    for process in alive:
         try:
             process.kill()
         except psutil.NoSuchProcess:
             continue
-    psutil.wait_procs(stubborn, timeout=patience_s)
-    return len(asked)
+    psutil.wait_procs(alive, timeout=timeout_s)
+    return len(terminated)
 
 
 def last_lines(log: Path, n: int = 5) -> str:
-    """The end of a log, for an error message."""
+    """Return the end of a log on one line, for an error message."""
     if not log.exists():
-        return "(it wrote nothing)"
+        return "(empty)"
     return " | ".join(line for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-n:] if line)
 
 
-def wait_until(is_so: Callable[[], bool], *, within_s: float, every_s: float = 0.5) -> bool:
-    """Whether a condition comes true in time."""
+def wait_until(condition: Callable[[], bool], *, within_s: float, every_s: float = 0.5) -> bool:
+    """Poll a condition and return its last value."""
     deadline_s = time.monotonic() + within_s
     while True:
-        if is_so():
+        if condition():
             return True
         if time.monotonic() >= deadline_s:
             return False

@@ -1,4 +1,4 @@
-"""Services: the server, the worker and the keeper that starts them again; each runs once and ends for certain."""
+"""Server, worker and supervisor of a service: start each of them once, find it, and stop it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from contextlib import contextmanager, suppress
 import psutil
 from filelock import FileLock, Timeout
 
-from flows.service.directory import Home, ServiceRecord, api_url
+from flows.service.directory import ServiceDirectory, ServiceRecord, api_url
 from flows.service.processes import (
-    end_processes,
     last_lines,
-    marked_environment,
-    marked_processes,
+    service_environment,
+    service_processes,
     start_process,
+    stop_processes,
     wait_until,
 )
 from schemas.errors import ServiceError
@@ -28,156 +28,155 @@ LOCK_S = 300.0
 QUICK_END_S = 20.0
 LONGEST_PAUSE_S = 60.0
 
-SERVER, WORKER, KEEPER = "server", "worker", "keeper"
+SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 
 
 @contextmanager
-def changing(home: Home) -> Iterator[None]:
-    """One process at a time starts and ends the services of a home.
+def service_lock(directory: ServiceDirectory) -> Iterator[None]:
+    """Allow one process at a time to start and stop services.
 
     Raises
     ------
     ServiceError
-        Another one has been at it for minutes.
+        Another process has held the lock for `LOCK_S`.
     """
     try:
-        with FileLock(home.folder / "change.lock", timeout=LOCK_S):
+        with FileLock(directory.folder / "change.lock", timeout=LOCK_S):
             yield
     except Timeout as error:
         raise ServiceError(
-            f"another `galstore up` or `down` has held {home.folder} for {LOCK_S:.0f} s: look at it"
+            f"another `galstore up` or `down` has locked {directory.folder} for {LOCK_S:.0f} s: check that process"
         ) from error
 
 
-def server_answers(home: Home, port: int) -> bool:
-    """Whether this home's own server answers there, and not that of another home, which may have taken the port."""
-    server = living_service(home, SERVER)
+def server_answers(directory: ServiceDirectory, port: int) -> bool:
+    """Check that this service's server, and not another one that took the port, answers."""
+    server = running_service(directory, SERVER)
     try:
         listens = server is not None and any(
-            one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in server.net_connections("tcp")
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+            for connection in server.net_connections("tcp")
         )
         if not listens:
             return False
-        with urllib.request.urlopen(f"{api_url(port)}/health", timeout=5) as answer:  # noqa: S310 - loopback
-            return bool(answer.read().strip() == b"true")
+        with urllib.request.urlopen(f"{api_url(port)}/health", timeout=5) as response:  # noqa: S310 - loopback
+            return bool(response.read().strip() == b"true")
     except (OSError, psutil.Error):
         return False
 
 
-def service_command(service: str, home: Home) -> list[str]:
-    """The command line of a service."""
+def service_command(service: str, directory: ServiceDirectory) -> list[str]:
     prefect = [sys.executable, "-m", "prefect"]
     return {
         SERVER: [*prefect, "server", "start"],
-        WORKER: [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", worker_name(home)],
-        KEEPER: [sys.executable, "-m", "flows.service.supervisor", str(home.folder)],
+        WORKER: [*prefect, "worker", "start", "--pool", POOL, "--type", "process", "--name", worker_name(directory)],
+        SUPERVISOR: [sys.executable, "-m", "flows.service.supervisor", str(directory.folder)],
     }[service]
 
 
-def worker_name(home: Home) -> str:
-    """Name of this machine's worker in the pool."""
+def worker_name(directory: ServiceDirectory) -> str:
+    """Return the name of this machine's worker in the pool."""
     import platform
 
-    return f"galstore-{platform.node() or 'here'}-{home.folder.name}"
+    return f"galstore-{platform.node() or 'here'}-{directory.folder.name}"
 
 
-def living_service(home: Home, service: str) -> psutil.Process | None:
-    """The process of a service, if it lives; also one whose record was lost, as on a full disk.
+def running_service(directory: ServiceDirectory, service: str) -> psutil.Process | None:
+    """Return the living process of a service, even if its record was lost, as on a full disk.
 
-    It is known by its mark and its command line: numbers of processes are used again, and the time at which one began
-    changes with the clock, as after a machine's sleep.
+    A process is identified by its environment and command line: process ids are reused, and start times change with
+    the clock, for example after a suspend.
     """
-    record = ServiceRecord.read(home.record_file(service))
+    record = ServiceRecord.read(directory.record_file(service))
     if record is not None:
         with suppress(psutil.NoSuchProcess):
             recorded = psutil.Process(record.pid)
-            if _is_service(recorded, home, service):
+            if _is_service(recorded, directory, service):
                 return recorded
-    return _unrecorded(home, service)
+    return _find_unrecorded(directory, service)
 
 
-def _is_service(process: psutil.Process, home: Home, service: str) -> bool:
+def _is_service(process: psutil.Process, directory: ServiceDirectory, service: str) -> bool:
     try:
-        # whichever Python it was started with
-        is_it = process.cmdline()[1:] == service_command(service, home)[1:]
+        # without the interpreter: another one may have started it
+        same_command = process.cmdline()[1:] == service_command(service, directory)[1:]
     except psutil.Error:
         return False
-    return is_it and marked_environment(process, home) is not None
+    return same_command and service_environment(process, directory) is not None
 
 
-def _unrecorded(home: Home, service: str) -> psutil.Process | None:
-    for process, _ in marked_processes(home):
-        if not _is_service(process, home, service):
+def _find_unrecorded(directory: ServiceDirectory, service: str) -> psutil.Process | None:
+    for process, _ in service_processes(directory):
+        if not _is_service(process, directory, service):
             continue
         try:
             port = int(process.environ()["PREFECT_SERVER_API_PORT"])
             record = ServiceRecord(pid=process.pid, started_at=process.create_time(), port=port)
         except psutil.Error:
             continue
-        record.write(home.record_file(service))
+        record.write(directory.record_file(service))
         return process
     return None
 
 
-def port_of(home: Home) -> int | None:
-    """Port of the server, as it was last."""
-    record = ServiceRecord.read(home.record_file(SERVER))
+def server_port(directory: ServiceDirectory) -> int | None:
+    """Return the last port of the server."""
+    record = ServiceRecord.read(directory.record_file(SERVER))
     return None if record is None else record.port
 
 
-def ensure_service(home: Home, service: str, port: int) -> bool:
-    """Start a service unless it lives; whether it was started."""
-    if living_service(home, service) is not None:
+def ensure_service(directory: ServiceDirectory, service: str, port: int) -> bool:
+    """Start a service unless it runs; return True if it was started."""
+    if running_service(directory, service) is not None:
         return False
-    record = ServiceRecord.read(home.record_file(service))
+    record = ServiceRecord.read(directory.record_file(service))
     ended_quickly = record is not None and time.time() - record.started_at < QUICK_END_S
     process = start_process(
-        service_command(service, home),
-        log=home.log_file(service),
-        folder=home.folder,
-        environment=home.environment(port),
+        service_command(service, directory),
+        log=directory.log_file(service),
+        folder=directory.folder,
+        environment=directory.environment(port),
     )
     ServiceRecord(
         pid=process.pid,
         started_at=process.create_time(),
         port=port,
         n_quick_ends=record.n_quick_ends + 1 if record and ended_quickly else 0,
-    ).write(home.record_file(service))
+    ).write(directory.record_file(service))
     return True
 
 
-def may_start_again(home: Home, service: str) -> bool:
-    """Whether a service that ended is due: one that keeps ending at once gets longer and longer pauses."""
-    record = ServiceRecord.read(home.record_file(service))
+def may_restart(directory: ServiceDirectory, service: str) -> bool:
+    """Return True if the pause before a restart is over; it doubles each time a service ends right after its start."""
+    record = ServiceRecord.read(directory.record_file(service))
     if record is None:
         return True
     return time.time() - record.started_at > min(LONGEST_PAUSE_S, 2.0**record.n_quick_ends)
 
 
-def await_server(home: Home, port: int) -> None:
+def await_server(directory: ServiceDirectory, port: int) -> None:
     """Wait until the server answers.
 
     Raises
     ------
     ServiceError
-        It ended, or does not answer in time.
+        It ended, or did not answer within `SERVER_START_S`.
     """
-    wait_until(lambda: server_answers(home, port) or living_service(home, SERVER) is None, within_s=SERVER_START_S)
-    if server_answers(home, port):
-        return
-    state = "does not answer" if living_service(home, SERVER) else "ended"
-    raise ServiceError(
-        f"Prefect's server {state} on {api_url(port)}; its log {home.log_file(SERVER)} ends with: "
-        f"{last_lines(home.log_file(SERVER))}"
+    wait_until(
+        lambda: server_answers(directory, port) or running_service(directory, SERVER) is None, within_s=SERVER_START_S
     )
+    if server_answers(directory, port):
+        return
+    state = "does not answer" if running_service(directory, SERVER) else "ended"
+    log = directory.log_file(SERVER)
+    raise ServiceError(f"Prefect's server {state} on {api_url(port)}; its log {log} ends with: {last_lines(log)}")
 
 
-def end_service(home: Home, service: str, *, patience_s: float = 15.0) -> bool:
-    """End a service, if it lives, and forget it; whether it lived."""
-    process = living_service(home, service)
+def stop_service(directory: ServiceDirectory, service: str) -> None:
+    """Stop a service if it runs, and delete its record."""
+    process = running_service(directory, service)
     if process is not None:
-        end_processes([process], patience_s=patience_s)
+        stop_processes([process], timeout_s=15.0)
     if service != SERVER:
-        # the server's keeps the port, so that addresses stay what they were
-        home.record_file(service).unlink(missing_ok=True)
-    return process is not None
+        # the server's record stays for its port: addresses remain the same
+        directory.record_file(service).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Telling: what a server knows about galstore's runs, as a table for the terminal."""
+"""Status of the deployments, as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def overview() -> Table:
-    """One row a deployment: its last run, what is under way and what comes next."""
+def deployment_table() -> Table:
+    """Tabulate the last run, the active runs and the next run of each deployment."""
     from prefect.client.orchestration import get_client
     from rich.table import Table
 
-    table = Table("deployment", "last run", "ended as", "under way", "next run", box=None, pad_edge=False)
+    table = Table("deployment", "last run", "state", "active", "next run", box=None, pad_edge=False)
     with get_client(sync_client=True) as client:
-        for deployment in sorted(client.read_deployments(), key=lambda one: one.name):
+        for deployment in sorted(client.read_deployments(), key=lambda deployment: deployment.name):
             last = _runs(client, deployment.name, ended=True)
             others = _runs(client, deployment.name, ended=False)
-            going = [run for run in others if run.state is not None and not run.state.is_scheduled()]
+            active = [run for run in others if run.state is not None and not run.state.is_scheduled()]
             due = [
-                run.next_scheduled_start_time for run in others if run.next_scheduled_start_time and run not in going
+                run.next_scheduled_start_time for run in others if run.next_scheduled_start_time and run not in active
             ]
             table.add_row(
                 deployment.name,
                 f"{last[0].end_time:%Y-%m-%d %H:%M} UTC" if last and last[0].end_time else "-",
                 last[0].state_name or "-" if last else "-",
-                ", ".join(run.state_name or "" for run in going) or "-",
+                ", ".join(run.state_name or "" for run in active) or "-",
                 f"{min(due):%Y-%m-%d %H:%M} UTC" if due else "-",
             )
     return table
@@ -45,7 +45,7 @@ def _runs(client: SyncPrefectClient, name: str, *, ended: bool) -> list[FlowRun]
     from prefect.client.schemas.objects import TERMINAL_STATES, StateType
     from prefect.client.schemas.sorting import FlowRunSort
 
-    types = [one for one in StateType if (one in TERMINAL_STATES) == ended]
+    types = [state for state in StateType if (state in TERMINAL_STATES) == ended]
     return client.read_flow_runs(
         deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),

@@ -1,4 +1,4 @@
-"""Starting and stopping: all services of a home, in order, as often as one likes."""
+"""Start and stop all services of a folder; repeated calls are harmless."""
 
 from __future__ import annotations
 
@@ -6,176 +6,184 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.service.deploy import (
-    Choice,
+    DeployedRecipe,
     await_schedules,
     deploy,
     ensure_automations,
     ensure_pool,
-    fill_in,
+    fill_deployments,
     find_deployment_file,
     pause_pool,
 )
-from flows.service.directory import Home, ServiceRecord, choose_port, is_free
+from flows.service.directory import ServiceDirectory, ServiceRecord, choose_port, is_free
 from flows.service.prefect_settings import SETTINGS_FILE, remove_settings, settings_text, write_settings
-from flows.service.processes import end_processes, marked_processes
+from flows.service.processes import service_processes, stop_processes
 from flows.service.services import (
-    KEEPER,
     SERVER,
+    SUPERVISOR,
     WORKER,
     await_server,
-    changing,
-    end_service,
     ensure_service,
-    living_service,
-    port_of,
+    running_service,
     server_answers,
+    server_port,
+    service_lock,
+    stop_service,
 )
 from schemas.errors import ServiceError
 
-Tell = Callable[[str], None]
-
 N_PORTS = 3
-"""Ports that are tried: between its choice and the moment when a server listens on it, a port can be taken."""
+"""Number of ports to try: another program may take a port before the server listens on it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Started:
-    """What is up.
+class RunningService:
+    """Addresses of a service that was started.
 
     Attributes
     ----------
-    shell_is_set
-        Whether `prefect` finds the server in this folder by itself.
+    prefect_is_configured
+        True if `prefect` finds the server when it is called in this folder.
     inbox
         Folder whose catalogs are scored.
     """
 
     ui_url: str
-    shell_is_set: bool
+    prefect_is_configured: bool
     inbox: Path
 
 
-def start_services(home: Home, folder: Path, choice: Choice, *, port: int | None, tell: Tell) -> Started:
-    """Start what does not run, deploy, and see that runs are scheduled.
+def start_services(
+    directory: ServiceDirectory,
+    folder: Path,
+    deployed: DeployedRecipe,
+    *,
+    port: int | None,
+    report: Callable[[str], None],
+) -> RunningService:
+    """Start the services that do not run, deploy, and wait until runs are scheduled.
 
     Parameters
     ----------
     folder
-        Where runs work, and where `prefect.toml` is written.
+        Working folder of the runs; `prefect.toml` is written there.
     port
-        Of the server; None = the last one, the usual one, or any free one.
+        Port of the server; None = the previous one, the default one, or any free one.
+    report
+        Called with a message after each step.
 
     Raises
     ------
     ServiceError
-        The port is taken, the server does not start, Prefect refuses the deployments, or nothing gets scheduled.
+        The port is in use, the server does not start, Prefect refuses the deployments, or runs are not scheduled.
     """
-    described = fill_in(find_deployment_file(folder).read_text(encoding="utf-8"), choice, folder)
-    choice.remember(home)
-    with changing(home):
-        chosen = _start_server(home, port, tell)
-        os.environ.update(home.environment(chosen))
+    content = fill_deployments(find_deployment_file(folder).read_text(encoding="utf-8"), deployed, folder)
+    deployed.save(directory)
+    with service_lock(directory):
+        port = _start_server(directory, port, report)
+        os.environ.update(directory.environment(port))
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:
             ensure_pool(client)
-            deploy(home, described, chosen)
+            deploy(directory, content, port)
             ensure_automations()
-            for service in (WORKER, KEEPER):
-                tell(f"{service}: {'started' if ensure_service(home, service, chosen) else 'runs already'}")
+            for service in (WORKER, SUPERVISOR):
+                report(f"{service}: {'started' if ensure_service(directory, service, port) else 'already running'}")
             counts = await_schedules(client)
-        tell(f"deployed: {', '.join(one['name'] for one in described['deployments'])}")
-        tell(f"scheduled: {', '.join(f'{name} ({n})' for name, n in sorted(counts.items())) or 'nothing'}")
-        shell_is_set = write_settings(folder, chosen)
-    if not shell_is_set:
-        tell(f"{SETTINGS_FILE} of this folder is your own and was left alone; for it:\n{settings_text(chosen)}")
-    return Started(ui_url=f"http://127.0.0.1:{chosen}", shell_is_set=shell_is_set, inbox=_inbox(described, folder))
+        report(f"deployed: {', '.join(deployment['name'] for deployment in content['deployments'])}")
+        report(f"scheduled: {', '.join(f'{name} ({n})' for name, n in sorted(counts.items())) or 'nothing'}")
+        is_configured = write_settings(folder, port)
+    if not is_configured:
+        report(f"{SETTINGS_FILE} of this folder is your own and was not changed; add to it:\n{settings_text(port)}")
+    inbox = _create_inbox(content, folder)
+    return RunningService(ui_url=f"http://127.0.0.1:{port}", prefect_is_configured=is_configured, inbox=inbox)
 
 
-def _start_server(home: Home, port: int | None, tell: Tell) -> int:
-    alive = living_service(home, SERVER)
-    record = ServiceRecord.read(home.record_file(SERVER))
-    if record is not None and alive is not None:
+def _start_server(directory: ServiceDirectory, port: int | None, report: Callable[[str], None]) -> int:
+    record = ServiceRecord.read(directory.record_file(SERVER))
+    if record is not None and running_service(directory, SERVER) is not None:
         if port not in (None, 0, record.port):
             raise ServiceError(
-                f"the server of {home.folder} runs on port {record.port}, not {port}: `galstore down` first, or leave "
-                "--port out"
+                f"the server of {directory.folder} runs on port {record.port}, not {port}: run `galstore down` first, "
+                "or leave --port out"
             )
-        await_server(home, record.port)
-        tell("server: runs already")
+        await_server(directory, record.port)
+        report("server: already running")
         return record.port
     for n_left in reversed(range(N_PORTS)):
         chosen = choose_port(port, None if record is None else record.port)
         if record is not None and record.port != chosen:
-            # what still lives was told the old address
-            for service in (KEEPER, WORKER):
-                end_service(home, service)
-        ensure_service(home, SERVER, chosen)
-        tell(f"server: starting on port {chosen}")
+            # running services have the old address
+            for service in (SUPERVISOR, WORKER):
+                stop_service(directory, service)
+        ensure_service(directory, SERVER, chosen)
+        report(f"server: starting on port {chosen}")
         try:
-            await_server(home, chosen)
+            await_server(directory, chosen)
             break
         except ServiceError:
-            # another program, perhaps the server of another home, may have taken the port since it was chosen
+            # another program, perhaps the server of another folder, may have taken the port since it was chosen
             if port or is_free(chosen) or n_left == 0:
                 raise
-            end_service(home, SERVER)
-            record = ServiceRecord.read(home.record_file(SERVER))
+            stop_service(directory, SERVER)
+            record = ServiceRecord.read(directory.record_file(SERVER))
     return chosen
 
 
-def _inbox(described: dict[str, object], folder: Path) -> Path:
+def _create_inbox(content: dict[str, Any], folder: Path) -> Path:
     from flows.service.inbox import inbox_folder
 
-    for deployment in described["deployments"]:  # type: ignore[attr-defined]
+    for deployment in content["deployments"]:
         if deployment["name"] == "inbox":
             parameters = deployment["parameters"]
-            found = inbox_folder(
+            inbox = folder / inbox_folder(
                 parameters.get("recipe", "demo"), parameters.get("overrides"), parameters.get("folder")
             )
-            (folder / found).mkdir(parents=True, exist_ok=True)
-            return folder / found
+            inbox.mkdir(parents=True, exist_ok=True)
+            return inbox
     return folder
 
 
-def stop_services(home: Home, folder: Path, *, wait_s: float, tell: Tell) -> int:
-    """End every process of a home; how many there were.
+def stop_services(directory: ServiceDirectory, folder: Path, *, wait_s: float, report: Callable[[str], None]) -> int:
+    """Stop all processes of a service and return their number.
 
     Parameters
     ----------
     wait_s
-        Seconds that runs under way get to finish.
+        Seconds that active runs get to finish.
     """
-    if not home.folder.is_dir():
+    if not directory.folder.is_dir():
         return 0
-    with changing(home):
-        n = sum(1 for _ in marked_processes(home))
-        end_service(home, KEEPER)
-        port = port_of(home)
-        if port is not None and server_answers(home, port):
-            _end_runs(home, port, wait_s, tell)
-        end_service(home, WORKER)
-        end_processes(process for process, run in marked_processes(home) if run)
-        end_service(home, SERVER)
-        end_processes(process for process, _ in marked_processes(home))
+    with service_lock(directory):
+        n = sum(1 for _ in service_processes(directory))
+        stop_service(directory, SUPERVISOR)
+        port = server_port(directory)
+        if port is not None and server_answers(directory, port):
+            _stop_runs(directory, port, wait_s, report)
+        stop_service(directory, WORKER)
+        stop_processes(process for process, run in service_processes(directory) if run)
+        stop_service(directory, SERVER)
+        stop_processes(process for process, _ in service_processes(directory))
         remove_settings(folder)
     return n
 
 
-def _end_runs(home: Home, port: int, wait_s: float, tell: Tell) -> None:
-    os.environ.update(home.environment(port))
+def _stop_runs(directory: ServiceDirectory, port: int, wait_s: float, report: Callable[[str], None]) -> None:
+    os.environ.update(directory.environment(port))
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
 
-    from flows.service.flow_runs import end_runs
+    from flows.service.flow_runs import stop_runs
 
     try:
         with get_client(sync_client=True) as client:
             pause_pool(client)
-            end_runs(client, wait_s=wait_s, tell=tell)
+            stop_runs(client, wait_s=wait_s, report=report)
     except (httpx.HTTPError, PrefectException) as error:
-        # whatever the server does, its processes end; the next `up` settles the runs
-        tell(f"the server could not be told of the runs that end now ({error}); `galstore up` will tell it")
+        # the processes are stopped in any case; the next `up` corrects the states of their runs
+        report(f"the states of active runs could not be set ({error}); `galstore up` corrects them")

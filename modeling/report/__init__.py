@@ -1,1 +1,1 @@
-"""The report: three pages that say how good a model is, what it was fed with, and what it says about a new catalog."""
+"""Report of three HTML pages: model, data quality and predictions of a new catalog."""

@@ -1,15 +1,13 @@
-"""Pages: HTML files that load nothing from anywhere; figures are data: URIs, styles are inside, links are relative."""
+"""Self-contained HTML pages: figures are data URIs, styles are inline, links are relative."""
 
 from __future__ import annotations
 
 import base64
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -17,17 +15,18 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from galstore.atomic_write import atomic_file
 from modeling.figures.style import figure_png
 
 MODEL_PAGE, QUALITY_PAGE, PREDICTIONS_PAGE = "report.html", "quality.html", "predictions.html"
 
 NAVIGATION = {MODEL_PAGE: "Model", QUALITY_PAGE: "Data quality", PREDICTIONS_PAGE: "Predictions"}
-"""Titles of the pages by file, in the order in which every page lists them."""
+"""Titles of the pages by file name, in the order of the navigation bar."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestCounts:
-    """Where the objects of a cube stand: stored + quarantined + pending = registered."""
+    """Objects of a cube by state: stored + quarantined + pending = registered."""
 
     registered: int
     stored: int
@@ -35,23 +34,23 @@ class IngestCounts:
     pending: int
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
-    """Catalog rows that never became objects of the cube."""
+    """Catalog rows that were not registered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What stands on top of a page."""
+    """Top of a page."""
 
     title: str
     survey: str
     simulated: bool
-    """True where the sky was made up, so that no number says anything about galaxies."""
+    """True for a simulated sky: the page then warns that its numbers are not about real galaxies."""
     model_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A figure in a page."""
+    """Figure of a page."""
 
     source: str
     alt: str
@@ -59,53 +58,53 @@ class Picture:
 
 
 def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
-    """A figure as it stands in a page."""
+    """Encode a figure as a PNG data URI."""
     return Picture(source=_data_uri(figure_png(figure)), alt=alt, caption=caption)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Thumbnail:
-    """One cutout in a gallery, with the text below it."""
+    """Cutout of a gallery with the label below it."""
 
     source: str
     label: str
 
 
 def thumbnails(cutouts: NDArray[np.uint8], labels: Sequence[str]) -> list[Thumbnail]:
-    """Cutouts as they stand in a page, pixel for pixel.
+    """Encode cutouts as PNG data URIs without resampling.
 
     Parameters
     ----------
     cutouts
-        (object, y, x, band), bands in the order of red, green and blue.
+        (object, y, x, band), bands in the order red, green, blue.
     labels
         (object,).
     """
-    shown = []
+    encoded = []
     for image, label in zip(cutouts, labels, strict=True):
         buffer = io.BytesIO()
         imsave(buffer, image, format="png", metadata={"Software": ""})
-        shown.append(Thumbnail(source=_data_uri(buffer.getvalue()), label=label))
-    return shown
+        encoded.append(Thumbnail(source=_data_uri(buffer.getvalue()), label=label))
+    return encoded
 
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def write_page(path: Path, template: str, heading: Heading, **shown: Any) -> None:
-    """Write one page; whoever looks sees the old file or the new one.
+def write_page(path: Path, template: str, heading: Heading, **content: object) -> None:
+    """Render one page and replace the file atomically.
 
     Parameters
     ----------
     path
-        Of the file; one of `NAVIGATION`.
+        File named as in `NAVIGATION`.
     template
         Name in `modeling/templates`.
     heading
-        On top of it.
-    shown
-        What the template shows.
+        Top of the page.
+    content
+        Variables of the template.
     """
     environment = Environment(
         loader=PackageLoader("modeling"),
@@ -121,15 +120,13 @@ def write_page(path: Path, template: str, heading: Heading, **shown: Any) -> Non
         "short": short_text,
         "words": lambda name: name.replace("_", " "),
     }
-    html = environment.get_template(template).render(heading=heading, navigation=NAVIGATION, here=path.name, **shown)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(html, encoding="utf-8")
-    draft.replace(path)
+    html = environment.get_template(template).render(heading=heading, navigation=NAVIGATION, here=path.name, **content)
+    with atomic_file(path) as draft:
+        draft.write_text(html, encoding="utf-8")
 
 
 def share_text(share: float) -> str:
-    """A share as a percentage that never rounds something to nothing.
+    """Format a share as a percentage; a share other than 0 or 1 is never rounded to 0 % or 100 %.
 
     Examples
     --------
@@ -146,7 +143,7 @@ def share_text(share: float) -> str:
 
 
 def short_text(number: float) -> str:
-    """A number of any size in few letters.
+    """Format a number of any size in few characters.
 
     Examples
     --------

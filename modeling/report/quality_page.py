@@ -1,17 +1,16 @@
-"""The page of data quality: what the survey delivered, what was refused, what has changed since last time."""
+"""Data quality page of the report: counts, drift of the catalog's columns and images, quarantine and runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from galstore.cube.runs import RunSummary
+from galstore.cube.history import RunSummary
 from galstore.profile.catalog import Profile
 from galstore.profile.distribution import Distribution
 from galstore.profile.drift import Drift, rank_drift
@@ -21,25 +20,25 @@ from modeling.figures.quality import Panel, draw_columns
 from modeling.figures.sky import draw_sky
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, thumbnails, write_page
 from modeling.report.refused_responses import show_refused
-from modeling.report.spreads import draw_spread
+from modeling.report.spreads import draw_spread, finite_or_none, summarise_spread
 from schemas.catalog import COLUMN
 from schemas.cube import STATE_COLUMNS
 
 N_DRAWN = 6
-"""Columns that are drawn large: those that moved most, or the first ones."""
+"""Number of columns in the large figure: those with the largest drift."""
 
 USUAL = ("petroMag_r", "z", "petroR90_r", "oh_p50", "lgm_tot_p50", "pixel_scale")
-"""What is drawn where nothing can be compared."""
+"""Columns of the large figure without a comparison."""
 
 _STATE = {column.name: column for column in STATE_COLUMNS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """Objects that were known before, and those that came since."""
+class CatalogComparison:
+    """Profiles of earlier objects and of those registered since."""
 
-    told: str
-    """One sentence: which objects are compared with which."""
+    description: str
+    """Sentence that names the two groups."""
     snapshot: str
     n_before: int
     before: Profile
@@ -49,106 +48,97 @@ class Comparison:
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
-        """Every column, the most striking first."""
+        """Return the drift of every column, most striking first."""
         return tuple(rank_drift(self.before.columns, self.now.columns))
 
     @property
     def image_drifts(self) -> tuple[Drift, ...]:
-        """The same for the sharpness of images."""
         return tuple(rank_drift(self.sharpness_before, self.sharpness_now))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """Everything that the page shows."""
+class QualityPage:
+    """Content of the data quality page."""
 
     heading: Heading
     snapshot: str
     ingest: IngestCounts
-    catalogs: Sequence[Mapping[str, Any]]
-    """name, n_registered, n_vanished, n_rejected of each."""
+    catalogs: Sequence[Mapping[str, str | int]]
+    """`name`, `n_registered`, `n_vanished` and `n_rejected` of each catalog."""
     whole: Profile
     sharpness: Mapping[str, Distribution]
-    """Of a sample of all stored images."""
-    comparison: Comparison | str
-    """A text says why there is none."""
+    """Sharpness of a sample of all stored images."""
+    comparison: CatalogComparison | str
+    """A text gives the reason for a missing comparison."""
     quarantined: pd.DataFrame
     """Some quarantined objects of each reason: `galstore.ingest.quarantine.QUARANTINE_COLUMNS`."""
     refused: pd.DataFrame
-    """Kept answers of quarantined objects: `object_id`, `reason`, `body`."""
+    """Stored responses of quarantined objects: `object_id`, `reason`, `body`."""
     stored_ids: NDArray[np.int64]
-    """The first stored objects, to be shown beside them."""
+    """Ids of the first stored objects."""
     read_stored: Callable[[], NDArray[np.uint8]]
-    """Their cutouts, (object, y, x, band)."""
+    """Read the cutouts of `stored_ids`, (object, y, x, band)."""
     runs: Sequence[RunSummary]
     """Newest first."""
 
 
-def write_quality(path: Path, quality: Quality) -> None:
-    """Write the page."""
-    comparison = quality.comparison
-    every = _lines(quality)
-    lines = [one for one in every if one.drift is None or one.drift.n_before or one.drift.n_now]
-    missing = [one.name for one in lines if one.drift is not None and one.drift.verdict is DriftVerdict.EMPTY]
-    lines = [one for one in lines if one.name not in missing]
+def write_quality_page(path: Path, page: QualityPage) -> None:
+    comparison = page.comparison
+    rows = [row for row in _column_rows(page) if row.drift is None or row.drift.n_before or row.drift.n_now]
+    missing = [row.name for row in rows if row.drift is not None and row.drift.verdict is DriftVerdict.EMPTY]
     write_page(
         path,
         "quality.html.j2",
-        quality.heading,
-        quality=quality,
+        page.heading,
+        quality=page,
         compared=None if isinstance(comparison, str) else comparison,
-        why_not=comparison if isinstance(comparison, str) else "",
-        lines=lines,
+        not_compared=comparison if isinstance(comparison, str) else "",
+        rows=[row for row in rows if row.name not in missing],
         missing=missing,
-        images=_images(quality),
-        stored=thumbnails(quality.read_stored(), [str(one) for one in quality.stored_ids]),
+        images={"columns": _draw_columns(page), "sky": _draw_sky(page)},
+        stored=thumbnails(page.read_stored(), [str(object_id) for object_id in page.stored_ids]),
         most_images=MOST_IMAGES,
-        image_lines=_image_lines(quality),
-        reasons=_by_reason(quality.quarantined),
-        refused=show_refused(quality.refused),
-        runs=quality.runs,
+        image_rows=_image_rows(page),
+        quarantined=_by_reason(page.quarantined),
+        refused=show_refused(page.refused),
     )
 
 
-def summarise_quality(quality: Quality) -> dict[str, Any]:
-    """The page's numbers as plain data."""
-    comparison = quality.comparison
-    counts = asdict(quality.ingest)
-    summary: dict[str, Any] = {
-        **counts,
-        "add_up": quality.ingest.stored + quality.ingest.quarantined + quality.ingest.pending
-        == quality.ingest.registered,
-        "catalogs": [dict(one) for one in quality.catalogs],
-        "n_objects": quality.whole.n_objects,
-        "columns": {name: _numbers(spread) for name, spread in quality.whole.columns.items()},
-        "sharpness": {name: _numbers(spread) for name, spread in quality.sharpness.items()},
-        "runs": [one.to_dict() for one in quality.runs],
+def summarise_quality(page: QualityPage) -> dict[str, object]:
+    """Return the numbers of the page, ready for JSON."""
+    comparison, counts = page.comparison, page.ingest
+    summary = {
+        **asdict(counts),
+        "add_up": counts.stored + counts.quarantined + counts.pending == counts.registered,
+        "catalogs": [dict(catalog) for catalog in page.catalogs],
+        "n_objects": page.whole.n_objects,
+        "columns": {name: _summarise(spread) for name, spread in page.whole.columns.items()},
+        "sharpness": {name: _summarise(spread) for name, spread in page.sharpness.items()},
+        "runs": [run.to_dict() for run in page.runs],
     }
     if isinstance(comparison, str):
         return {**summary, "compared_with": None, "not_compared": comparison, "drift": []}
-    known = {"snapshot": comparison.snapshot, "n_objects": comparison.n_before}
-    drifts = [{**_plain(asdict(one)), "verdict": one.verdict.value} for one in comparison.drifts]
-    of_images = [{**_plain(asdict(one)), "verdict": one.verdict.value} for one in comparison.image_drifts]
-    return {**summary, "compared_with": known, "drift": drifts, "image_drift": of_images}
-
-
-def _numbers(spread: Distribution) -> dict[str, Any]:
-    named = {"p2_5": 0.025, "p16": 0.16, "p50": 0.5, "p84": 0.84, "p97_5": 0.975}
-    quantiles = {name: spread.quantile(share) for name, share in named.items()}
-    return _plain({"n": spread.n, "n_null": spread.n_null, "low": spread.low, "high": spread.high, **quantiles})
-
-
-def _plain(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has neither NaN nor infinity."""
     return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value for name, value in numbers.items()
+        **summary,
+        "compared_with": {"snapshot": comparison.snapshot, "n_objects": comparison.n_before},
+        "drift": [_summarise_drift(drift) for drift in comparison.drifts],
+        "image_drift": [_summarise_drift(drift) for drift in comparison.image_drifts],
     }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Line:
-    """One column in the table of columns."""
+def _summarise(spread: Distribution) -> dict[str, float | None]:
+    return {**summarise_spread(spread), "low": finite_or_none(spread.low), "high": finite_or_none(spread.high)}
 
+
+def _summarise_drift(drift: Drift) -> dict[str, object]:
+    numbers = {
+        name: finite_or_none(value) if isinstance(value, float) else value for name, value in asdict(drift).items()
+    }
+    return {**numbers, "verdict": drift.verdict.value}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ColumnRow:
     name: str
     unit: str
     description: str
@@ -159,107 +149,104 @@ class _Line:
 
     @property
     def tone(self) -> str:
-        """How the verdict is marked."""
+        """Return the CSS class that marks the verdict."""
         if self.drift is None or self.drift.verdict in (DriftVerdict.UNKNOWN, DriftVerdict.EMPTY):
             return ""
         return "good" if self.drift.verdict is DriftVerdict.NONE else "warn"
 
 
-def _lines(quality: Quality) -> list[_Line]:
-    if isinstance(quality.comparison, str):
-        spreads = quality.whole.columns
-        return [_line(name, spread, None, None) for name, spread in spreads.items() if spread.n + spread.n_null]
-    before, now = quality.comparison.before.columns, quality.comparison.now.columns
-    return [_line(one.column, now[one.column], before[one.column], one) for one in quality.comparison.drifts]
+def _column_rows(page: QualityPage) -> list[_ColumnRow]:
+    if isinstance(page.comparison, str):
+        spreads = page.whole.columns
+        return [_column_row(name, spread) for name, spread in spreads.items() if spread.n + spread.n_null]
+    before, now = page.comparison.before.columns, page.comparison.now.columns
+    return [
+        _column_row(drift.column, now[drift.column], before[drift.column], drift) for drift in page.comparison.drifts
+    ]
 
 
-def _line(name: str, now: Distribution, before: Distribution | None, drift: Drift | None) -> _Line:
-    described = COLUMN.get(name) or _STATE[name]
-    return _Line(
-        name=name, unit=described.unit, description=described.description, svg=draw_spread(now, before), now=now,
-        before=before, drift=drift,
-    )  # fmt: skip
+def _column_row(
+    name: str, now: Distribution, before: Distribution | None = None, drift: Drift | None = None
+) -> _ColumnRow:
+    column = COLUMN.get(name) or _STATE[name]
+    return _ColumnRow(
+        name=name,
+        unit=column.unit,
+        description=column.description,
+        svg=draw_spread(now, before),
+        now=now,
+        before=before,
+        drift=drift,
+    )
 
 
-def _image_lines(quality: Quality) -> list[_Line]:
-    comparison = quality.comparison
-    lines = []
+def _image_rows(page: QualityPage) -> list[_ColumnRow]:
+    comparison = page.comparison
+    rows = []
     for proxy in PROXIES:
         before, drift = None, None
-        now = quality.sharpness.get(proxy.name, Distribution())
+        now = page.sharpness.get(proxy.name, Distribution())
         if not isinstance(comparison, str) and comparison.sharpness_now:
             before, now = comparison.sharpness_before[proxy.name], comparison.sharpness_now[proxy.name]
-            (drift,) = [one for one in comparison.image_drifts if one.column == proxy.name]
-        lines.append(
-            _Line(
-                name=proxy.title,
-                unit="",
-                description=proxy.description,
-                svg=draw_spread(now, before),
-                now=now,
-                before=before,
-                drift=drift,
+            (drift,) = [drift for drift in comparison.image_drifts if drift.column == proxy.name]
+        if now.n or (before is not None and before.n):
+            rows.append(
+                _ColumnRow(
+                    name=proxy.title,
+                    unit="",
+                    description=proxy.description,
+                    svg=draw_spread(now, before),
+                    now=now,
+                    before=before,
+                    drift=drift,
+                )
             )
-        )
-    return [line for line in lines if line.now.n or (line.before is not None and line.before.n)]
+    return rows
 
 
-def _by_reason(quarantined: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+def _by_reason(quarantined: pd.DataFrame) -> dict[str, list[dict[str, object]]]:
     return {
-        str(reason): [{str(name): value for name, value in line.items()} for line in some.to_dict("records")]
-        for reason, some in quarantined.groupby("reason", sort=False)
+        str(reason): [{str(name): value for name, value in row.items()} for row in group.to_dict("records")]
+        for reason, group in quarantined.groupby("reason", sort=False)
     }
 
 
-def _images(quality: Quality) -> dict[str, Picture | str]:
-    return {"columns": _draw_columns(quality), "sky": _draw_sky(quality)}
-
-
-def _draw_columns(quality: Quality) -> Picture | str:
-    comparison = quality.comparison
+def _draw_columns(page: QualityPage) -> Picture | str:
+    comparison = page.comparison
     if isinstance(comparison, str):
-        panels = [
-            Panel(title=_title(name), now=quality.whole.columns[name])
-            for name in USUAL
-            if quality.whole.columns[name].n
-        ]
+        columns = page.whole.columns
+        panels = [Panel(title=_title(name), now=columns[name]) for name in USUAL if columns[name].n]
         caption = "Distributions of all objects, as shares."
     else:
-        drawn = [one for one in comparison.drifts if one.n_before and one.n_now][:N_DRAWN]
-        panels = [
-            Panel(
-                title=_title(one.column),
-                now=comparison.now.columns[one.column],
-                before=comparison.before.columns[one.column],
-            )
-            for one in drawn
-        ]
-        caption = "The columns that moved most: grey before, blue now, each as shares of its objects."
+        before, now = comparison.before.columns, comparison.now.columns
+        names = [drift.column for drift in comparison.drifts if drift.n_before and drift.n_now][:N_DRAWN]
+        panels = [Panel(title=_title(name), now=now[name], before=before[name]) for name in names]
+        caption = "Columns with the largest drift: grey before, blue now, each as shares of its objects."
     if not panels:
         return "No column has values to draw."
     alt = "Distributions of " + ", ".join(
-        f"{one.title} (median {one.now.quantile(0.5):.4g}"
-        + (f", before {one.before.quantile(0.5):.4g})" if one.before is not None else ")")
-        for one in panels
+        f"{panel.title} (median {panel.now.quantile(0.5):.4g}"
+        + (f", before {panel.before.quantile(0.5):.4g})" if panel.before is not None else ")")
+        for panel in panels
     )
     return picture(draw_columns(panels), alt=f"{alt}.", caption=caption)
 
 
 def _title(name: str) -> str:
-    described = COLUMN.get(name) or _STATE[name]
-    return f"{name} [{described.unit}]" if described.unit else name
+    column = COLUMN.get(name) or _STATE[name]
+    return f"{name} [{column.unit}]" if column.unit else name
 
 
-def _draw_sky(quality: Quality) -> Picture | str:
-    sky = quality.whole.sky
+def _draw_sky(page: QualityPage) -> Picture | str:
+    sky = page.whole.sky
     n_cells = int(np.count_nonzero(sky.registered))
     if not n_cells:
-        return "No object is registered yet, so there is no sky to show."
-    settled = int(sky.stored.sum() + sky.quarantined.sum())
+        return "No object is registered yet, so no map of the sky can be drawn."
+    n_quarantined = int(sky.quarantined.sum())
     return picture(
         draw_sky(sky),
-        alt=f"Map of the sky: {int(sky.registered.sum())} objects in {n_cells} cells of 0.46 degrees; "
-        f"{int(sky.quarantined.sum())} of {settled} settled cutouts are quarantined.",
-        caption="Where the objects are (left) and where cutouts are refused (right), in HEALPix cells; ICRS, east to "
-        "the left. A hole in the survey's images shows as a bright patch on the right.",
+        alt=f"Map of the sky: {int(sky.registered.sum())} objects in {n_cells} cells of 0.46 degrees; {n_quarantined} "
+        f"of {int(sky.stored.sum()) + n_quarantined} processed cutouts are quarantined.",
+        caption="Number of objects (left) and share of quarantined cutouts (right) in HEALPix cells; ICRS, east to the "
+        "left. Gaps in the survey's imaging appear as bright patches on the right.",
     )

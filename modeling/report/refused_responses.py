@@ -1,4 +1,4 @@
-"""What a survey sent in place of an image, as somebody can look at it: a picture where there is one, else its text."""
+"""Refused responses of a survey, as a page shows them: pictures as far as they can be decoded, else text."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from modeling.report.pages import Thumbnail, thumbnails
 from schemas.cutouts import SIDE_PX
 
 MOST_PIXELS = 4096 * 4096
-"""A larger image is not decoded: no service sends one in earnest."""
+"""Larger images are not decoded."""
 
 MOST_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """Some answers of one reason."""
+class RefusedResponses:
+    """Responses that were refused for one reason."""
 
     pictures: tuple[Thumbnail, ...]
     texts: tuple[tuple[str, str], ...]
-    """Label and text of those that are no image."""
+    """Object id and text of each response that is not an image."""
 
 
-def show_refused(answers: pd.DataFrame) -> dict[str, Shown]:
-    """Answers by reason.
+def show_refused(responses: pd.DataFrame) -> dict[str, RefusedResponses]:
+    """Group responses by reason.
 
     Parameters
     ----------
-    answers
+    responses
         `object_id`, `reason` (its name) and `body` (bytes).
     """
-    return {str(reason): _shown(some) for reason, some in answers.groupby("reason", sort=False)}
+    return {str(reason): _show(group) for reason, group in responses.groupby("reason", sort=False)}
 
 
-def _shown(answers: pd.DataFrame) -> Shown:
+def _show(responses: pd.DataFrame) -> RefusedResponses:
     pictures: list[Thumbnail] = []
     texts = []
-    for object_id, body in zip(answers["object_id"], answers["body"], strict=True):
+    for object_id, body in zip(responses["object_id"], responses["body"], strict=True):
         image = decode_loosely(body)
         if image is None:
             texts.append((str(object_id), _text(body)))
         else:
-            # one by one: they differ in size
+            # one at a time: they differ in size
             pictures += thumbnails(image[None], [str(object_id)])
-    return Shown(pictures=tuple(pictures), texts=tuple(texts))
+    return RefusedResponses(pictures=tuple(pictures), texts=tuple(texts))
 
 
 def decode_loosely(body: bytes) -> NDArray[np.uint8] | None:
-    """As much of an image as there is, (y, x, 3), at most 128 px wide and high; None where there is none at all."""
+    """Decode an image as far as possible: (y, x, 3), at most 128 px wide and high, or None if it is not an image."""
     tolerant, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
     try:
         with Image.open(io.BytesIO(body)) as image:
@@ -68,8 +68,8 @@ def decode_loosely(body: bytes) -> NDArray[np.uint8] | None:
 
 
 def _text(body: bytes) -> str:
-    """Its first words, or that it is none."""
     text = " ".join(body[: 4 * MOST_CHARACTERS].decode("utf-8", errors="replace").split())
-    if not text or sum(not one.isprintable() or one == "\N{REPLACEMENT CHARACTER}" for one in text) > len(text) // 10:
-        return f"{len(body):,} bytes that are neither an image nor a text, from {body[:8].hex(' ')}"
+    n_odd = sum(not letter.isprintable() or letter == "\N{REPLACEMENT CHARACTER}" for letter in text)
+    if not text or n_odd > len(text) // 10:
+        return f"{len(body):,} bytes that are neither an image nor text, starting with {body[:8].hex(' ')}"
     return text[:MOST_CHARACTERS]

@@ -1,4 +1,4 @@
-"""The three pages of a report over made-up numbers, in which everything that a page can show is there."""
+"""Report pages with simulated numbers, in which every element of a page is present."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from galstore.cube.runs import RunSummary
+from galstore.cube.history import RunSummary
 from galstore.profile.catalog import PROFILED, Profile, SkyCounts
 from galstore.profile.distribution import Distribution
 from galstore.profile.images import PROXIES
 from modeling.evaluation.metrics import Regression
-from modeling.evaluation.scored_catalog import Scored
+from modeling.evaluation.prediction_summary import PredictionSummary
 from modeling.models.training_log import EpochRecord
 from modeling.report.model_page import (
     FOREST,
     MEAN,
     NETWORK,
     Evaluation,
+    ModelPage,
+    ModelProvenance,
     NewCatalog,
-    Provenance,
-    Report,
-    write_report,
+    write_model_page,
 )
 from modeling.report.pages import Heading, IngestCounts
-from modeling.report.predictions_page import Flagged, NewPredictions, Predictions, write_predictions_page
-from modeling.report.quality_page import Comparison, Quality, write_quality
+from modeling.report.predictions_page import FlaggedObjects, NewPredictions, PredictionsPage, write_predictions_page
+from modeling.report.quality_page import CatalogComparison, QualityPage, write_quality_page
 from schemas.cutouts import Status
 from schemas.predictions import Flag
 
 HEADING = Heading(
-    title="12 + log(O/H) of <made-up>", survey="made-up & simulated", simulated=True, model_id="0123456789ab"
+    title="12 + log(O/H) of <simulated>", survey="simulated & small", simulated=True, model_id="0123456789ab"
 )
 BITS = {str(flag.name).lower(): int(flag) for flag in Flag}
 COUNTS = IngestCounts(
@@ -71,7 +71,7 @@ def quarantined(**changes: list) -> pd.DataFrame:
             "object_id": [1237648702973411443, 1237648702973411999],
             "ra": [180.1, 180.2],
             "dec": [0.5, -0.5],
-            "catalog": ["made-up", "made-up"],
+            "catalog": ["simulated", "simulated"],
             "reason": ["out_of_footprint", "truncated"],
             "attempts": [1, 5],
             "http_status": [404, 0],
@@ -80,18 +80,18 @@ def quarantined(**changes: list) -> pd.DataFrame:
     )
 
 
-def quality(**changes: object) -> Quality:
+def quality(**changes: object) -> QualityPage:
     before, now = profile(1000, seed=0), profile(240, seed=1, shift=1.0, without=("z", "oh_p50"))
     then = datetime(2026, 11, 24, 3, 0, tzinfo=UTC)
     settings: dict = {
         "heading": HEADING,
         "snapshot": "SNAP2",
         "ingest": COUNTS,
-        "catalogs": [{"name": "made-up", "n_registered": 1240, "n_vanished": 2, "n_rejected": 4}],
+        "catalogs": [{"name": "simulated", "n_registered": 1240, "n_vanished": 2, "n_rejected": 4}],
         "whole": before + now,
         "sharpness": sharpness(2),
-        "comparison": Comparison(
-            told="The 240 new objects are compared with the 1,000 that were there before.",
+        "comparison": CatalogComparison(
+            description="The 240 new objects are compared with the 1,000 earlier ones.",
             snapshot="SNAP1",
             n_before=1000,
             before=before,
@@ -117,11 +117,11 @@ def quality(**changes: object) -> Quality:
             )
         ],
     }
-    return Quality(**(settings | changes))
+    return QualityPage(**(settings | changes))
 
 
 def predictions_table(n: int, *, seed: int, flagged: bool = True) -> tuple[pd.DataFrame, np.ndarray]:
-    """Predictions with true error bars, and the true values."""
+    """Return predictions with calibrated intervals, and the true values."""
     rng = np.random.default_rng(seed)
     true = rng.normal(8.9, 0.2, n)
     predicted = true + rng.normal(0, 0.08, n)
@@ -137,7 +137,7 @@ def predictions_table(n: int, *, seed: int, flagged: bool = True) -> tuple[pd.Da
     return table, true
 
 
-def predictions(**changes: object) -> Predictions:
+def predictions(**changes: object) -> PredictionsPage:
     held_out, true = predictions_table(400, seed=5)
     new, _ = predictions_table(300, seed=6)
     new["status"] = np.where(np.arange(300) < 290, "scored", "out_of_footprint")
@@ -153,13 +153,13 @@ def predictions(**changes: object) -> Predictions:
         "target": "12 + log(O/H)",
         "is_metallicity": True,
         "labels": Distribution.of(rng.normal(8.9, 0.2, 900)),
-        "held_out": Scored.of(held_out, flag_bits=BITS, true=true),
+        "held_out": PredictionSummary.of(held_out, flag_bits=BITS, true=true),
         "new": NewPredictions(
             name="tonight.csv",
-            scored=Scored.of(new, flag_bits=BITS, log_mass=rng.normal(10, 0.4, 300), true=known),
+            scored=PredictionSummary.of(new, flag_bits=BITS, log_mass=rng.normal(10, 0.4, 300), true=known),
             first_rows=first[["object_id", "ra", "dec", "prediction", "sigma", "flags", "status"]],
             flagged=[
-                Flagged(
+                FlaggedObjects(
                     flag="cutout_saturated",
                     object_id=np.arange(3) + 1237648702973411443,
                     predicted=np.array([8.7, 8.8, 8.9]),
@@ -169,25 +169,22 @@ def predictions(**changes: object) -> Predictions:
         ),
         "mass_source": "lgm_tot_p50 of the catalog",
     }
-    return Predictions(**(settings | changes))
+    return PredictionsPage(**(settings | changes))
 
 
-def model_report() -> Report:
+def model_report() -> ModelPage:
     table, true = predictions_table(80, seed=8)
     predicted = table["prediction"].to_numpy()
-    return Report(
-        title=HEADING.title,
-        survey=HEADING.survey,
-        simulated=True,
+    return ModelPage(
+        heading=HEADING,
         ingest=COUNTS,
         splits={"train": 900, "validation": 80, "test": 80},
         target="12 + log(O/H)",
         evaluation=Evaluation(
-            rows="test",
+            split="test",
             object_id=np.arange(80),
             true=true,
             predicted=predicted,
-            view_spread=np.full(80, 0.01),
             read_cutouts=lambda rows: cutouts(len(rows)),
         ),
         predictors={
@@ -199,7 +196,7 @@ def model_report() -> Report:
             EpochRecord(epoch=1, seconds=1, images_per_s=9, train_loss=1, rmse=0.1, nmad=0.08, learning_rate=0.01),
         ),
         best_epoch=1,
-        provenance=Provenance(
+        provenance=ModelProvenance(
             model_id=HEADING.model_id,
             training_set="a1b2",
             snapshot="SNAP2",
@@ -212,7 +209,7 @@ def model_report() -> Report:
 
 def write_all(folder: Path) -> Path:
     """Write report.html, quality.html and predictions.html into a folder."""
-    write_report(folder / "report.html", model_report())
-    write_quality(folder / "quality.html", quality())
+    write_model_page(folder / "report.html", model_report())
+    write_quality_page(folder / "quality.html", quality())
     write_predictions_page(folder / "predictions.html", predictions())
     return folder

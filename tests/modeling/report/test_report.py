@@ -12,13 +12,13 @@ from modeling.report.model_page import (
     NETWORK,
     ORACLE,
     Evaluation,
+    ModelPage,
+    ModelProvenance,
     NewCatalog,
-    Provenance,
-    Report,
     verdict,
-    write_report,
+    write_model_page,
 )
-from modeling.report.pages import NAVIGATION, IngestCounts
+from modeling.report.pages import NAVIGATION, Heading, IngestCounts
 from schemas.errors import ContractError
 from tests.facts import told_together
 
@@ -85,9 +85,7 @@ class Cutouts:
 
 def report(**changes):
     settings = {
-        "title": "Demo <1>",
-        "survey": "Simulated SDSS",
-        "simulated": True,
+        "heading": Heading(title="Demo <1>", survey="Simulated SDSS", simulated=True, model_id="0123456789ab"),
         "ingest": IngestCounts(
             registered=5120,
             stored=5031,
@@ -99,11 +97,10 @@ def report(**changes):
         "splits": {"train": 2700, "validation": 900, "test": 911},
         "target": "12 + log(O/H)",
         "evaluation": Evaluation(
-            rows="test",
+            split="test",
             object_id=np.arange(N),
             true=TRUE,
             predicted=PREDICTED,
-            view_spread=np.full(N, 0.01),
             read_cutouts=Cutouts(),
         ),
         "predictors": {
@@ -116,7 +113,7 @@ def report(**changes):
             EpochRecord(epoch=1, seconds=1, images_per_s=9, train_loss=1, rmse=0.1, nmad=0.08, learning_rate=0.01),
         ),
         "best_epoch": 1,
-        "provenance": Provenance(
+        "provenance": ModelProvenance(
             model_id="0123456789ab",
             training_set="a1b2",
             snapshot="SNAP",
@@ -125,11 +122,11 @@ def report(**changes):
         ),
         "new_catalog": NewCatalog(n=2, n_scored=1),
     }
-    return Report(**(settings | changes))
+    return ModelPage(**(settings | changes))
 
 
 def page_of(tmp_path, **changes):
-    write_report(tmp_path / "reports" / "report.html", report(**changes))
+    write_model_page(tmp_path / "reports" / "report.html", report(**changes))
     return Page((tmp_path / "reports" / "report.html").read_text(encoding="utf-8"))
 
 
@@ -183,7 +180,8 @@ def test_a_simulated_sky_is_said_to_be_one(page):
 def test_a_real_sky_without_magnitudes_leaves_the_forest_out_and_says_why(tmp_path):
     reason = "not fitted: the training rows have no values of modelMag_g"
     predictors = {NETWORK: regression(0.08), MEAN: regression(0.2), FOREST: reason}
-    page = page_of(tmp_path, simulated=False, survey="SDSS", predictors=predictors)
+    heading = Heading(title="Demo", survey="SDSS", simulated=False, model_id="0123456789ab")
+    page = page_of(tmp_path, heading=heading, predictors=predictors)
     words = page.words()
     assert page.of_class("simulated") == []
     assert reason in words
@@ -211,14 +209,14 @@ def test_counts_reasons_and_provenance_are_there(page):
 
 def test_only_the_cutouts_of_the_gallery_are_read(tmp_path):
     shown = report()
-    write_report(tmp_path / "report.html", shown)
+    write_model_page(tmp_path / "report.html", shown)
     (asked,) = shown.evaluation.read_cutouts.asked
     assert len(asked) <= 35
     assert np.all(np.diff(asked) > 0)
 
 
 def test_the_page_does_without_a_log_and_a_new_catalog_and_says_that_validation_rows_flatter(tmp_path):
-    evaluation = replace(report().evaluation, rows="validation")
+    evaluation = replace(report().evaluation, split="validation")
     page = page_of(tmp_path, training_log=(), new_catalog=None, evaluation=evaluation)
     assert "new catalog" not in page.words().lower()
     assert told_together(page.words(), "validation", "epoch")
@@ -227,7 +225,7 @@ def test_the_page_does_without_a_log_and_a_new_catalog_and_says_that_validation_
 
 def test_a_report_without_the_network_is_refused(tmp_path):
     with pytest.raises(ContractError, match=r"(?=.*\bpredictors\b)(?=.*'network')(?=.*\bNone\b)"):
-        write_report(tmp_path / "report.html", report(predictors={MEAN: regression(0.2)}))
+        write_model_page(tmp_path / "report.html", report(predictors={MEAN: regression(0.2)}))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from galstore.profile.catalog import Profile
 from galstore.profile.distribution import Distribution
 from modeling.evaluation.calibration import Calibration
-from modeling.evaluation.scored_catalog import CalibrationTally, Scored, flagged_positions, relation_percentiles
-from modeling.figures.scored_catalog import draw_relation
+from modeling.evaluation.prediction_summary import (
+    CalibrationTally,
+    PredictionSummary,
+    flagged_positions,
+    relation_percentiles,
+)
+from modeling.figures.prediction_summary import draw_relation
 from modeling.figures.sky import draw_sky, map_order
 from modeling.report.pages import NAVIGATION
 from modeling.report.predictions_page import summarise_predictions, write_predictions_page
-from modeling.report.quality_page import summarise_quality, write_quality
+from modeling.report.quality_page import summarise_quality, write_quality_page
 from tests.facts import told_together
 from tests.modeling.report.test_report import Page
 from tests.support import report_pages as made
@@ -54,7 +59,7 @@ def test_every_page_links_to_the_others_and_loads_nothing(folder, name) -> None:
 
 def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
     shown = made.quality()
-    page = page_of(tmp_path, write_quality, shown)
+    page = page_of(tmp_path, write_quality_page, shown)
     words = page.words()
     for expected in (
         ("1,240", "registered"),
@@ -66,10 +71,10 @@ def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
         ("z, oh_p50",),
         ("truncated 3",),
         ("object id repeated id 4",),
-        ("1237648702973411999 180.20000 -0.50000", "5 made-up"),
+        ("1237648702973411999 180.20000 -0.50000", "5 simulated"),
         ("1237648702973411999 <b>half</b> a page",),
         ("2026-11-24 03:01 register, fill",),
-        (shown.comparison.told,),
+        (shown.comparison.description,),
         ("SNAP2", "snapshot"),
     ):
         assert told_together(words, *expected, within=40), expected
@@ -80,7 +85,7 @@ def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
 
 def test_the_quality_page_says_why_nothing_is_compared(tmp_path) -> None:
     alone = made.quality(comparison="Nothing to compare with: this is the first report.")
-    page = page_of(tmp_path, write_quality, alone)
+    page = page_of(tmp_path, write_quality_page, alone)
     assert page.of_class("absent") == [alone.comparison]
     assert "PSI" not in page.words()
     summary = summarise_quality(alone)
@@ -94,7 +99,7 @@ def test_an_empty_cube_has_a_page_of_sentences(tmp_path) -> None:
         stored_ids=np.empty(0, dtype=np.int64), read_stored=lambda: made.cutouts(0), runs=[],
     )  # fmt: skip
     nothing = replace(nothing, whole=Profile(columns=dict.fromkeys(made.PROFILED, Distribution())))
-    absent = page_of(tmp_path, write_quality, nothing).of_class("absent")
+    absent = page_of(tmp_path, write_quality_page, nothing).of_class("absent")
     assert absent[0] == nothing.comparison
     for told, noun in zip(absent[1:], ("column", "cutout", "object", "quarantin", "cutout", "history"), strict=True):
         assert noun in told
@@ -139,8 +144,8 @@ def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> 
 def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
     bare = pd.DataFrame({"prediction": [8.8, 8.9, np.nan], "flags": [-1, -1, -1], "sigma": np.nan})
     shown = made.predictions()
-    new = replace(shown.new, scored=Scored.of(bare, flag_bits=made.BITS), flagged=[])
-    shown = made.predictions(new=new, held_out=Scored.of(bare, flag_bits=made.BITS, true=np.array([8.8, 8.8, 9])))
+    new = replace(shown.new, scored=PredictionSummary.of(bare, flag_bits=made.BITS), flagged=[])
+    shown = made.predictions(new=new, held_out=PredictionSummary.of(bare, flag_bits=made.BITS, true=np.array([8.8, 8.8, 9])))
     page = page_of(tmp_path, write_predictions_page, shown)
     assert told_together(page.words(), "2 of 3")
     for told, noun in zip(page.of_class("absent"), ("flags", "mass", "catalog", "sigma", "sigma"), strict=True):
@@ -155,10 +160,10 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
 def test_batches_of_predictions_add_up_to_the_whole(n_batches: int, seed: int) -> None:
     table, true = made.predictions_table(97, seed=seed)
     masses = np.random.default_rng(seed).normal(10, 0.5, 97)
-    whole = Scored.of(table, flag_bits=made.BITS, log_mass=masses, true=true)
-    total = Scored()
+    whole = PredictionSummary.of(table, flag_bits=made.BITS, log_mass=masses, true=true)
+    total = PredictionSummary()
     for rows in reversed(np.array_split(np.arange(97), n_batches)):
-        total += Scored.of(table.iloc[rows], flag_bits=made.BITS, log_mass=masses[rows], true=true[rows])
+        total += PredictionSummary.of(table.iloc[rows], flag_bits=made.BITS, log_mass=masses[rows], true=true[rows])
     assert (total.n, total.n_scored, total.n_flagged, total.flags) == (97, 97, whole.n_flagged, whole.flags)
     assert np.array_equal(total.relation, whole.relation)
     assert np.array_equal(total.columns["width_68"].counts, whole.columns["width_68"].counts)
@@ -183,14 +188,14 @@ def test_flagged_objects_are_found_by_their_bits() -> None:
     table = pd.DataFrame({"flags": [0, 4, 5, -1, 1]})
     assert flagged_positions(table, {"one": 1, "four": 4}, 1) == {"one": [2], "four": [1]}
     assert flagged_positions(table[[]], {"one": 1}, 1) == {}
-    scored = Scored.of(table.assign(prediction=9.0), flag_bits={"one": 1, "four": 4})
+    scored = PredictionSummary.of(table.assign(prediction=9.0), flag_bits={"one": 1, "four": 4})
     assert (scored.flags, scored.n_flagged) == ({"one": 2, "four": 2}, 3)
 
 
 def test_the_relation_s_percentiles_are_numpys_to_a_bin() -> None:
     rng = np.random.default_rng(0)
     mass, metallicity = np.full(4000, 10.1), rng.normal(8.9, 0.1, 4000)
-    scored = Scored.of(pd.DataFrame({"prediction": metallicity}), log_mass=mass)
+    scored = PredictionSummary.of(pd.DataFrame({"prediction": metallicity}), log_mass=mass)
     centres, percentiles = relation_percentiles(scored.relation)
     assert centres == pytest.approx([10.1])
     assert percentiles[0] == pytest.approx(np.quantile(metallicity, [0.16, 0.5, 0.84]), abs=0.01)

@@ -1,4 +1,4 @@
-"""A real service of its own: server, worker, keeper and deployments over a small simulated survey, in a folder."""
+"""Service with server, worker, supervisor and deployments over a small simulated survey, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ import psutil
 import pytest
 import yaml
 
-from flows.service.directory import Home
-from flows.service.processes import marked_processes
+from flows.service.directory import ServiceDirectory
+from flows.service.processes import service_processes
 from galstore.cube.reader import open_cube
 from galstore.integrity.verify import verify_cube
 from tests.conftest import ROOT
 
-PATIENCE_S = 420.0
-"""For whatever a loaded machine has to do: a run alone takes about 20 s to begin."""
+TIMEOUT_S = 420.0
+"""Long enough for a loaded machine, on which a run takes about 20 s to start."""
 
 SMALL = (
     "emulator.n_galaxies=400",
@@ -42,15 +42,15 @@ INBOX_EVERY_S = 30
 
 @dataclass
 class Service:
-    """`galstore up` in a folder, and what a person or a program would do with it."""
+    """Service in a folder, with the commands of a user and the requests of a program."""
 
     folder: Path
     overrides: tuple[str, ...] = SMALL
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
-    def home(self) -> Home:
-        return Home(folder=self.folder / ".galstore")
+    def directory(self) -> ServiceDirectory:
+        return ServiceDirectory(folder=self.folder / ".galstore")
 
     @property
     def cube(self) -> Path:
@@ -58,26 +58,26 @@ class Service:
 
     @property
     def api(self) -> str:
-        return f"http://127.0.0.1:{json.loads(self.home.record_file('server').read_text())['port']}/api"
+        return f"http://127.0.0.1:{json.loads(self.directory.record_file('server').read_text())['port']}/api"
 
     def galstore(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self._call(sys.executable, "-m", "flows.cli", *arguments)
 
     def prefect(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Those very words, in a shell of this folder."""
+        """Run a prefect command exactly as written, in a shell in this folder."""
         words = " ".join(["prefect", *arguments])
         return self._call("sh", "-c", words)
 
     @property
     def environment_of_a_shell(self) -> dict[str, str]:
-        # what this process's own Prefect was told is not for others
+        # without the settings of this process's own Prefect
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
         return inherited | {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "200",
             "DO_NOT_TRACK": "1",
-            # of nobody else: the folder's prefect.toml alone says where the server is
+            # only the folder's prefect.toml names the server
             "PREFECT_HOME": str(self.folder / "prefect-of-the-user"),
             "PYTHONUNBUFFERED": "1",
             **self.environment,
@@ -85,9 +85,14 @@ class Service:
 
     def _call(self, *command: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            command, cwd=self.folder, env=self.environment_of_a_shell, capture_output=True, text=True,
-            timeout=PATIENCE_S, check=False,
-        )  # fmt: skip
+            command,
+            cwd=self.folder,
+            env=self.environment_of_a_shell,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
 
     def up(self, *more: str) -> subprocess.CompletedProcess[str]:
         sets = [word for override in self.overrides for word in ("--set", override)]
@@ -101,16 +106,16 @@ class Service:
         deadline_s = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    return json.loads(answer.read() or b"null")
+                with urllib.request.urlopen(request, timeout=60) as response:
+                    return json.loads(response.read() or b"null")
             except urllib.error.HTTPError as error:
-                # SQLite is busy; Prefect's own clients ask again too
+                # SQLite is busy; Prefect's clients retry, too
                 if error.code != 503 or time.monotonic() > deadline_s:
                     raise
             time.sleep(1.0)
 
     def start(self, deployment: str, **parameters: Any) -> str:
-        """Start a run; its id."""
+        """Start a run and return its id."""
         found = self.ask(f"/deployments/name/{deployment}/{deployment}")
         return str(self.ask(f"/deployments/{found['id']}/create_flow_run", {"parameters": parameters})["id"])
 
@@ -118,17 +123,17 @@ class Service:
         return self.ask(f"/flow_runs/{run}")["state"]
 
     def await_state(self, run: str, *wanted: str) -> dict[str, Any]:
-        """Wait for a state by name or type; any that ends the run without `wanted`."""
+        """Wait for a state by name or type; by default for any final state."""
         wanted = wanted or ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
-        def there() -> dict[str, Any] | None:
+        def reached() -> dict[str, Any] | None:
             try:
                 state = self.state_of(run)
             except OSError:
-                return None  # the server is away for the moment
+                return None  # the server restarts
             return state if {state["type"], state["name"]} & set(wanted) else None
 
-        return eventually(there, what=f"run {run} to be {' or '.join(wanted)}")
+        return eventually(reached, what=f"run {run} to be {' or '.join(wanted)}")
 
     def complete(self, deployment: str, **parameters: Any) -> str:
         run = self.start(deployment, **parameters)
@@ -140,26 +145,26 @@ class Service:
         return self.ask("/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": list(types)}}}, **more})
 
     def flow_process(self, run: str) -> psutil.Process:
-        """The process in which a run is under way."""
+        """Return the process of a run."""
 
         def found() -> psutil.Process | None:
-            mine = [process for process, of_run in marked_processes(self.home) if of_run == run]
-            engines = [process for process in mine if any("prefect" in word for word in process.cmdline())]
+            processes = [process for process, run_id in service_processes(self.directory) if run_id == run]
+            engines = [process for process in processes if any("prefect" in word for word in process.cmdline())]
             return engines[-1] if engines else None
 
         return eventually(found, what=f"a process of run {run}")
 
     def record(self, service: str, *, other_than: int | None = None) -> psutil.Process:
-        """The living process that is recorded as the server, the worker or the keeper, once there is one."""
+        """Wait for the recorded process of the server, the worker or the supervisor to be alive, and return it."""
 
         def found() -> psutil.Process | None:
             try:
-                process = psutil.Process(json.loads(self.home.record_file(service).read_text())["pid"])
+                process = psutil.Process(json.loads(self.directory.record_file(service).read_text())["pid"])
             except psutil.NoSuchProcess:
                 return None
             return process if process.is_running() and process.pid != other_than else None
 
-        return eventually(found, what=f"a {service} that lives")
+        return eventually(found, what=f"a living {service}")
 
     def await_server(self) -> None:
         """Wait until the server answers."""
@@ -176,7 +181,7 @@ class Service:
         return open_cube(str(cube or self.cube)).counts().stored
 
     def assert_sound(self, path: Path | None = None) -> None:
-        """The cube verifies, its counts add up, nothing is left to do, and no object is there twice."""
+        """Check that the cube verifies, its counts add up, no object is pending, and ids are unique."""
         cube = open_cube(str(path or self.cube))
         counts = cube.counts()
         assert counts.add_up
@@ -186,12 +191,12 @@ class Service:
         assert checked.ok, checked
 
     def assert_nothing_seems_to_run(self) -> None:
-        """The server shows no run as under way for which there is no process, within three minutes."""
+        """Check that the server shows no active run within three minutes."""
         eventually(lambda: not self.runs("RUNNING", "PENDING", "CANCELLING"), what="no run under way", within_s=180)
 
 
-def eventually(look: Callable[[], Any], *, what: str, within_s: float = PATIENCE_S) -> Any:
-    """What `look` finds once it finds something."""
+def eventually(look: Callable[[], Any], *, what: str, within_s: float = TIMEOUT_S) -> Any:
+    """Poll `look` until it returns a true value, and return that."""
     deadline_s = time.monotonic() + within_s
     while True:
         found = look()
@@ -202,11 +207,11 @@ def eventually(look: Callable[[], Any], *, what: str, within_s: float = PATIENCE
 
 
 def deployment_file(**changes: Callable[[dict[str, Any]], None]) -> str:
-    """The project's `prefect.yaml` with some deployments changed, and without the nights' schedules."""
+    """Return the project's `prefect.yaml` with some deployments changed."""
     described = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     described.pop("definitions")
     for deployment in described["deployments"]:
-        # each deployment a pool section of its own: YAML's anchors share one
+        # YAML's anchors share one pool section among deployments: copy it
         deployment.update(json.loads(json.dumps(deployment)))
         change = changes.get(deployment["name"])
         if change is not None:
@@ -216,7 +221,7 @@ def deployment_file(**changes: Callable[[dict[str, Any]], None]) -> str:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that is up; its inbox is looked at often enough for a schedule to fire within the tests."""
+    """Start a service; the schedule of its inbox is short enough to fire within the tests."""
     made = Service(folder=tmp_path_factory.mktemp("service"))
 
     def look_often(inbox: dict[str, Any]) -> None:
@@ -229,15 +234,15 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield made
     finally:
         ended = made.galstore("down", "--wait", "0")
-        left = [process.cmdline() for process, _ in marked_processes(made.home)]
-        for process, _ in marked_processes(made.home):
+        left = [process.cmdline() for process, _ in service_processes(made.directory)]
+        for process, _ in service_processes(made.directory):
             process.kill()
     assert not left, ended.stdout + ended.stderr
 
 
 @pytest.fixture(scope="session")
 def ingested(service: Service) -> Service:
-    """The service after a person has typed the very words."""
+    """Return the service after the documented command has run."""
     done = service.prefect("deployment run ingest --watch --watch-timeout 200")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Flow run finished successfully in 'Completed'" in done.stdout

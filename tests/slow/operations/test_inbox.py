@@ -1,4 +1,4 @@
-"""The watched folder's bookkeeping: a file is in one place, whatever happens, and comes to no harm."""
+"""State of the inbox: a file is in exactly one folder at any time, and its content never changes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 from flows.service.inbox import (
     DONE,
     FAILED,
-    MOST_TRIES,
+    MOST_ATTEMPTS,
     UNDER_WAY,
-    Note,
+    InboxEntry,
+    accept,
     arrived_files,
     files_in,
+    finish,
     inbox_folder,
-    may_pass,
-    put_away,
-    read_note,
-    take_in,
+    is_temporary,
+    read_entry,
 )
 
 
@@ -59,45 +59,47 @@ def test_a_file_that_grows_or_is_not_finished_is_left_until_it_is(watched: Path)
     assert arrived_files(watched, settle_s=0.1) == [growing, finished]
 
 
-def test_a_catalog_is_named_by_its_content_and_keeps_one_key_whatever_it_is_called(watched: Path) -> None:
-    first = take_in(watched, drop(watched))
+def test_a_catalog_is_named_by_its_content_and_has_the_same_key_under_any_name(watched: Path) -> None:
+    first = accept(watched, drop(watched))
     assert first.parent.name == UNDER_WAY
     assert first.name.startswith("tonight-")
     assert not (watched / "tonight.csv").exists()
-    one = read_note(first)
-    other = read_note(take_in(watched, drop(watched, "again.csv")))
-    different = read_note(take_in(watched, drop(watched, "tonight.csv", "object_id,ra,dec\n2,2,3\n")))
-    assert one is not None
-    assert other is not None
+    original = read_entry(first)
+    copied = read_entry(accept(watched, drop(watched, "again.csv")))
+    different = read_entry(accept(watched, drop(watched, "tonight.csv", "object_id,ra,dec\n2,2,3\n")))
+    assert original is not None
+    assert copied is not None
     assert different is not None
-    assert one.key == other.key == one.sha256
-    assert different.key != one.key
+    assert original.key == copied.key == original.sha256
+    assert different.key != original.key
 
 
-def test_what_failed_has_its_reason_beside_it_and_gets_another_try_when_it_comes_again(watched: Path) -> None:
-    path = take_in(watched, drop(watched))
-    note = read_note(path)
-    assert note is not None
-    told = Note(dropped_as=note.dropped_as, sha256=note.sha256, flow_run="f00d", told="Failed: no object id")
-    assert put_away(watched, path, told, FAILED) == FAILED
+def test_a_failed_catalog_has_its_reason_beside_it_and_gets_a_new_attempt_when_dropped_again(watched: Path) -> None:
+    path = accept(watched, drop(watched))
+    entry = read_entry(path)
+    assert entry is not None
+    failed_entry = InboxEntry(
+        dropped_as=entry.dropped_as, sha256=entry.sha256, flow_run="f00d", message="Failed: no object id"
+    )
+    assert finish(watched, path, failed_entry, FAILED) == FAILED
     assert not list(files_in(watched / UNDER_WAY))
     (failed,) = files_in(watched / FAILED)
     reason = failed.with_name(f"{failed.name}.error.txt").read_text()
     assert "tonight.csv" in reason
     assert "no object id" in reason
     assert "f00d" in reason
-    again = read_note(take_in(watched, drop(watched)))
-    assert again is not None
-    assert (again.attempt, again.key) == (2, f"{note.sha256}-2")
+    second = read_entry(accept(watched, drop(watched)))
+    assert second is not None
+    assert (second.attempt, second.key) == (2, f"{entry.sha256}-2")
 
 
-def test_a_file_that_was_written_to_while_it_was_scored_goes_back_as_a_new_one(watched: Path) -> None:
-    path = take_in(watched, drop(watched))
-    note = read_note(path)
-    assert note is not None
+def test_a_file_that_changed_while_it_was_scored_is_handled_as_a_new_one(watched: Path) -> None:
+    path = accept(watched, drop(watched))
+    entry = read_entry(path)
+    assert entry is not None
     with path.open("a") as file:
         file.write("4,5,6\n")
-    put_away(watched, path, note, DONE)
+    finish(watched, path, entry, DONE)
     assert not list((watched / DONE).iterdir())
     assert not list((watched / UNDER_WAY).iterdir())
     assert (watched / "tonight.csv").read_text().endswith("4,5,6\n")
@@ -111,17 +113,17 @@ def test_no_content_is_lost_between_the_inbox_and_where_it_ends(
     for name in (UNDER_WAY, DONE, FAILED):
         (watched / name).mkdir()
     for number, text in enumerate(texts):
-        path = take_in(watched, drop(watched, "same.csv", text))
-        note = read_note(path)
-        assert note is not None
-        put_away(watched, path, note, (DONE, FAILED)[number % 2])
-    kept = {path.read_text() for folder in (DONE, FAILED) for path in files_in(watched / folder)}
-    assert kept == set(texts)
+        path = accept(watched, drop(watched, "same.csv", text))
+        entry = read_entry(path)
+        assert entry is not None
+        finish(watched, path, entry, (DONE, FAILED)[number % 2])
+    contents = {path.read_text() for folder in (DONE, FAILED) for path in files_in(watched / folder)}
+    assert contents == set(texts)
     assert not list(files_in(watched / UNDER_WAY))
 
 
 @pytest.mark.parametrize(
-    ("state", "passes"),
+    ("state", "expected"),
     [
         (Crashed(message="its process is gone"), True),
         (Failed(name="TimedOut", message="Flow run exceeded timeout"), True),
@@ -132,9 +134,9 @@ def test_no_content_is_lost_between_the_inbox_and_where_it_ends(
         (Completed(), False),
     ],
 )
-def test_only_what_may_pass_is_tried_again(state: object, passes: bool) -> None:
-    assert may_pass(state) == passes
-    assert MOST_TRIES > 1
+def test_only_temporary_failures_are_retried(state: object, expected: bool) -> None:
+    assert is_temporary(state) == expected
+    assert MOST_ATTEMPTS > 1
 
 
 def test_the_inbox_is_in_the_recipe_s_output_folder_unless_another_is_named() -> None:

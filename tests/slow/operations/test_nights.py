@@ -1,6 +1,6 @@
-"""What goes wrong at night: killed workers and runs, a lost server, a reboot, a full disk, a survey that is down.
+"""Failures of a nightly service: killed workers and runs, a lost server, a reboot, a full disk, a survey outage.
 
-After each night: the next run completes, the cube verifies, nothing is lost or doubled, and no run seems to run.
+After each: the next run completes, the cube verifies, no object is lost or doubled, and no run is shown as active.
 Twenty nights: `pytest --long tests/slow/operations`.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.service.processes import marked_processes
+from flows.service.processes import service_processes
 from tests.conftest import ROOT
 from tests.slow.operations.conftest import Service, eventually
 
@@ -26,12 +26,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.xdist_group("opera
 
 N_GALAXIES = 400
 SLOW = "survey.requests_per_second=40"
-"""Ten seconds of cutouts, to be killed in the middle of."""
+"""The run takes ten seconds, so that it can be killed in between."""
 DOWN_S = 60.0
 
 
 def slowly(service: Service, n: int, *more: str) -> list[str]:
-    """Overrides of a night's ingest: a cube and a sky of its own, slowly."""
+    """Return overrides for a slow ingest with a separate cube and sky."""
     folder = service.folder / f"night-{n}"
     return [
         *service.overrides,
@@ -45,41 +45,41 @@ def slowly(service: Service, n: int, *more: str) -> list[str]:
 
 
 def under_way(service: Service, overrides: list[str]) -> str:
-    """An ingest that is asking for cutouts; its id."""
+    """Start an ingest, wait until it requests cutouts, and return its id."""
     run = service.start("ingest", overrides=overrides)
     service.await_state(run, "Running")
 
     def pulling() -> bool:
         return any(
-            one["name"].startswith("pull_cutouts") and one["state"]["type"] == "RUNNING"
-            for one in tasks_of(service, run)
+            task["name"].startswith("pull_cutouts") and task["state"]["type"] == "RUNNING"
+            for task in tasks_of(service, run)
         )
 
-    eventually(pulling, what="cutouts to be asked for")
+    eventually(pulling, what="requests of cutouts")
     return run
 
 
 def heals(service: Service, overrides: list[str], run: str, *ends: str) -> None:
-    """The run of the night ended truly, the next one completes, and all is sound."""
+    """Check that the run ended in one of these states, the next one completes, and the cube is sound."""
     state = service.await_state(run)
     assert state["type"] in ends, (state["name"], state["message"])
     service.complete("ingest", overrides=overrides)
-    cube = next(one for one in overrides if one.startswith("store.path=")).split("'")[1]
+    cube = next(word for word in overrides if word.startswith("store.path=")).split("'")[1]
     service.assert_sound(Path(cube))
     assert service.stored(Path(cube)) > 0.8 * N_GALAXIES
     service.assert_nothing_seems_to_run()
 
 
 def kill_tree(process: psutil.Process) -> None:
-    for one in [process, *process.children(recursive=True)]:
+    for member in [process, *process.children(recursive=True)]:
         try:
-            one.kill()
+            member.kill()
         except psutil.NoSuchProcess:
             continue
 
 
 def a_killed_worker_in_ingest(service: Service, n: int) -> None:
-    """Its flow goes on without it; the keeper starts another worker."""
+    """The flow continues without the worker; the supervisor starts another one."""
     overrides = slowly(service, n)
     run = under_way(service, overrides)
     killed = service.record("worker")
@@ -97,14 +97,14 @@ def a_killed_worker_with_its_flow(service: Service, n: int) -> None:
 
 
 def end_of_flow(service: Service, run: str) -> None:
-    """Kill what is left of a run's processes."""
-    for process, of_run in list(marked_processes(service.home)):
-        if of_run == run:
+    """Kill the remaining processes of a run."""
+    for process, run_id in list(service_processes(service.directory)):
+        if run_id == run:
             kill_tree(process)
 
 
 def _lives(service: Service, run: str) -> bool:
-    return any(of_run == run for _, of_run in marked_processes(service.home))
+    return any(run_id == run for _, run_id in service_processes(service.directory))
 
 
 def a_killed_flow(service: Service, n: int) -> None:
@@ -116,7 +116,7 @@ def a_killed_flow(service: Service, n: int) -> None:
 
 
 def a_killed_worker_in_score(service: Service, n: int) -> None:
-    """Of a model of its own, so that there is something to score every night."""
+    """A new model has objects to score each time."""
     overrides = [*service.overrides, f"train.seed={n}"]
     service.complete("train", overrides=overrides)
     run = service.start("score", overrides=overrides)
@@ -128,7 +128,7 @@ def a_killed_worker_in_score(service: Service, n: int) -> None:
     assert state["type"] in {"CRASHED", "COMPLETED"}
     service.complete("score", overrides=overrides)
     service.assert_sound()
-    service.complete("report", overrides=overrides)  # it needs every held-out prediction
+    service.complete("report", overrides=overrides)  # needs every held-out prediction
     service.assert_nothing_seems_to_run()
 
 
@@ -137,7 +137,7 @@ def tasks_of(service: Service, run: str) -> list[dict[str, Any]]:
 
 
 def a_restarted_server(service: Service, n: int) -> None:
-    """Runs go on meanwhile, and tell it what they did."""
+    """Runs continue without the server and report to the new one."""
     overrides = slowly(service, n)
     run = under_way(service, overrides)
     killed = service.record("server")
@@ -148,11 +148,11 @@ def a_restarted_server(service: Service, n: int) -> None:
 
 
 def a_reboot(service: Service, n: int) -> None:
-    """Everything is gone at once; then `galstore up`, as cron does at boot."""
+    """All processes end at once; then `galstore up`, as cron does at boot."""
     overrides = slowly(service, n)
     run = under_way(service, overrides)
-    service.record("keeper").kill()
-    for process, _ in list(marked_processes(service.home)):
+    service.record("supervisor").kill()
+    for process, _ in list(service_processes(service.directory)):
         if process.is_running():
             kill_tree(process)
     assert service.galstore("status").returncode == 3
@@ -161,7 +161,7 @@ def a_reboot(service: Service, n: int) -> None:
 
 
 def a_full_disk(service: Service, n: int) -> None:
-    """No file may grow beyond 64 kB, which is what a quota does to those who write; then there is room again."""
+    """Files cannot grow beyond 64 kB, as under a quota; later the limit is removed."""
     overrides = slowly(service, n)
     worker = service.record("worker")
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
@@ -176,13 +176,13 @@ def a_full_disk(service: Service, n: int) -> None:
 
 
 def a_survey_that_is_down(service: Service, n: int) -> None:
-    """For a minute in the middle of an ingest."""
+    """The outage takes a minute in the middle of an ingest."""
     with emulator(0, n) as (port, survey):
         overrides = slowly(service, n, f"survey.base_url='http://127.0.0.1:{port}'")
         run = under_way(service, overrides)
         survey.kill()
         survey.wait()
-    # the minute itself is what is tested: whatever the run does meanwhile, it must end truly
+    # whatever the run does during the outage, its final state must be correct
     time.sleep(DOWN_S)
     with emulator(port, n):
         heals(service, overrides, run, "COMPLETED", "FAILED")
@@ -190,7 +190,7 @@ def a_survey_that_is_down(service: Service, n: int) -> None:
 
 @contextmanager
 def emulator(port: int, seed: int) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """The night's survey as a service of its own."""
+    """Run the survey's emulator in a separate process."""
     words = ["emulate", "--galaxies", str(N_GALAXIES), "--seed", str(seed), "--port", str(port)]
     command = [sys.executable, "-m", "flows.cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -214,16 +214,16 @@ N_NIGHTS = 20
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """All nights several times; they need a service, and with it `--long`."""
+    """Repeat all failures several times; they need a service, and therefore `--long`."""
     if "night" in metafunc.fixturenames:
         numbered = [(number, NIGHTS[number % len(NIGHTS)]) for number in range(N_NIGHTS)]
         metafunc.parametrize("night", numbered, ids=[f"{number}-{night.__name__}" for number, night in numbered])
 
 
-def test_a_night_ends_truly_and_the_next_run_heals_it(
+def test_a_failed_night_is_reported_correctly_and_the_next_run_repairs_it(
     request: pytest.FixtureRequest, night: tuple[int, Callable[[Service, int], None]]
 ) -> None:
-    number, goes_wrong = night
-    request.getfixturevalue("service").await_server()  # another night may have taken it along
-    service = request.getfixturevalue("ingested" if goes_wrong is a_killed_worker_in_score else "service")
-    goes_wrong(service, number)
+    number, fail = night
+    request.getfixturevalue("service").await_server()  # another failure may have stopped it
+    service = request.getfixturevalue("ingested" if fail is a_killed_worker_in_score else "service")
+    fail(service, number)

@@ -1,4 +1,4 @@
-"""A service as its users see it: the words they type, schedules, the watched folder, overlaps, the end."""
+"""Service as users see it: commands, schedules, the inbox, overlapping runs, stopping."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from queue import Queue
 import pandas as pd
 import pytest
 
-from flows.service.directory import Home, ServiceRecord
-from flows.service.processes import marked_processes
-from flows.service.services import SERVER, living_service, server_answers
+from flows.service.directory import ServiceDirectory, ServiceRecord
+from flows.service.processes import service_processes
+from flows.service.services import SERVER, running_service, server_answers
 from tests.facts import told_together
 from tests.slow.operations.conftest import Service, eventually
 from tests.support.browser import keep_screenshot, open_browser, open_page
@@ -38,26 +38,26 @@ def trained(ingested: Service) -> Service:
     return ingested
 
 
-def test_the_very_words_start_an_ingest_that_completes(ingested: Service) -> None:
+def test_the_documented_command_starts_an_ingest_that_completes(ingested: Service) -> None:
     ingested.assert_sound()
     assert ingested.stored() > 350
 
 
 def test_the_ui_shows_the_run_as_completed_with_its_artifacts(ingested: Service) -> None:
     ingest = ingested.ask("/deployments/name/ingest/ingest")["id"]
-    (run,) = [one["id"] for one in ingested.runs("COMPLETED") if one["deployment_id"] == ingest]
-    kept = ingested.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
+    (run,) = [run["id"] for run in ingested.runs("COMPLETED") if run["deployment_id"] == ingest]
+    artifacts = ingested.ask("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run]}}})
     with open_browser() as browser, open_page(browser, width=1280) as (page, _):
         page.goto(f"{ingested.api.removesuffix('/api')}/runs/flow-run/{run}")
         page.get_by_text("Completed").first.wait_for()
         keep_screenshot(page, "ui-run")
         page.get_by_text("Artifacts", exact=True).last.click()
-        page.get_by_text(kept[0]["key"]).last.wait_for()
+        page.get_by_text(artifacts[0]["key"]).last.wait_for()
         keep_screenshot(page, "ui-run-artifacts")
 
 
 @pytest.mark.long
-def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingested: Service) -> None:
+def test_prefect_commands_take_parameters_and_report_unknown_names(ingested: Service) -> None:
     unknown = ingested.prefect("deployment run tomorrow")
     assert unknown.returncode == 1
     assert "Deployment 'tomorrow/tomorrow' not found" in unknown.stdout + unknown.stderr
@@ -67,17 +67,17 @@ def test_words_of_prefect_work_with_parameters_and_unknown_names_are_told(ingest
     assert ingested.prefect("deployment inspect ingest/ingest").returncode == 0
 
 
-def test_schedules_fire_by_themselves_and_train_has_none_active(service: Service) -> None:
+def test_schedules_fire_and_train_has_none_active(service: Service) -> None:
     def fired() -> list[dict]:
         return [run for run in service.runs("COMPLETED") if run["auto_scheduled"]]
 
-    run = eventually(fired, what="a scheduled run that nobody started")[0]
+    run = eventually(fired, what="a run started by a schedule")[0]
     assert run["deployment_id"] == service.ask("/deployments/name/inbox/inbox")["id"]
     nightly = service.ask("/deployments/name/ingest/ingest")
-    assert [(one["schedule"]["cron"], one["schedule"]["timezone"]) for one in nightly["schedules"]] == [
+    assert [(item["schedule"]["cron"], item["schedule"]["timezone"]) for item in nightly["schedules"]] == [
         ("0 1 * * *", "UTC")
     ]
-    assert [one["active"] for one in service.ask("/deployments/name/train/train")["schedules"]] == [False]
+    assert [item["active"] for item in service.ask("/deployments/name/train/train")["schedules"]] == [False]
 
 
 @pytest.mark.long
@@ -122,7 +122,7 @@ def test_an_overlapping_run_waits_or_is_left_out_as_set(trained: Service) -> Non
 def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
     found = service.ask("/deployments/name/ingest/ingest")
     environment = {**found["job_variables"]["env"], "GALSTORE_TIME_LIMIT_S": "15"}
-    # nobody answers there: a socket that accepts and says nothing
+    # a socket that accepts connections and never answers
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         hanging = {
@@ -142,12 +142,12 @@ def test_a_run_that_hangs_ends_as_timed_out(service: Service) -> None:
 
 
 @pytest.mark.long
-def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
-    told: Queue[dict] = Queue()
+def test_a_failure_is_posted_to_a_webhook(service: Service) -> None:
+    messages: Queue[dict] = Queue()
 
     class Listener(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            messages.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(200)
             self.end_headers()
 
@@ -160,7 +160,7 @@ def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         run = service.start("report", recipe="nothing")
         service.await_state(run, "FAILED")
-        message = told.get(timeout=120)
+        message = messages.get(timeout=120)
         server.shutdown()
     assert message["flow"] == "report"
     assert message["state"] == "Failed"
@@ -169,23 +169,22 @@ def test_a_failure_is_told_by_a_webhook(service: Service) -> None:
 
 
 @pytest.mark.long
-def test_up_again_finds_everything_running_and_heals_what_is_dead(service: Service) -> None:
-    processes = {name: service.record(name).pid for name in ("server", "worker", "keeper")}
-    again = service.up()
-    told = {line.partition(":")[0] for line in again.stdout.splitlines()}
-    assert processes.keys() <= told
+def test_a_second_up_finds_everything_running_and_restarts_dead_services(service: Service) -> None:
+    processes = {name: service.record(name).pid for name in ("server", "worker", "supervisor")}
+    second = service.up()
+    assert processes.keys() <= {line.partition(":")[0] for line in second.stdout.splitlines()}
     assert {name: service.record(name).pid for name in processes} == processes
-    service.record("keeper").kill()
-    service.home.record_file("worker").unlink()  # as a full disk may have it
-    healed = service.up()
-    assert service.record("keeper").pid != processes["keeper"]
-    assert {"keeper", "worker"} <= {line.partition(":")[0] for line in healed.stdout.splitlines()}
+    service.record("supervisor").kill()
+    service.directory.record_file("worker").unlink()  # as on a full disk
+    third = service.up()
+    assert service.record("supervisor").pid != processes["supervisor"]
+    assert {"supervisor", "worker"} <= {line.partition(":")[0] for line in third.stdout.splitlines()}
     assert service.record("worker").pid == processes["worker"]
     assert service.galstore("status").returncode == 0
     assert f"export PREFECT_API_URL={service.api}" in service.galstore("status", "--env").stdout
 
 
-def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         done = Service(folder=tmp_path).galstore("up", "--port", str(port))
@@ -194,34 +193,33 @@ def test_a_port_that_is_taken_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_port_that_is_taken_before_the_server_listens_is_given_up_for_another(
-    tmp_path: Path, service: Service
-) -> None:
+def test_a_port_taken_before_the_server_listens_is_replaced_by_another(tmp_path: Path, service: Service) -> None:
     late = Service(folder=tmp_path)
     command = [sys.executable, "-m", "flows.cli", "up"]
     with subprocess.Popen(
         command, cwd=tmp_path, env=late.environment_of_a_shell, stdout=subprocess.PIPE, text=True
     ) as up:
-        words = up.stdout.readline()
-        port = port_in(words)
+        port = port_in(up.stdout.readline())
         with socket.create_server(("127.0.0.1", port)):
-            told = up.stdout.read()
-        assert up.wait() == 0, told
+            output = up.stdout.read()
+        assert up.wait() == 0, output
     try:
-        assert port_in(told.splitlines()[0]) != port
-        assert json.loads(late.home.record_file("server").read_text())["port"] != port
-        assert not server_answers(late.home, int(service.api.split(":")[2].split("/")[0])), "that is another home's"
+        assert port_in(output.splitlines()[0]) != port
+        assert json.loads(late.directory.record_file("server").read_text())["port"] != port
+        assert not server_answers(late.directory, int(service.api.split(":")[2].split("/")[0])), (
+            "the port belongs to another service"
+        )
     finally:
         assert late.galstore("down", "--wait", "0").returncode == 0
-        assert not list(marked_processes(late.home))
+        assert not list(service_processes(late.directory))
 
 
-def test_a_number_that_now_belongs_to_another_process_is_not_taken_for_the_service(tmp_path: Path) -> None:
-    home = Home(folder=tmp_path)
-    ServiceRecord(pid=os.getpid(), started_at=0.0, port=4200).write(home.record_file("server"))
-    assert living_service(home, SERVER) is None
-    home.record_file("server").write_text('{"pid": 1')
-    assert ServiceRecord.read(home.record_file("server")) is None
+def test_a_reused_process_id_is_not_taken_for_the_service(tmp_path: Path) -> None:
+    directory = ServiceDirectory(folder=tmp_path)
+    ServiceRecord(pid=os.getpid(), started_at=0.0, port=4200).write(directory.record_file("server"))
+    assert running_service(directory, SERVER) is None
+    directory.record_file("server").write_text('{"pid": 1')
+    assert ServiceRecord.read(directory.record_file("server")) is None
     done = Service(folder=tmp_path).galstore("down", "--home", str(tmp_path))
     assert done.returncode == 0
     assert "running" in done.stdout
