@@ -1,4 +1,4 @@
-"""A folder of cutouts with a catalog, to be served as if a survey had them."""
+"""Survey made of a folder of cutouts and a catalog."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from galstore.emulator.sky.positions import PositionIndex
+from galstore.emulator.survey import PositionIndex
 from schemas.cutouts import Composite
 from schemas.errors import CatalogError
 
 
-class FolderSurvey:
-    """JPEGs named `<objID>.jpg` and a CSV that says where on the sky they are.
+class CutoutFolder:
+    """Folder of JPEGs named `<objID>.jpg` with a CSV of their positions.
 
-    Every object is served with the bytes of its file, whatever scale and size are asked for.
+    Each object is served with the bytes of its file, for any requested scale and size.
 
     Parameters
     ----------
     catalog
-        CSV with `objID` (64-bit integer), `ra`, `dec` (degrees), and any of SDSS's columns, such as `oh_p50`.
+        CSV with `objID` (64-bit integer), `ra`, `dec` (degrees), and optional SDSS columns such as `oh_p50`.
     cutouts
         Folder of the JPEGs.
 
     Raises
     ------
     CatalogError
-        A file or column is missing, the catalog is empty, an id is not a whole number, a place is not on the sky, or
-        objects have no JPEG.
+        A file or column is missing, the catalog is empty, an id is not a whole number, a position is out of range,
+        or an object lacks its JPEG.
     """
 
     def __init__(self, *, catalog: Path, cutouts: Path) -> None:
@@ -44,15 +44,15 @@ class FolderSurvey:
         self._positions = PositionIndex(self._table["ra"], self._table["dec"])
 
     def catalog(self) -> pd.DataFrame:
-        """The CSV's columns, with `specObjID` made up where the CSV has none."""
+        """Return the CSV's columns, with an invented `specObjID` if the CSV lacks it."""
         table = self._table
         if "specObjID" not in table:
-            # plate 266 onwards, as SDSS numbers its spectra
+            # plates from 266 on, 640 spectra each, as in SDSS
             table = table.assign(specObjID=((266 + np.arange(len(table), dtype=np.int64) // 640) << 50) + table.index)
         return table
 
     def covers(self, ra_deg: float, dec_deg: float) -> bool:
-        """True at the objects alone: a folder has no sky between them."""
+        """Test whether an object is at a position; a folder has images of its objects only."""
         return self.find(ra_deg, dec_deg) is not None
 
     def find(self, ra_deg: float, dec_deg: float) -> int | None:
@@ -62,53 +62,53 @@ class FolderSurvey:
     def cutout(
         self,
         object_id: int | None,
-        place: tuple[float, float],
-        scale_arcsec: float,  # noqa: ARG002 - the file is what it is
+        position_deg: tuple[float, float],
+        scale_arcsec: float,  # noqa: ARG002 - the file is sent unchanged
         width_px: int,  # noqa: ARG002
         height_px: int,  # noqa: ARG002
         *,
         composite: Composite = Composite.SKYSERVER,  # noqa: ARG002
     ) -> bytes:
-        """The bytes of the object's file."""
+        """Return the bytes of the object's file."""
         if object_id is None:
-            raise CatalogError(f"the folder has no object at ra {place[0]}, dec {place[1]}: ask for one of its objects")
+            ra_deg, dec_deg = position_deg
+            raise CatalogError(f"the folder has no object at ra {ra_deg}, dec {dec_deg}: request one of its objects")
         return self._files[object_id].read_bytes()
 
 
 def _read_catalog(path: Path) -> pd.DataFrame:
     if not path.is_file():
-        raise CatalogError(f"there is no catalog at {path}: give a CSV with the columns objID, ra, dec")
+        raise CatalogError(f"the catalog {path} does not exist: give a CSV with the columns objID, ra, dec")
     try:
         header = pd.read_csv(path, nrows=0).columns
     except pd.errors.EmptyDataError as error:
         raise CatalogError(f"{path} is empty: give a CSV with the columns objID, ra, dec") from error
-    lacking = [name for name in ("objID", "ra", "dec") if name not in header]
-    if lacking:
+    missing = [name for name in ("objID", "ra", "dec") if name not in header]
+    if missing:
         raise CatalogError(
-            f"{path} lacks the column(s) {', '.join(lacking)} (it has {', '.join(header)}): a folder survey needs "
-            "objID, ra and dec"
+            f"{path} lacks the column(s) {', '.join(missing)} (it has {', '.join(header)}): add objID, ra and dec"
         )
     ids = [name for name in ("objID", "specObjID") if name in header]
     try:
-        # ids as text: pandas takes 1.23765E+18, which a spreadsheet rounded, for a whole number
+        # ids are read as text: pandas would accept 1.23765E+18, which a spreadsheet rounded, as a whole number
         table = pd.read_csv(path, dtype={**dict.fromkeys(ids, "str"), "ra": "float64", "dec": "float64"})
     except ValueError as error:
         raise CatalogError(f"{path}: ra and dec must be numbers ({error}): give degrees") from error
     for name in ids:
-        whole = table[name].str.fullmatch(r"\d{1,18}|[1-8]\d{18}").fillna(value=False).astype(bool)
-        if not whole.all():
+        is_whole = table[name].str.fullmatch(r"\d{1,18}|[1-8]\d{18}").fillna(value=False).astype(bool)
+        if not is_whole.all():
             raise CatalogError(
-                f"{path}: {name} must be a whole number of 64 bits, got {table[name][~whole].iloc[0]!r}: write ids in "
-                "full, without a decimal point or exponent"
+                f"{path}: {name} must be a whole number of 64 bits, got {table[name][~is_whole].iloc[0]!r}: write "
+                "ids in full, without a decimal point or exponent"
             )
         table[name] = table[name].astype("int64")
     if table.empty:
-        raise CatalogError(f"{path} has a header and no rows: list at least one object")
-    on_sky = table["ra"].between(0, 360) & table["dec"].between(-90, 90)
-    if not on_sky.all():
-        first = table.loc[~on_sky].iloc[0]
+        raise CatalogError(f"{path} has no rows below its header: list at least one object")
+    is_on_sky = table["ra"].between(0, 360) & table["dec"].between(-90, 90)
+    if not is_on_sky.all():
+        first = table.loc[~is_on_sky].iloc[0]
         raise CatalogError(
-            f"{path}: {(~on_sky).sum()} rows have no place on the sky, the first objID {int(first['objID'])} at ra "
+            f"{path}: {(~is_on_sky).sum()} rows have no valid position, the first objID {int(first['objID'])} at ra "
             f"{first['ra']}, dec {first['dec']}: give ra in 0-360 and dec in -90-90 degrees"
         )
     return table

@@ -1,4 +1,4 @@
-"""The image cutout service as SkyServer offers it, with the answers that a fault plan spoils."""
+"""Cutout services of SkyServer and of the Legacy Surveys viewer: parameters and error replies."""
 
 from __future__ import annotations
 
@@ -8,64 +8,95 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from galstore.emulator import fault_effects
-from galstore.emulator.fault_effects import black_tile
+from galstore.emulator.cutout_responder import CutoutQuery, CutoutResponder, html_page, jpeg
 from galstore.emulator.query_routes import json_error
-from galstore.emulator.responses import Asked, CutoutDelivery, jpeg
 from schemas.cutouts import Composite
 
-DEFAULT_SCALE_ARCSEC, SCALE_RANGE_ARCSEC = 0.396127, (0.015, 2400.0)
-DEFAULT_SIDE_PX, SIDE_RANGE_PX = 128, (64, 2048)
-
 FIRST_RELEASE_WITH_404 = 14
-"""Older releases answer 200 with the black tile outside the footprint."""
+"""Older releases reply 200 with a black tile outside the footprint."""
+
+VIEWER_LAYERS = {"ls-dr9": Composite.LS_DR9, "sdss": Composite.LEGACY_SDSS}
+
+_ERROR_PAGE = "<html><head><title>Server Error (500)</title></head><body><h1>Server Error (500)</h1></body></html>\n"
 
 
-class CutoutRoutes:
-    """Handler of `ImgCutout/getjpeg`, over the cutouts of a delivery."""
+class SkyServerCutouts:
+    """Handler and error replies of SkyServer's `ImgCutout/getjpeg`."""
 
-    def __init__(self, delivery: CutoutDelivery) -> None:
-        self._delivery = delivery
+    def __init__(self, responder: CutoutResponder) -> None:
+        self._responder = responder
 
     async def getjpeg(self, request: web.Request) -> web.Response:
-        """Answer `?ra&dec&scale&width&height`; numbers out of range are clamped without a word."""
-        self._delivery.note_arrival()
-        query = {name.lower(): value for name, value in request.query.items()}
+        """Respond to `?ra&dec&scale&width&height`; values out of range are clamped silently."""
+        self._responder.record_arrival()
+        parameters = {name.lower(): value for name, value in request.query.items()}
         try:
-            asked = Asked(
-                place=(parse_number(query, "ra"), parse_number(query, "dec")),
-                scale_arcsec=clamped(parse_number(query, "scale", DEFAULT_SCALE_ARCSEC), *SCALE_RANGE_ARCSEC),
-                size_px=(_side_px(query, "width"), _side_px(query, "height")),
+            query = CutoutQuery(
+                position_deg=_position_deg(parameters),
+                scale_arcsec=_clamped(parameters, "scale", default=0.396127, low=0.015, high=2400.0),
+                size_px=(_side_px(parameters, "width"), _side_px(parameters, "height")),
                 composite=Composite.SKYSERVER,
             )
         except ValueError as error:
             return json_error(400, str(error))
-        return await self._delivery.answer(request, asked, SkyServerManners())
+        return await self._responder.respond(request, query, self)
 
+    def outside_footprint(self, request: web.Request, query: CutoutQuery) -> web.Response:
+        is_old = int(request.match_info["release"]) < FIRST_RELEASE_WITH_404
+        return jpeg(
+            fault_effects.black_tile("outside the footprint", *query.size_px),
+            status=200 if is_old else 404,
+        )
 
-class SkyServerManners:
-    """How ImgCutout says what is not an image."""
+    def server_error(self, query: CutoutQuery) -> web.Response:
+        return jpeg(fault_effects.black_tile("internal error", *query.size_px), status=500)
 
-    def outside(self, request: web.Request, asked: Asked) -> web.Response:
-        """404 with a black JPEG; 200 with it from older releases."""
-        older = int(request.match_info["release"]) < FIRST_RELEASE_WITH_404
-        return jpeg(black_tile("outside the footprint", *asked.size_px), status=200 if older else 404)
-
-    def internal_error(self, asked: Asked) -> web.Response:
-        """500 with a JPEG."""
-        return jpeg(black_tile("internal error", *asked.size_px), status=500)
-
-    def refusal(self, object_id: int) -> web.Response:
-        """200 with error_message."""
+    def error_message(self, object_id: int) -> web.Response:
         return fault_effects.error_message(object_id)
 
-    def bad_request(self) -> web.Response:
-        """400 with JSON."""
+    def client_error(self) -> web.Response:
         return json_error(400, "parameter ra is missing: give ra and dec in degrees")
 
 
-def parse_number(query: Mapping[str, str], name: str, default: float | None = None) -> float:
-    """A number of a query; ValueError where it is missing, none, or no place on the sky."""
-    text = query.get(name)
+class ViewerCutouts:
+    """Handler and error replies of the Legacy Surveys' `viewer/cutout.jpg`."""
+
+    def __init__(self, responder: CutoutResponder) -> None:
+        self._responder = responder
+
+    async def cutout(self, request: web.Request) -> web.Response:
+        """Respond to `?ra&dec&size&layer&pixscale`; sizes above 3000 px are reduced silently."""
+        self._responder.record_arrival()
+        parameters = request.query
+        try:
+            position_deg = _position_deg(parameters)
+            scale_arcsec = _clamped(parameters, "pixscale", default=0.262, low=0.01, high=100.0)
+            side_px = int(_clamped(parameters, "size", default=256, low=1, high=3000))
+        except ValueError:
+            return self.client_error()
+        composite = VIEWER_LAYERS.get(parameters.get("layer", "ls-dr9"))
+        if composite is None:
+            return self.error_message(0)
+        query = CutoutQuery(
+            position_deg=position_deg, scale_arcsec=scale_arcsec, size_px=(side_px, side_px), composite=composite
+        )
+        return await self._responder.respond(request, query, self)
+
+    def outside_footprint(self, request: web.Request, query: CutoutQuery) -> web.Response:  # noqa: ARG002
+        return jpeg(fault_effects.flat_tile(*query.size_px))
+
+    def server_error(self, query: CutoutQuery) -> web.Response:  # noqa: ARG002
+        return html_page(_ERROR_PAGE, status=500)
+
+    def error_message(self, object_id: int) -> web.Response:  # noqa: ARG002
+        return web.Response(text="no such layer")
+
+    def client_error(self) -> web.Response:
+        return web.Response(status=400, text="Need ra,dec keywords")
+
+
+def _parse_number(parameters: Mapping[str, str], name: str, default: float | None = None) -> float:
+    text = parameters.get(name)
     if text is None:
         if default is None:
             raise ValueError(f"parameter {name} is missing: give ra and dec in degrees")
@@ -79,10 +110,13 @@ def parse_number(query: Mapping[str, str], name: str, default: float | None = No
     return value
 
 
-def clamped(value: float, low: float, high: float) -> float:
-    """The value, or the end of the range that it is beyond."""
-    return min(max(value, low), high)
+def _position_deg(parameters: Mapping[str, str]) -> tuple[float, float]:
+    return _parse_number(parameters, "ra"), _parse_number(parameters, "dec")
 
 
-def _side_px(query: Mapping[str, str], name: str) -> int:
-    return int(clamped(parse_number(query, name, DEFAULT_SIDE_PX), *SIDE_RANGE_PX))
+def _clamped(parameters: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:
+    return min(max(_parse_number(parameters, name, default), low), high)
+
+
+def _side_px(parameters: Mapping[str, str], name: str) -> int:
+    return int(_clamped(parameters, name, default=128, low=64, high=2048))

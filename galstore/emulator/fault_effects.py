@@ -1,4 +1,4 @@
-"""Spoiling: answers in place of a cutout, as real services were found to give them."""
+"""Faulty responses and damaged images, as the real services send them."""
 
 from __future__ import annotations
 
@@ -15,63 +15,73 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+    from PIL.Image import Image as PillowImage
 
 OUTAGE_PAGE = """<!DOCTYPE html>
 <html><head><title>Service unavailable</title></head>
 <body><h1>503 Service Unavailable</h1><p>SkyServer (emulator) is down for maintenance.</p></body></html>
 """
 
-_REFUSAL = "Maximum 60 queries allowed per minute. Rejected query: try later"
+_ERROR_MESSAGE = "Maximum 60 queries allowed per minute. Rejected query: try later"
 _BOMB_SIDE_PX = 30_000
-_LOOK_S = 0.1  # how often a silent answer looks whether the client is still there
+_POLL_S = 0.1
+_REDIRECTED = "circle"
 
 
 def too_many_requests(object_id: int, retry_after_s: int) -> web.Response:
-    """429 with Retry-After in seconds for even ids, as a date for odd ones."""
-    # a date has whole seconds: the next one, so that no client comes back early
+    """Return 429 with Retry-After: in seconds for even ids, as a date for odd ones."""
+    # a date has whole seconds: round up, so that no client returns early
     date = datetime.now(UTC) + timedelta(seconds=retry_after_s + 1 if retry_after_s else 0)
-    asked = format_datetime(date, usegmt=True) if object_id % 2 else str(retry_after_s)
-    return web.Response(status=429, text="Too many requests", headers={"Retry-After": asked})
+    retry_after = format_datetime(date, usegmt=True) if object_id % 2 else str(retry_after_s)
+    return web.Response(status=429, text="Too many requests", headers={"Retry-After": retry_after})
 
 
 def error_message(object_id: int) -> web.Response:
-    """200 with SkyServer's refusal, as CSV for even ids, as JSON for odd ones."""
+    """Return 200 with SkyServer's error_message: as CSV for even ids, as JSON for odd ones."""
     if object_id % 2:
-        return web.json_response([{"TableName": "Table1", "Rows": [{"error_message": _REFUSAL}]}])
-    return web.Response(text=f"#Table1\nerror_message\n{_REFUSAL}\n", content_type="text/csv")
+        return web.json_response([{"TableName": "Table1", "Rows": [{"error_message": _ERROR_MESSAGE}]}])
+    return web.Response(text=f"#Table1\nerror_message\n{_ERROR_MESSAGE}\n", content_type="text/csv")
 
 
-async def say_nothing(request: web.Request) -> web.Response:
-    """Wait until the client hangs up; the end of the server cancels the wait."""
-    # aiohttp tells no handler that its client hung up, unless it cancels all of them for it
+async def wait_for_hangup(request: web.Request) -> web.Response:
+    """Wait until the client hangs up or the server ends."""
+    # by default aiohttp does not notify a handler that its client hung up
     while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
     return web.Response()
 
 
-def reset(request: web.Request) -> web.Response:
-    """Reset the connection; what is returned reaches nobody."""
+def reset_connection(request: web.Request) -> web.Response:
+    """Reset the connection; the returned response is never sent."""
     if request.transport is not None:
-        # closing with a linger of 0 s sends RST in place of FIN
+        # closing with a linger time of 0 s sends RST instead of FIN
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         request.transport.abort()
     return web.Response()
 
 
-class DeafPort:
-    """A port of 127.0.0.1 where connecting takes longer than anybody waits, since its queue is full.
+def redirect_to_itself(request: web.Request) -> web.Response:
+    """Return 302 to the same address, marked so that following it does not count as another attempt."""
+    return web.Response(status=302, headers={"Location": str(request.rel_url.update_query({_REDIRECTED: "1"}))})
 
-    Linux drops what does not fit into the queue of a listener (backlog 0 holds one connection); other systems may
-    refuse it instead.
+
+def is_redirected(request: web.Request) -> bool:
+    """Test whether a request follows `redirect_to_itself`."""
+    return _REDIRECTED in request.query
+
+
+class UnresponsivePort:
+    """Port of 127.0.0.1 that leaves connections pending because its queue is full.
+
+    Linux drops connections beyond the queue of a listener (backlog 0 holds one); other systems may refuse them.
     """
 
     def __init__(self) -> None:
         self._sockets: list[socket.socket] = []
 
     def redirect(self) -> web.Response:
-        """307 to the port."""
+        """Return 307 to the port."""
         if not self._sockets:
             self._open()
         host, port = self._sockets[0].getsockname()
@@ -96,7 +106,7 @@ class DeafPort:
 
 @cache
 def black_tile(message: str, width_px: int, height_px: int) -> bytes:
-    """A black JPEG with a line of text, as SkyServer sends where it has no image."""
+    """Return a black JPEG with a line of text, as SkyServer sends without an image."""
     from PIL import Image, ImageDraw
 
     tile = Image.new("RGB", (width_px, height_px))
@@ -105,30 +115,30 @@ def black_tile(message: str, width_px: int, height_px: int) -> bytes:
 
 
 @cache
-def flat_tile(width_px: int, height_px: int, *, style: str = "JPEG") -> bytes:
-    """A dark grey tile, as the Legacy Surveys viewer sends where it has no coverage."""
+def flat_tile(width_px: int, height_px: int, *, file_format: str = "JPEG") -> bytes:
+    """Return a dark grey tile, as the Legacy Surveys viewer sends without coverage."""
     from PIL import Image
 
-    return _encode(Image.new("RGB", (width_px, height_px), (32, 32, 32)), style)
+    return _encode(Image.new("RGB", (width_px, height_px), (32, 32, 32)), file_format)
 
 
 @cache
-def bomb() -> bytes:
-    """A small JPEG whose header claims 30,000 x 30,000 pixels, 2.7 GB."""
+def decompression_bomb() -> bytes:
+    """Return a small JPEG whose header claims 30,000 x 30,000 pixels (2.7 GB)."""
     body = flat_tile(128, 128)
     size = body.index(b"\xff\xc0") + 5
     return body[:size] + struct.pack(">HH", _BOMB_SIDE_PX, _BOMB_SIDE_PX) + body[size + 4 :]
 
 
-def quarter(body: bytes) -> bytes:
-    """The upper left quarter of a JPEG, as a JPEG."""
+def crop_to_quarter(body: bytes) -> bytes:
+    """Return the upper left quarter of a JPEG as a JPEG."""
     from PIL import Image
 
     with Image.open(io.BytesIO(body)) as whole:
         return _encode(whole.crop((0, 0, whole.width // 2, whole.height // 2)), "JPEG")
 
 
-def _encode(image: Picture, style: str) -> bytes:
+def _encode(image: PillowImage, file_format: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, style, quality=85)
+    image.save(buffer, file_format, quality=85)
     return buffer.getvalue()

@@ -1,13 +1,13 @@
-"""A SkyServer and a Legacy Surveys viewer for emulators: their URLs and answers on loopback, over a simulated sky or a
-folder of cutouts.
+"""HTTP server of the emulator: SkyServer and the Legacy Surveys viewer on loopback.
 
-They answer as the real services were found to answer, the bad answers too; they are not those and hold no data of
-theirs.
+It replies as the real services were found to reply, wrong responses included, over a simulated sky or a folder of
+cutouts. It contains no data of these services.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -16,23 +16,23 @@ from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from galstore.emulator.cutout_folder import FolderSurvey
-from galstore.emulator.cutout_routes import CutoutRoutes
-from galstore.emulator.faults import FaultLog, FaultPlan
+from galstore.emulator.cutout_folder import CutoutFolder
+from galstore.emulator.cutout_responder import CutoutResponder
+from galstore.emulator.cutout_routes import SkyServerCutouts, ViewerCutouts
+from galstore.emulator.faults import FaultPlan, RequestLog
 from galstore.emulator.query_routes import QueryRoutes
-from galstore.emulator.responses import CutoutDelivery
-from galstore.emulator.sky.drawing_pool import Painters
+from galstore.emulator.sky.drawing_pool import DrawingPool
 from galstore.emulator.sky.simulated import SimulatedSky
 from galstore.emulator.survey import Survey
-from galstore.emulator.viewer_routes import ViewerRoutes
 from galstore.event_loop import run
 from schemas.errors import ContractError
 from schemas.recipes import EmulatorSection, FaultSection
 
-STALL_TICK_S = 0.01
-
 HOST = "127.0.0.1"
-"""The emulator speaks to its own machine alone."""
+
+_CLOCK_TICK_S = 0.01
+
+logger = logging.getLogger(__name__)
 
 
 def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int | None = None) -> None:
@@ -41,18 +41,18 @@ def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int 
     Parameters
     ----------
     section
-        What is played.
+        Survey and faults.
     port
-        Where to listen on 127.0.0.1; 0 takes a free port.
+        Port of 127.0.0.1; 0 takes a free one.
     queries_per_minute
-        SQL queries allowed in a minute, as the real service allows 60; None allows any number.
+        Limit of SQL queries per minute (60 on the real service); None means no limit.
 
     Raises
     ------
     ContractError
-        The port is taken, GalSim is missing, or the section cannot be played.
+        The port is taken, GalSim is missing, or the section cannot be served.
     CatalogError
-        The folder or its catalog is not what it should be.
+        The folder or its catalog is invalid.
     """
     listener = _listen(port)
     with listener:
@@ -61,74 +61,78 @@ def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int 
             section.new_catalog.parent.mkdir(parents=True, exist_ok=True)
             survey.new_catalog().to_csv(section.new_catalog, index=False)
         plan = FaultPlan(seed=section.seed, section=section.faults)
-        with Painters(idle=not isinstance(survey, SimulatedSky)) as painters:
-            app = build_app(survey, painters, faults=plan, queries_per_minute=queries_per_minute)
+        with DrawingPool(idle=not isinstance(survey, SimulatedSky)) as drawing_pool:
+            app = build_app(survey, drawing_pool, faults=plan, queries_per_minute=queries_per_minute)
             run(_serve(app, listener))
 
 
 def open_survey(section: EmulatorSection) -> Survey:
-    """The sky or the folder that a section of a recipe describes.
+    """Open the simulated sky or the folder that a recipe section describes.
 
     Raises
     ------
     CatalogError
-        The folder or its catalog is not what it should be.
+        The folder or its catalog is invalid.
     """
     if section.catalog is not None and section.cutouts is not None:
-        return FolderSurvey(catalog=section.catalog, cutouts=section.cutouts)
+        return CutoutFolder(catalog=section.catalog, cutouts=section.cutouts)
     return SimulatedSky(seed=section.seed, n_galaxies=section.n_galaxies, n_new=section.n_new)
 
 
 def build_app(
-    survey: Survey, painters: Painters, *, faults: FaultPlan | None = None, queries_per_minute: int | None = None
+    survey: Survey,
+    drawing_pool: DrawingPool,
+    *,
+    faults: FaultPlan | None = None,
+    queries_per_minute: int | None = None,
 ) -> web.Application:
-    """The emulator's routes over one survey, to be run by any aiohttp runner.
+    """Build the aiohttp application that serves a survey.
 
     Parameters
     ----------
     survey
-        What is served.
-    painters
-        Who draws the cutouts; not closed with the application.
+        Survey that is served.
+    drawing_pool
+        Draws the cutouts; not closed with the application.
     faults
-        Which answers are spoiled; none by default.
+        Plan of the faults; none by default.
     queries_per_minute
-        As of `emulate`.
+        Limit of SQL queries per minute; None means no limit.
     """
-    log = FaultLog()
+    log = RequestLog()
     plan = faults or FaultPlan(seed=0, section=FaultSection())
     queries = QueryRoutes(survey.catalog(), queries_per_minute=queries_per_minute)
-    delivery = CutoutDelivery(survey, painters, plan, log)
+    responder = CutoutResponder(survey, drawing_pool, plan, log)
 
-    async def tell_log(_: web.Request) -> web.Response:
+    async def send_log(_: web.Request) -> web.Response:
         return web.json_response(log.as_json())
 
-    async def look_after(_: web.Application) -> AsyncIterator[None]:
-        watch = asyncio.create_task(_watch_stalls(log))
+    async def run_background(_: web.Application) -> AsyncIterator[None]:
+        stall_watch = asyncio.create_task(_measure_stalls(log))
         yield
-        watch.cancel()
+        stall_watch.cancel()
         queries.close()
-        delivery.close()
+        responder.close()
+        logger.info("emulator stopped after %d requests, %d of them faulty", log.attempts.total(), len(log.events))
 
     app = web.Application()
     app.add_routes(
         [
-            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", CutoutRoutes(delivery).getjpeg),
+            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", SkyServerCutouts(responder).getjpeg),
             web.get(r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
             web.get(r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
-            web.get("/viewer/cutout.jpg", ViewerRoutes(delivery).cutout),
-            web.get("/emulator/log", tell_log),
+            web.get("/viewer/cutout.jpg", ViewerCutouts(responder).cutout),
+            web.get("/emulator/log", send_log),
         ]
     )
-    app.cleanup_ctx.append(look_after)
+    app.cleanup_ctx.append(run_background)
     return app
 
 
-async def _watch_stalls(log: FaultLog) -> None:
-    """Note how late a clock of the event loop rings."""
+async def _measure_stalls(log: RequestLog) -> None:
     while True:
-        due_s = time.monotonic() + STALL_TICK_S
-        await asyncio.sleep(STALL_TICK_S)
+        due_s = time.monotonic() + _CLOCK_TICK_S
+        await asyncio.sleep(_CLOCK_TICK_S)
         log.longest_stall_s = max(log.longest_stall_s, time.monotonic() - due_s)
 
 
@@ -137,11 +141,11 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
-        listener.listen(1024)  # from here on the port is ours, also against another emulator that starts now
+        listener.listen(1024)  # reserves the port, also against another emulator that starts now
     except OSError as error:
         listener.close()
         raise ContractError(
-            f"port {port} of {HOST} cannot be listened on ({error.strerror}): choose another, or 0 for any free port"
+            f"port {port} of {HOST} cannot be opened ({error.strerror}): choose another one, or 0 for any free port"
         ) from error
     return listener
 
@@ -155,8 +159,10 @@ async def _serve(app: web.Application, listener: socket.socket) -> None:
     await runner.setup()
     try:
         await web.SockSite(runner, listener, backlog=1024).start()
-        sys.stdout.write(f"http://{HOST}:{listener.getsockname()[1]}\n")
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        sys.stdout.write(f"{url}\n")
         sys.stdout.flush()
+        logger.info("emulator started at %s", url)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -1,38 +1,87 @@
-"""What the emulator asks of a survey, be it a simulated sky or a folder of cutouts."""
+"""Interface of the surveys that the emulator serves, and the match of a position with their objects."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from schemas.cutouts import Composite
 
+MATCH_ARCSEC = 1.0
+"""Maximum distance between a requested position and the object that the cutout shows."""
+
 
 class Survey(Protocol):
-    """A catalog, and an image of every place."""
+    """Catalog with an image of each object."""
 
     def catalog(self) -> pd.DataFrame:
-        """One row a spectrum, under SDSS's column names, with `objID`, `specObjID`, `ra` and `dec` at least."""
+        """Return one row per spectrum with SDSS column names, at least `objID`, `specObjID`, `ra` and `dec`."""
 
     def covers(self, ra_deg: float, dec_deg: float) -> bool:
-        """Whether there is any image of a place."""
+        """Test whether the survey has an image of a position."""
 
     def find(self, ra_deg: float, dec_deg: float) -> int | None:
-        """Id of the object at a place, or None."""
+        """Return the id of the object at a position, or None."""
 
     def cutout(
         self,
         object_id: int | None,
-        place: tuple[float, float],
+        position_deg: tuple[float, float],
         scale_arcsec: float,
         width_px: int,
         height_px: int,
         *,
         composite: Composite = Composite.SKYSERVER,
     ) -> bytes | Callable[[], bytes]:
-        """The JPEG of an object, or of the place (ra, dec; degrees) where the id is None.
+        """Return the JPEG of an object, or of the position (ra, dec) if the id is None.
 
-        What has to be drawn comes as a picklable callable, so that it can be drawn in another process.
+        A drawing is returned as a picklable callable, so that another process can run it.
         """
+
+
+class PositionIndex:
+    """Nearest-object search with a tree over unit vectors, without singular points at the poles or at ra = 0.
+
+    Parameters
+    ----------
+    ra_deg, dec_deg
+        Positions of shape (n,), ICRS degrees.
+
+    Examples
+    --------
+    >>> index = PositionIndex([359.9999, 10.0], [0.0, 20.0])
+    >>> index.nearest(0.0, 0.0), index.nearest(-0.0001, 0.0001)
+    (0, 0)
+    >>> index.nearest(10.0, 20.1) is None
+    True
+    """
+
+    def __init__(self, ra_deg: ArrayLike, dec_deg: ArrayLike) -> None:
+        from scipy.spatial import KDTree
+
+        self._tree = KDTree(_unit_vectors(ra_deg, dec_deg))
+        # most requests are for exact catalog positions: a dictionary takes a tenth of the time of the tree
+        positions = zip(np.asarray(ra_deg).tolist(), np.asarray(dec_deg).tolist(), strict=True)
+        self._row_at = {position: row for row, position in enumerate(positions)}
+
+    def nearest(self, ra_deg: float, dec_deg: float) -> int | None:
+        """Return the row of the nearest object within `MATCH_ARCSEC`, or None."""
+        row = self._row_at.get((ra_deg, dec_deg))
+        if row is not None:
+            return row
+        max_chord = 2 * math.sin(math.radians(MATCH_ARCSEC / 3600) / 2)
+        ra, dec = math.radians(ra_deg), math.radians(dec_deg)
+        # numpy scalars would take longer than the search
+        vector = (math.cos(dec) * math.cos(ra), math.cos(dec) * math.sin(ra), math.sin(dec))
+        chord, nearest = self._tree.query(vector)
+        return int(nearest) if chord <= max_chord else None
+
+
+def _unit_vectors(ra_deg: ArrayLike, dec_deg: ArrayLike) -> NDArray[np.float64]:
+    ra, dec = np.radians(ra_deg), np.radians(dec_deg)
+    return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)

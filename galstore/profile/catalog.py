@@ -1,4 +1,4 @@
-"""Profile: what a catalog looks like, from one pass over pages of the cube; memory does not grow with the survey."""
+"""Profile of a catalog, computed page by page so that memory does not grow with the survey."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.cube import CATALOG_CHUNK_ROWS, LABEL_VIEW
 from schemas.cutouts import Status
 
 SKY_ORDER = 7
-"""HEALPix order in which objects are counted: 196,608 cells of 0.46 deg, 4.7 MB in all."""
+"""HEALPix order of the object counts: 196,608 cells of 0.46 deg, 4.7 MB in total."""
 
 PROFILED: dict[str, str] = {
     **{name: f"catalog/{name}" for name in CATALOG_COLUMNS if COLUMN[name].dtype != "int64"},
@@ -24,35 +24,37 @@ PROFILED: dict[str, str] = {
     "pixel_scale": "state/pixel_scale",
     "body_length": "state/body_length",
 }
-"""Columns that are profiled, with their arrays: all but ids. The scale and the length of the bytes are of stored
-cutouts alone."""
+"""Profiled columns (all except ids) and their arrays. Pixel scale and body length refer to stored cutouts."""
 
 Counts = npt.NDArray[np.int64]
 
 
-def _no_cells() -> Counts:
-    return np.zeros(12 * 4**SKY_ORDER, dtype=np.int64)
+_N_CELLS = 12 * 4**SKY_ORDER
+
+
+def _zero_counts() -> Counts:
+    return np.zeros(_N_CELLS, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SkyCounts:
-    """Objects in each HEALPix cell (nested, ICRS) of order `SKY_ORDER`; counts of pages add up with `+`."""
+    """Numbers of objects per HEALPix cell (nested, ICRS) of order `SKY_ORDER`; add counts of pages with `+`."""
 
-    registered: Counts = field(default_factory=_no_cells)
-    stored: Counts = field(default_factory=_no_cells)
-    quarantined: Counts = field(default_factory=_no_cells)
+    registered: Counts = field(default_factory=_zero_counts)
+    stored: Counts = field(default_factory=_zero_counts)
+    quarantined: Counts = field(default_factory=_zero_counts)
 
     @classmethod
     def of(
         cls, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64], status: npt.NDArray[np.uint8]
     ) -> SkyCounts:
-        """Count objects at places (deg, ICRS) by the state of their cutout."""
+        """Count objects at ICRS positions in degrees by the status of their cutouts."""
         cells = sky_cells(ra_deg, dec_deg, order=SKY_ORDER)
-        n_cells = 12 * 4**SKY_ORDER
-        stored, quarantined = (
-            np.bincount(cells[status == one], minlength=n_cells) for one in (Status.STORED, Status.QUARANTINED)
+        return cls(
+            registered=np.bincount(cells, minlength=_N_CELLS),
+            stored=np.bincount(cells[status == Status.STORED], minlength=_N_CELLS),
+            quarantined=np.bincount(cells[status == Status.QUARANTINED], minlength=_N_CELLS),
         )
-        return cls(registered=np.bincount(cells, minlength=n_cells), stored=stored, quarantined=quarantined)
 
     def __add__(self, other: SkyCounts) -> SkyCounts:
         return SkyCounts(
@@ -62,19 +64,19 @@ class SkyCounts:
         )
 
     def at_order(self, order: int) -> SkyCounts:
-        """The same in larger cells."""
+        """Return the counts in larger cells."""
         if not 0 <= order <= SKY_ORDER:
-            raise ValueError(f"order {order} is not between 0 and {SKY_ORDER}, in which objects were counted")
-        shrink = 4 ** (SKY_ORDER - order)
+            raise ValueError(f"order {order} is not between 0 and {SKY_ORDER}, the order of the counts")
         registered, stored, quarantined = (
-            one.reshape(-1, shrink).sum(axis=1) for one in (self.registered, self.stored, self.quarantined)
+            counts.reshape(-1, 4 ** (SKY_ORDER - order)).sum(axis=1)
+            for counts in (self.registered, self.stored, self.quarantined)
         )
         return SkyCounts(registered=registered, stored=stored, quarantined=quarantined)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Profile:
-    """Distributions of columns and places of objects; profiles of pages add up with `+`, the zero is `Profile()`."""
+    """Distributions of columns and positions; add profiles of pages with `+`, starting from `Profile()`."""
 
     n_objects: int = 0
     columns: Mapping[str, Distribution] = field(default_factory=dict)
@@ -82,10 +84,10 @@ class Profile:
 
     def __add__(self, other: Profile) -> Profile:
         names = dict.fromkeys([*self.columns, *other.columns])
-        nothing = Distribution()
+        empty = Distribution()
         return Profile(
             n_objects=self.n_objects + other.n_objects,
-            columns={name: self.columns.get(name, nothing) + other.columns.get(name, nothing) for name in names},
+            columns={name: self.columns.get(name, empty) + other.columns.get(name, empty) for name in names},
             sky=self.sky + other.sky,
         )
 
@@ -93,20 +95,20 @@ class Profile:
 def profile_catalog(
     cube: Cube, start: int = 0, stop: int | None = None, *, page_rows: int = CATALOG_CHUNK_ROWS
 ) -> Profile:
-    """Profile the objects of some rows of a cube.
+    """Profile a range of rows of a cube.
 
     Parameters
     ----------
     cube
-        A snapshot.
+        Snapshot to read.
     start, stop
-        Rows, the last one excluded; to the end by default.
+        Range of rows, `stop` excluded; to the end by default.
     page_rows
-        So many are read at once; pages of whole chunks are read fastest.
+        Number of rows per page; multiples of the chunk length are read fastest.
     """
     stop = cube.n_objects if stop is None else min(stop, cube.n_objects)
     total = Profile()
-    # pages end where chunks do, wherever the first row is
+    # pages end at chunk boundaries, for any first row
     ends = range((start // page_rows + 1) * page_rows, stop + page_rows, page_rows)
     for first, last in zip([start, *ends], [min(end, stop) for end in ends], strict=False):
         if first < last:

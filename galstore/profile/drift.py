@@ -1,13 +1,13 @@
-"""Drift: how far a column's values have moved from what they were.
+"""Drift between two distributions of a column.
 
-The measure is the population stability index over tenths of the earlier values,
+The measure is the population stability index over the deciles of the earlier values,
 
-    PSI = sum over bins of (now - before) ln(now / before),   shares of the values,
+    PSI = sum over bins of (now - before) ln(now / before),   fractions of the values.
 
-with the usual marks: below 0.1 nothing to speak of, above 0.25 another population (Siddiqi 2006, "Credit Risk
-Scorecards", ch. 9). Few values scatter: without any drift, PSI / (1/n + 1/m) follows chi-squared with one degree of
-freedom less than there are bins (Yurdakul & Naranjo 2020, J. Risk Model Validation 14, 89), and a PSI within its 99 %
-is called no drift. The Kolmogorov-Smirnov distance is given beside it, since it needs no bins.
+As usual, values below 0.1 mean no drift and above 0.25 a different population (Siddiqi 2006, "Credit Risk Scorecards",
+ch. 9). Without drift, PSI / (1/n + 1/m) follows a chi-squared distribution with n_bins - 1 degrees of freedom
+(Yurdakul & Naranjo 2020, J. Risk Model Validation 14, 89); a PSI below its 99 % quantile counts as no drift. The
+Kolmogorov-Smirnov distance is added, since it does not depend on bins.
 """
 
 from __future__ import annotations
@@ -23,52 +23,52 @@ from galstore.profile.distribution import Distribution, Integers
 
 N_BINS = 10
 MODERATE, LARGE = 0.1, 0.25
-NULLS_MOVED = 0.05
-"""A share of nulls that changed by so much is a change of what is delivered, whatever the values that are left."""
-_NOISE_LEVEL = 0.99
+MAX_NULL_CHANGE = 0.05
+"""Largest change of the fraction of nulls that still counts as the same data delivery."""
+_NOISE_QUANTILE = 0.99
 
 
-class Verdict(StrEnum):
-    """What a drift is worth."""
+class DriftVerdict(StrEnum):
+    """Severity of a drift."""
 
     NONE = "none"
     MODERATE = "moderate"
     LARGE = "large"
     NULLS = "nulls changed"
-    """The share of nulls moved by more than 5 points."""
+    """The fraction of nulls changed by more than 5 percentage points."""
     EMPTY = "no values now"
-    """There were values, and none came since: another catalog, or a column that is no longer delivered."""
+    """The column had values before and has only nulls now."""
     UNKNOWN = "not measured"
-    """There were no values before."""
+    """The column had no values before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drift:
-    """One column before and now."""
+    """Comparison of one column before and now."""
 
     column: str
     n_before: int
     n_now: int
     psi: float
-    """NaN where one side has no values."""
+    """Population stability index; NaN if one side has no values."""
     noise: float
-    """The PSI that 99 % of equal populations of these sizes stay below."""
+    """99 % quantile of the PSI of equal populations of these sizes."""
     ks: float
-    """Largest difference of the two cumulative distributions, 0 ... 1."""
+    """Largest difference of the cumulative distributions, 0 ... 1."""
     null_share_before: float
     null_share_now: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> DriftVerdict:
         if not self.n_before:
-            return Verdict.UNKNOWN
+            return DriftVerdict.UNKNOWN
         if not self.n_now:
-            return Verdict.EMPTY
-        if abs(self.null_share_now - self.null_share_before) > NULLS_MOVED:
-            return Verdict.NULLS
+            return DriftVerdict.EMPTY
+        if abs(self.null_share_now - self.null_share_before) > MAX_NULL_CHANGE:
+            return DriftVerdict.NULLS
         if self.psi <= max(MODERATE, self.noise):
-            return Verdict.NONE
-        return Verdict.LARGE if self.psi > LARGE else Verdict.MODERATE
+            return DriftVerdict.NONE
+        return DriftVerdict.LARGE if self.psi > LARGE else DriftVerdict.MODERATE
 
 
 def measure_drift(column: str, before: Distribution, now: Distribution) -> Drift:
@@ -86,46 +86,50 @@ def measure_drift(column: str, before: Distribution, now: Distribution) -> Drift
         ks = float(np.abs(np.cumsum(old) / before.n - np.cumsum(new) / now.n).max())
         psi, noise = _stability(old, new)
     return Drift(
-        column=column, n_before=before.n, n_now=now.n, psi=psi, noise=noise, ks=ks,
-        null_share_before=before.null_share, null_share_now=now.null_share,
-    )  # fmt: skip
+        column=column,
+        n_before=before.n,
+        n_now=now.n,
+        psi=psi,
+        noise=noise,
+        ks=ks,
+        null_share_before=before.null_share,
+        null_share_now=now.null_share,
+    )
 
 
 def rank_drift(before: Mapping[str, Distribution], now: Mapping[str, Distribution]) -> list[Drift]:
-    """The drift of every column that both have: changed nulls first, then by PSI from the largest, empty ones last."""
-    found = [measure_drift(name, before[name], now[name]) for name in before if name in now]
-    return sorted(found, key=_order)
+    """Measure the drift of all common columns: changed nulls first, then by decreasing PSI, empty columns last."""
+    drifts = [measure_drift(name, before[name], now[name]) for name in before if name in now]
+    return sorted(drifts, key=_sort_key)
 
 
-def _order(drift: Drift) -> tuple[int, float, float]:
-    place = {Verdict.NULLS: 0, Verdict.EMPTY: 2, Verdict.UNKNOWN: 3}.get(drift.verdict, 1)
-    moved = abs(drift.null_share_now - drift.null_share_before)
-    return place, -moved if place == 0 else 0.0, -drift.psi if place == 1 else 0.0
+def _sort_key(drift: Drift) -> tuple[int, float, float]:
+    group = {DriftVerdict.NULLS: 0, DriftVerdict.EMPTY: 2, DriftVerdict.UNKNOWN: 3}.get(drift.verdict, 1)
+    null_change = abs(drift.null_share_now - drift.null_share_before)
+    return group, -null_change if group == 0 else 0.0, -drift.psi if group == 1 else 0.0
 
 
 def _aligned(before: Distribution, now: Distribution) -> tuple[Integers, Integers]:
-    """Both counts over the bins that either has."""
+    """Return both counts over the union of their bins."""
     keys = np.union1d(before.keys, now.keys)
-    counts = []
-    for one in (before, now):
-        full = np.zeros(keys.size, dtype=np.int64)
-        full[np.searchsorted(keys, one.keys)] = one.counts
-        counts.append(full)
-    return counts[0], counts[1]
+    old, new = np.zeros((2, keys.size), dtype=np.int64)
+    old[np.searchsorted(keys, before.keys)] = before.counts
+    new[np.searchsorted(keys, now.keys)] = now.counts
+    return old, new
 
 
 def _stability(old: Integers, new: Integers) -> tuple[float, float]:
-    """PSI over (about) tenths of the old values, and what noise alone reaches."""
+    """Return the PSI over approximate deciles of the old values, and its noise level."""
     from scipy.stats import chi2
 
     n, m = int(old.sum()), int(new.sum())
-    # a fine bin belongs to the tenth in which its last value lies, so that one value is never cut in two
-    tenth = np.minimum(np.ceil(np.cumsum(old) * N_BINS / n).astype(np.int64), N_BINS)
-    _, tenth = np.unique(np.maximum(tenth, 1), return_inverse=True)
-    before, now = (np.bincount(tenth, weights=one) for one in (old, new))
+    # a fine bin belongs to the decile of its last value, so that equal values stay together
+    decile = np.minimum(np.ceil(np.cumsum(old) * N_BINS / n).astype(np.int64), N_BINS)
+    _, decile = np.unique(np.maximum(decile, 1), return_inverse=True)
+    before, now = np.bincount(decile, weights=old), np.bincount(decile, weights=new)
     n_bins = before.size
-    # half a value in every bin: an empty one would make the index infinite
+    # half a value is added to every bin, since an empty bin would make the index infinite
     p, q = (before + 0.5) / (n + 0.5 * n_bins), (now + 0.5) / (m + 0.5 * n_bins)
     psi = float(np.sum((q - p) * np.log(q / p)))
-    noise = float(chi2.ppf(_NOISE_LEVEL, n_bins - 1)) * (1 / n + 1 / m) if n_bins > 1 else 0.0
+    noise = float(chi2.ppf(_NOISE_QUANTILE, n_bins - 1)) * (1 / n + 1 / m) if n_bins > 1 else 0.0
     return max(psi, 0.0), noise

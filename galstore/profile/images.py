@@ -1,7 +1,7 @@
-"""Sharpness: what images of a survey look like as images, measured on a sample of bounded size.
+"""Image quality of a survey, measured on a sample of bounded size.
 
-Cutouts bring no point-spread function, and an 8-bit composite has lost its calibration: these are proxies. They do not
-give the seeing in arcsec, but blurred, noisier or otherwise rendered images move them.
+Cutouts come without a point-spread function, and 8-bit composites are not calibrated. The quantities are therefore
+proxies: they do not give the seeing in arcsec, but respond to blurred, noisier or differently rendered images.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from galstore.profile.distribution import Distribution
 from schemas.cube import LEVEL
 from schemas.cutouts import SIDE_PX, Status
 
-MOST_IMAGES = 1024
-"""Read for one sample: 50 MB and half a second, however large the survey is."""
+MAX_IMAGES = 1024
+"""Maximum size of a sample: 50 MB, read in half a second."""
 
 CENTRE = slice(SIDE_PX // 4, 3 * SIDE_PX // 4)
 BORDER_PX = 8
@@ -25,7 +25,7 @@ BORDER_PX = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """One number of an image."""
+    """Scalar measure of image quality."""
 
     name: str
     title: str
@@ -53,33 +53,33 @@ PROXIES = (
 )
 
 
-def sample_rows(cube: Cube, start: int, stop: int, most: int = MOST_IMAGES) -> npt.NDArray[np.int64]:
-    """Stored rows between `start` and `stop`, at most so many: whole chunks, evenly spread, always the same ones."""
+def sample_rows(cube: Cube, start: int, stop: int, n_max: int = MAX_IMAGES) -> npt.NDArray[np.int64]:
+    """Select at most `n_max` stored rows between `start` and `stop`, from whole chunks at fixed, even spacing."""
     chunk = LEVEL[SIDE_PX].chunk_rows
     first, last = start // chunk, -(-stop // chunk)
-    n_chunks = min(last - first, max(1, most // chunk))
+    n_chunks = min(last - first, max(1, n_max // chunk))
     if stop <= start:
         return np.empty(0, dtype=np.int64)
     chosen = np.unique(np.linspace(first, last - 1, n_chunks).round().astype(np.int64))
     rows = (chosen[:, None] * chunk + np.arange(chunk)).reshape(-1)
     rows = rows[(rows >= start) & (rows < stop)]
     status = cube.read_values(["state/status"], rows)["state/status"]
-    return np.asarray(rows[status == Status.STORED][:most])
+    return np.asarray(rows[status == Status.STORED][:n_max])
 
 
-def measure_sharpness(cube: Cube, start: int, stop: int, most: int = MOST_IMAGES) -> dict[str, Distribution]:
-    """Distributions of `PROXIES` over a sample of the stored images of some rows; empty ones where none is stored."""
+def measure_sharpness(cube: Cube, start: int, stop: int, n_max: int = MAX_IMAGES) -> dict[str, Distribution]:
+    """Measure `PROXIES` on a sample of the stored images of a range of rows; return their distributions."""
     total = {proxy.name: Distribution() for proxy in PROXIES}
-    rows = sample_rows(cube, start, stop, most)
+    rows = sample_rows(cube, start, stop, n_max)
     step = 4 * LEVEL[SIDE_PX].chunk_rows
-    for place in range(0, rows.size, step):
-        measured = measure_images(cube.read_pixels(SIDE_PX, rows[place : place + step]))
+    for first in range(0, rows.size, step):
+        measured = measure_images(cube.read_pixels(SIDE_PX, rows[first : first + step]))
         total = {name: total[name] + Distribution.of(values) for name, values in measured.items()}
     return total
 
 
 def measure_images(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
-    """`PROXIES` of some images.
+    """Measure `PROXIES` on images.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def measure_images(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.fl
     Returns
     -------
     dict
-        By name, (object,). The fine share of an image without any variance is NaN.
+        Arrays of shape (object,) by name. The fine share of an image without variance is NaN.
     """
     red = pixels[..., 1].astype(np.float64)
     centre = red[:, CENTRE, CENTRE]

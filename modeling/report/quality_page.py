@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from galstore.cube.history import RunSummary
 from galstore.profile.catalog import Profile
 from galstore.profile.distribution import Distribution
-from galstore.profile.drift import Drift, rank_drift
-from galstore.profile.drift import Verdict as DriftVerdict
-from galstore.profile.images import MOST_IMAGES, PROXIES
+from galstore.profile.drift import Drift, DriftVerdict, rank_drift
+from galstore.profile.images import MAX_IMAGES, PROXIES
 from modeling.figures.quality import Panel, draw_columns
 from modeling.figures.sky import draw_sky
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, thumbnails, write_page
@@ -97,7 +96,7 @@ def write_quality_page(path: Path, page: QualityPage) -> None:
         missing=missing,
         images={"columns": _draw_columns(page), "sky": _draw_sky(page)},
         stored=thumbnails(page.read_stored(), [str(object_id) for object_id in page.stored_ids]),
-        most_images=MOST_IMAGES,
+        most_images=MAX_IMAGES,
         image_rows=_image_rows(page),
         quarantined=_by_reason(page.quarantined),
         refused=show_refused(page.refused),

@@ -1,36 +1,38 @@
-"""Services played in a thread of the test's own process, so that each wrong answer costs milliseconds."""
+"""Emulator in a thread of the test process, so that each faulty response takes milliseconds."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TypeVar
 
 from aiohttp import web
 
-from galstore.emulator.sky.drawing_pool import Painters
+from galstore.emulator.sky.drawing_pool import DrawingPool
+
+_Result = TypeVar("_Result")
 
 
-class InlinePainters(Painters):
-    """Draws in the server's own thread."""
+class InlineDrawingPool(DrawingPool):
+    """Drawing pool that draws in the thread of the server."""
 
     def __init__(self) -> None:
         super().__init__(idle=True)
 
-    async def paint(self, job: bytes | Callable[[], bytes]) -> bytes:
-        return job if isinstance(job, bytes) else job()
+    async def draw(self, drawing: bytes | Callable[[], bytes]) -> bytes:
+        return drawing if isinstance(drawing, bytes) else drawing()
 
 
 @contextmanager
-def played(app: web.Application) -> Iterator[str]:
-    """Serve an application on a free port; its base URL."""
+def serve_in_thread(app: web.Application) -> Iterator[str]:
+    """Serve an application on a free port and yield its base URL."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
-    def within(work: Any) -> Any:
+    def run(work: Coroutine[None, None, _Result]) -> _Result:
         return asyncio.run_coroutine_threadsafe(work, loop).result(60)
 
     async def start() -> web.AppRunner:
@@ -39,11 +41,11 @@ def played(app: web.Application) -> Iterator[str]:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         return runner
 
-    runner = within(start())
+    runner = run(start())
     try:
         yield f"http://127.0.0.1:{runner.addresses[0][1]}"
     finally:
-        within(runner.cleanup())
+        run(runner.cleanup())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(60)
         loop.close()

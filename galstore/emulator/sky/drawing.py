@@ -1,8 +1,8 @@
-"""Drawing: the simulated cutout of one galaxy, as SkyServer's ImgCutout would deliver it.
+"""Drawing of simulated cutouts in the style of the services' images.
 
-A galaxy is an inclined exponential disk with blue knots along two arms, and a round bulge, seen through the atmosphere.
-Bulge and disk are each drawn once and mixed per band, which spares two thirds of the drawing. Knots and neighbours are
-sums of Gaussians, which are products of a row and a column and so cost one small matrix product.
+A galaxy is an inclined exponential disk with blue knots along two arms and a round bulge, convolved with the seeing.
+Bulge and disk are drawn once and mixed per band, which saves two thirds of the time. Knots and neighbours are sums of
+separable Gaussians and cost one small matrix product.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galstore.emulator.sky.population import Appearance
+from galstore.emulator.sky.population import Appearance, Floats
 from schemas.cutouts import Composite
 from schemas.errors import ContractError
 
@@ -25,49 +25,52 @@ SEEING_FWHM_ARCSEC = 1.3
 """Median seeing of the SDSS imaging in r, arcsec."""
 
 JPEG_QUALITY = 86
-"""Gives 2.3 kB at 128 px, where the survey's cutouts have 1.5-2.7 kB."""
+"""Gives 2.3 kB at 128 px; the survey's cutouts have 1.5-2.7 kB."""
 
 NATIVE_SCALE_ARCSEC = 0.396
-"""SDSS pixel: the stretch takes light per pixel of this size, whatever the scale of the image."""
+"""SDSS pixel. The stretch applies to light per pixel of this size, for any scale of the image."""
 
 _N_KNOTS = 36
-_KNOT_SIZE = 0.15  # of the half-light radius
-_KNOT_BLUER_MAG = np.array([0.25, 0.0, -0.45])  # i, r, g minus the disk's: young stars are blue
-_NOISE_GRAIN_ARCSEC = 0.8  # two camera pixels: what resampling and JPEG leave of the noise in real cutouts
-_COARSEST_SHAPE_ARCSEC = 2.0  # a pixel; beyond, a galaxy is a blot, and its Fourier image would fill gigabytes
+_KNOT_SIZE = 0.15  # in half-light radii
+_KNOT_BLUER_MAG = np.array([0.25, 0.0, -0.45])  # i, r, g minus those of the disk: young stars are blue
+_NOISE_GRAIN_ARCSEC = 0.8  # two camera pixels: noise of real cutouts after resampling and JPEG
+_COARSEST_SHAPE_ARCSEC = 2.0  # per pixel; at coarser scales the Fourier image would take gigabytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rendering:
-    """How a service makes a picture of light; each number for red, green and blue."""
+    """Conversion of light to colours by a service; tuples hold red, green and blue."""
 
     gain: tuple[float, float, float]
     sky: tuple[float, float, float]
-    """Residual sky, of full scale."""
+    """Residual sky, fraction of full scale."""
     sky_noise: tuple[float, float, float]
     softening: float
     red_colours: float = 1.0
-    """The reddest band's colour against r, in units of r - i."""
+    """Colour of the reddest band relative to r, in units of r - i."""
 
 
 _RENDERINGS = {
-    # gains give the mean colours of real cutouts, sky and noise are theirs
+    # measured: the gains give the mean colours of real cutouts; sky and noise are those of real cutouts
     Composite.SKYSERVER: Rendering(
         gain=(3.15, 3.95, 5.5), sky=(0.020, 0.015, 0.013), sky_noise=(0.024, 0.020, 0.018), softening=9.0
     ),
-    # made up: two magnitudes deeper, with a harder stretch. r - z is about 1.7 (r - i) for galaxies
+    # assumed: two magnitudes deeper, harder stretch; r - z is about 1.7 (r - i) for galaxies
     Composite.LS_DR9: Rendering(
-        gain=(2.4, 4.3, 7.2), sky=(0.030, 0.028, 0.027), sky_noise=(0.009, 0.006, 0.005), softening=14.0,
+        gain=(2.4, 4.3, 7.2),
+        sky=(0.030, 0.028, 0.027),
+        sky_noise=(0.009, 0.006, 0.005),
+        softening=14.0,
         red_colours=1.7,
     ),
     Composite.LEGACY_SDSS: Rendering(
         gain=(3.6, 4.2, 5.2), sky=(0.030, 0.028, 0.027), sky_noise=(0.024, 0.020, 0.018), softening=14.0
     ),
-}  # fmt: skip
+}
 
 
 def require_galsim() -> None:
-    """Say what to do where GalSim is missing, without the two seconds that loading it takes.
+    """Check that GalSim is installed without loading it, which takes two seconds.
 
     Raises
     ------
@@ -75,26 +78,26 @@ def require_galsim() -> None:
         GalSim is not installed.
     """
     if find_spec("galsim") is None:
-        raise ContractError(
-            "the simulated sky is drawn with GalSim, which is not installed: pip install 'galstore[emulator]'"
-        )
+        raise ContractError("the simulated sky needs GalSim, which is not installed: pip install 'galstore[emulator]'")
 
 
 @cache
-def _galsim() -> Any:
+def _galsim() -> ModuleType:
     require_galsim()
     import galsim
 
-    return galsim
+    module: ModuleType = galsim
+    return module
 
 
 @cache
-def _seeing() -> Any:
-    return _galsim().Moffat(beta=3.5, fwhm=SEEING_FWHM_ARCSEC)
+def _seeing() -> object:
+    seeing: object = _galsim().Moffat(beta=3.5, fwhm=SEEING_FWHM_ARCSEC)
+    return seeing
 
 
 def load_tools() -> None:
-    """Load GalSim and the JPEG codec, which takes two seconds, ahead of the first drawing."""
+    """Load GalSim and the JPEG codec, which takes two seconds."""
     import simplejpeg  # noqa: F401
 
     _seeing()
@@ -108,25 +111,25 @@ def draw_galaxy(
     height_px: int,
     composite: Composite = Composite.SKYSERVER,
 ) -> bytes:
-    """The cutout of a galaxy at its centre.
+    """Draw a cutout centred on a galaxy.
 
-    The same arguments give the same bytes; another scale or size shows the same galaxy, knots and neighbours.
+    The same arguments give the same bytes. Other scales and sizes show the same galaxy, knots and neighbours.
 
     Parameters
     ----------
     appearance
-        How the galaxy looks.
+        Appearance of the galaxy.
     scale_arcsec
         arcsec per pixel.
     width_px, height_px
         Size of the image.
     composite
-        Whose colours.
+        Service and colours to imitate.
 
     Returns
     -------
     bytes
-        A JPEG whose red, green and blue are the composite's bands.
+        JPEG whose red, green and blue are the bands of the composite.
 
     Raises
     ------
@@ -142,30 +145,25 @@ def draw_galaxy(
 def draw_empty_sky(
     seed: int, *, scale_arcsec: float, width_px: int, height_px: int, composite: Composite = Composite.SKYSERVER
 ) -> bytes:
-    """A cutout where no galaxy of the catalog is: noise and, perhaps, a star.
+    """Draw a cutout without a catalog galaxy: noise and possibly neighbours.
 
-    Parameters
-    ----------
-    seed
-        The same seed shows the same sky.
-    scale_arcsec, width_px, height_px, composite
-        As of `draw_galaxy`.
+    The same seed shows the same sky; other parameters are those of `draw_galaxy`.
     """
     grid = PixelGrid(scale_arcsec, width_px, height_px)
     return encode_jpeg(stretch(_neighbours(seed, grid), scale_arcsec, np.random.default_rng((seed, 2)), composite))
 
 
 class PixelGrid:
-    """Pixel centres in arcsec from the middle of the image; columns are `x`, rows are `y`."""
+    """Pixel centres relative to the centre of the image, arcsec; columns are `x`, rows are `y`."""
 
     def __init__(self, scale_arcsec: float, width_px: int, height_px: int) -> None:
         self.scale_arcsec = scale_arcsec
         self.x = (np.arange(width_px) - (width_px - 1) / 2) * scale_arcsec
         self.y = (np.arange(height_px) - (height_px - 1) / 2) * scale_arcsec
 
-    def gaussians(self, x: NDArray[Any], y: NDArray[Any], sigma: NDArray[Any], weight: NDArray[Any]) -> Image:
-        """Round Gaussians at (x, y), arcsec; `weight` (n, k) is their light in k bands; image (k, rows, columns)."""
-        # a pixel is averaged over by widening the Gaussian with the variance of a box
+    def gaussians(self, x: Floats, y: Floats, sigma: Floats, weight: Floats) -> Image:
+        """Draw n round Gaussians at (x, y), arcsec, whose light in k bands is `weight` (n, k); shape (k, y, x)."""
+        # adding the variance of a box to the Gaussian approximates the average over a pixel
         variance = sigma[:, None] ** 2 + self.scale_arcsec**2 / 12
         columns = np.exp(-((self.x - x[:, None]) ** 2) / (2 * variance))
         rows = np.exp(-((self.y - y[:, None]) ** 2) / (2 * variance))
@@ -174,14 +172,14 @@ class PixelGrid:
 
 
 def galaxy_light(appearance: Appearance, grid: PixelGrid, red_colours: float = 1.0) -> Image:
-    """The galaxy alone: nanomaggies a pixel, (band, y, x) with bands i, r, g, or the first as of `Rendering`."""
+    """Draw a galaxy without neighbours: nanomaggies per pixel, (band, y, x) with bands i (or z), r, g."""
     bulge, disk = _bulge_and_disk(appearance, grid)
     knots = _knots(appearance, grid)
     disk_colours = np.array([-red_colours * appearance.disk_r_i, 0, appearance.disk_g_r])
     bulge_colours = np.array([-red_colours * appearance.bulge_r_i, 0, appearance.bulge_g_r])
     disk_flux = (1 - appearance.bulge_fraction) * _brightness(disk_colours)
     bulge_flux = appearance.bulge_fraction * _brightness(bulge_colours)
-    # knots redistribute the disk's light: its total colour stays, so what surrounds them is redder
+    # knots redistribute the light of the disk: its total colour stays, so the rest of the disk is redder
     knot_flux = appearance.clump_fraction * disk_flux * _brightness(_KNOT_BLUER_MAG)
     flux_r = 10 ** (-0.4 * (appearance.mag_r - 22.5))
     light = np.zeros((len(disk_colours), len(grid.y), len(grid.x)), dtype=np.float32)
@@ -193,7 +191,7 @@ def galaxy_light(appearance: Appearance, grid: PixelGrid, red_colours: float = 1
 def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Image]:
     if grid.scale_arcsec > _COARSEST_SHAPE_ARCSEC:
         radii = np.array([appearance.bulge_radius_arcsec, appearance.disk_radius_arcsec])
-        # 1.18 sigma hold half the light of a Gaussian
+        # half of the light of a Gaussian lies within 1.18 sigma
         blobs = grid.gaussians(np.zeros(2), np.zeros(2), radii / 1.18, np.eye(2))
         return blobs[0], blobs[1]
     galsim = _galsim()
@@ -203,7 +201,7 @@ def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Ima
     ).rotate(galsim.Angle(appearance.position_angle_rad, galsim.radians))
     bulge = galsim.Sersic(2.5, half_light_radius=appearance.bulge_radius_arcsec)
     size = {"nx": len(grid.x), "ny": len(grid.y), "scale": grid.scale_arcsec, "dtype": np.float32}
-    # below the seeing a pixel averages over nothing; the zoomed-out images of ImgCutout do need the pixel
+    # the average over a pixel matters only for pixels that are large relative to the seeing
     method = "no_pixel" if grid.scale_arcsec < SEEING_FWHM_ARCSEC / 2 else "auto"
     bulge_image, disk_image = (
         galsim.Convolve(part, _seeing()).drawImage(method=method, **size).array for part in (bulge, disk)
@@ -212,7 +210,7 @@ def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Ima
 
 
 def _knots(appearance: Appearance, grid: PixelGrid) -> Image:
-    """Star-forming knots along two spiral arms, of unit total light."""
+    """Draw star-forming knots along two spiral arms; their total light is one."""
     rng = np.random.default_rng((appearance.texture, 0))
     scale_length = appearance.disk_radius_arcsec / 1.678
     radius = scale_length * rng.gamma(3.0, 0.5, _N_KNOTS) + 0.3 * scale_length
@@ -229,16 +227,16 @@ def _knots(appearance: Appearance, grid: PixelGrid) -> Image:
 
 
 def _neighbours(texture: int, grid: PixelGrid) -> Image:
-    """Stars and small galaxies around the object: 1.4 arcmin square, keyed to the object alone."""
+    """Draw stars and small galaxies within 1.4 arcmin around the object; they depend on `texture` alone."""
     rng = np.random.default_rng((texture, 1))
     n = int(rng.poisson(9))
     x, y = rng.uniform(-42, 42, (2, n))
-    far = np.hypot(x, y) > 7  # nobody sits on the galaxy itself
+    is_separate = np.hypot(x, y) > 7  # leave the galaxy itself uncovered
     magnitude = np.clip(22.4 - rng.exponential(1.1, n), 16, 23)
     g_r = rng.uniform(0.1, 1.4, n)
     blur = SEEING_FWHM_ARCSEC / 2.355
     sigma = np.where(rng.random(n) < 0.6, blur, np.hypot(blur, rng.uniform(0.3, 1.2, n)))
-    flux = far * 10 ** (-0.4 * (magnitude - 22.5))
+    flux = is_separate * 10 ** (-0.4 * (magnitude - 22.5))
     colours = np.stack([-(0.05 + 0.5 * g_r**1.5), np.zeros(n), g_r], axis=-1)
     return grid.gaussians(x, y, sigma, flux[:, None] * _brightness(colours))
 
@@ -246,18 +244,20 @@ def _neighbours(texture: int, grid: PixelGrid) -> Image:
 def stretch(
     light: Image, scale_arcsec: float, rng: np.random.Generator, composite: Composite = Composite.SKYSERVER
 ) -> NDArray[np.uint8]:
-    """Light to 8-bit colours with sky and noise, by the asinh stretch of Lupton et al. (2004), which keeps colours.
+    """Convert light to 8-bit colours with sky and noise.
+
+    The asinh stretch of Lupton et al. (2004) preserves colours.
 
     Parameters
     ----------
     light
-        (band, y, x) in nanomaggies a pixel, bands i, r, g.
+        (band, y, x) in nanomaggies per pixel, bands i, r, g.
     scale_arcsec
         arcsec per pixel.
     rng
         Source of the noise.
     composite
-        Whose stretch.
+        Service to imitate.
 
     Returns
     -------
@@ -266,39 +266,39 @@ def stretch(
     """
     rendering = _RENDERINGS[composite]
     gain, sky, sky_noise = (
-        np.array(one, dtype=np.float32)[:, None, None] for one in (rendering.gain, rendering.sky, rendering.sky_noise)
+        np.array(bands, dtype=np.float32)[:, None, None]
+        for bands in (rendering.gain, rendering.sky, rendering.sky_noise)
     )
     counts = light * (gain * (NATIVE_SCALE_ARCSEC / scale_arcsec) ** 2)
     counts += sky + sky_noise * _native_noise(light.shape[1:], scale_arcsec, rng)
     np.maximum(counts, 0, out=counts)
     intensity = (counts[0] + counts[1] + counts[2]) * np.float32(rendering.softening / 3) + np.float32(1e-6)
     counts *= np.arcsinh(intensity) / intensity
-    # a colour that would leave the cube is scaled back as a whole, so that bright centres keep their hue
+    # scale all bands of a saturated pixel, so that bright centres keep their hue
     brightest = np.maximum(np.maximum(counts[0], counts[1]), counts[2])
     counts *= 255 / np.maximum(brightest, 1)
     return np.ascontiguousarray(np.moveaxis(counts.astype(np.uint8), 0, -1))
 
 
 def _native_noise(shape: tuple[int, ...], scale_arcsec: float, rng: np.random.Generator) -> Image:
-    """Unit noise in grains, stretched linearly to the image's; (3, y, x)."""
+    """Draw unit noise on the grid of the grains and interpolate it linearly; (3, y, x)."""
     step = min(scale_arcsec / _NOISE_GRAIN_ARCSEC, 1.0)
-    places = [np.arange(side) * step for side in shape]
-    row, column = (place.astype(np.intp) for place in places)
-    below, right = ((place % 1).astype(np.float32) for place in places)
+    positions = [np.arange(side) * step for side in shape]
+    row, column = (position.astype(np.intp) for position in positions)
+    below, right = ((position % 1).astype(np.float32) for position in positions)
     noise = rng.standard_normal((3, int(row[-1]) + 2, int(column[-1]) + 2), dtype=np.float32)
-    # indices and weights, not matrix products: those start BLAS threads, which fight over the cores of a busy machine
+    # no matrix products: they start BLAS threads, which compete for the cores of a busy machine
     noise = noise[:, row] * (1 - below)[:, None] + noise[:, row + 1] * below[:, None]
     return np.asarray(noise[:, :, column] * (1 - right) + noise[:, :, column + 1] * right)
 
 
 def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """RGB pixels (y, x, 3) as a JPEG."""
+    """Encode RGB pixels (y, x, 3) as a JPEG."""
     import simplejpeg
 
     encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420")
     return encoded
 
 
-def _brightness(magnitudes: NDArray[Any]) -> NDArray[Any]:
-    """Light relative to r of something so many magnitudes fainter than in r."""
+def _brightness(magnitudes: Floats) -> Floats:
     return np.asarray(10 ** (-0.4 * magnitudes))

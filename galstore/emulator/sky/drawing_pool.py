@@ -1,4 +1,4 @@
-"""Processes that draw cutouts while the server goes on answering."""
+"""Processes that draw cutouts without blocking the server."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from galstore.emulator.sky.drawing import load_tools, require_galsim
 from schemas.errors import ContractError
 
 
-class Painters:
-    """A pool of drawing processes, one a core; a context manager.
+class DrawingPool:
+    """Pool of drawing processes and context manager.
 
     Parameters
     ----------
     n_processes
-        How many; one a core by default.
+        Number of processes, one per core by default.
     idle
-        True starts none: for surveys whose cutouts need no drawing.
+        Start no process, for surveys whose cutouts are not drawn.
 
     Raises
     ------
@@ -39,23 +39,21 @@ class Painters:
             return
         require_galsim()
         n = n_processes or os.cpu_count() or 1
-        # spawned, not forked: a fork of a process with threads can hang
-        self._pool = ProcessPoolExecutor(
-            n, mp_context=multiprocessing.get_context("spawn"), initializer=_become_painter
-        )
+        # spawn: a fork of a process with threads can hang
+        self._pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
         for _ in range(n):
-            self._pool.submit(os.getpid)  # a process starts with its first job: start them now
+            self._pool.submit(os.getpid)  # a process starts with its first job
 
-    async def paint(self, job: bytes | Callable[[], bytes]) -> bytes:
-        """The bytes of a job: those given, or drawn in another process."""
-        if isinstance(job, bytes):
-            return job
+    async def draw(self, drawing: bytes | Callable[[], bytes]) -> bytes:
+        """Run a drawing in another process; return bytes unchanged."""
+        if isinstance(drawing, bytes):
+            return drawing
         if self._pool is None:
-            raise ContractError("these painters are idle and cannot draw: start them with idle=False")
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+            raise ContractError("this drawing pool has no processes: create it with idle=False")
+        return await asyncio.get_running_loop().run_in_executor(self._pool, drawing)
 
     def close(self) -> None:
-        """Finish what is being drawn, drop the rest, and end the processes."""
+        """Finish running drawings, cancel waiting ones, and end the processes."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -68,20 +66,19 @@ class Painters:
         self.close()
 
 
-def _become_painter() -> None:
-    """Prepare a drawing process: how it ends, how many threads it has, and GalSim loaded before the first request."""
-    # Ctrl-C reaches the whole group of processes; the server alone decides when painters end
+def _start_worker() -> None:
+    # Ctrl-C reaches all processes of the group; the server ends the drawing processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     load_tools()
     from threadpoolctl import threadpool_limits
 
-    # BLAS threads fight over busy cores: 13 cutouts a second and core with them, 250 without (two cores, measured)
+    # BLAS threads compete for busy cores: 13 cutouts per second and core with them, 250 without (measured on two)
     threadpool_limits(1)
 
 
-def _leave_with_parent() -> None:
-    """End this process when the server is gone, however it went: a killed server cannot tell its pool."""
+def _exit_with_parent() -> None:
+    """End this process when the server ends; a killed server cannot shut its pool down."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -1,7 +1,7 @@
-"""What a spectroscopic survey would have measured of the simulated galaxies, with the dirt that real catalogs bring.
+"""Simulated measurements of a spectroscopic survey, including the invalid values of real catalogs.
 
-Columns carry SDSS's names and units. Only what the sample of Wu & Boada (2019) is selected by and trained on is
-modelled with care (magnitudes, redshift, mass, star formation, metallicity); the rest is plausible filling.
+Columns have SDSS's names and units. Magnitudes, redshift, mass, star formation and metallicity, which the sample of Wu
+& Boada (2019) uses, are modelled with care; other columns are merely plausible.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from galstore.emulator.sky.population import Floats
 from schemas.catalog import COLUMN, SENTINEL
 
 POSTERIOR_WIDTH_DEX = 0.047
-"""Half the distance between `oh_p16` and `oh_p84`, dex, typical (Wu & Boada 2019, section 2.1)."""
+"""Typical half distance between `oh_p16` and `oh_p84`, dex (Wu & Boada 2019, section 2.1)."""
 
-DIRT_SHARES: dict[str, float] = {
+INVALID_SHARES: dict[str, float] = {
     "mass missing": 0.003,
     "star formation missing": 0.002,
     "faint g": 0.0015,
@@ -29,32 +29,32 @@ DIRT_SHARES: dict[str, float] = {
     "d4000 unmeasured": 0.005,
     "velDisp failed": 0.020,
 }
-"""Share of galaxies with each kind of dirt; no galaxy has two. The paper's selection drops all kinds from
-"metallicity missing" to "z outside", and keeps the others."""
+"""Share of galaxies with each kind of invalid value; at most one per galaxy. The paper's selection drops the kinds from
+"metallicity missing" to "z outside" and accepts the others."""
 
 REPEAT_SHARE = 0.003
-"""Share of galaxies observed on two plates: two rows with one objID and two specObjIDs."""
+"""Share of galaxies observed on two plates: two rows with the same objID and different specObjIDs."""
 
 
 def measure(rng: np.random.Generator, galaxies: dict[str, Floats]) -> pd.DataFrame:
-    """Catalog columns of these galaxies, one row each, without ids and positions.
+    """Simulate the catalog columns of galaxies, one row each, without ids and positions.
 
     Parameters
     ----------
     rng
-        Source of the errors and of the dirt.
+        Source of errors and invalid values.
     galaxies
-        As `draw_population` returns them.
+        Galaxies from `draw_population`.
 
     Returns
     -------
     DataFrame
-        SDSS names, each column in the type that `schemas.catalog` gives it; -9999 and other codes for what is missing.
-        The column `repeated` marks galaxies to be listed twice.
+        Columns with SDSS names and the types of `schemas.catalog`; -9999 and other codes mark missing values.
+        The column `repeated` marks galaxies that are listed twice.
     """
     n = len(galaxies["mag_r"])
     columns = _photometry(rng, galaxies) | _spectroscopy(rng, galaxies) | _posteriors(rng, galaxies)
-    _soil(rng.random(n), columns)
+    _insert_invalid_values(rng.random(n), columns)
     table = pd.DataFrame({name: np.asarray(values, _dtype(name)) for name, values in columns.items()})
     table["repeated"] = rng.random(n) < REPEAT_SHARE
     return table
@@ -129,20 +129,20 @@ def _posteriors(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict[s
     }
 
 
-def _soil(fate: Floats, columns: dict[str, Floats]) -> None:
-    """Spoil values in place; `fate`, uniform in [0, 1), decides which galaxy gets which kind of `DIRT_SHARES`."""
-    bounds = np.cumsum([0.0, *DIRT_SHARES.values()])
-    struck = {kind: (fate >= bounds[k]) & (fate < bounds[k + 1]) for k, kind in enumerate(DIRT_SHARES)}
-    columns["lgm_tot_p50"][struck["mass missing"]] = SENTINEL
-    columns["sfr_tot_p50"][struck["star formation missing"]] = SENTINEL
-    columns["modelMag_g"][struck["faint g"]] = 24.8
+def _insert_invalid_values(uniform: Floats, columns: dict[str, Floats]) -> None:
+    """Overwrite values in place; `uniform`, in [0, 1), assigns the kinds of `INVALID_SHARES` to galaxies."""
+    bounds = np.cumsum([0.0, *INVALID_SHARES.values()])
+    affected = {kind: (uniform >= bounds[k]) & (uniform < bounds[k + 1]) for k, kind in enumerate(INVALID_SHARES)}
+    columns["lgm_tot_p50"][affected["mass missing"]] = SENTINEL
+    columns["sfr_tot_p50"][affected["star formation missing"]] = SENTINEL
+    columns["modelMag_g"][affected["faint g"]] = 24.8
     for name in [name for name in columns if name.startswith("oh_")]:
-        columns[name][struck["metallicity missing"]] = SENTINEL
-    columns["petroMag_r"][struck["petroMag_r outside"]] = 18.4
-    columns["modelMag_u"][struck["u - r outside"]] = columns["modelMag_r"][struck["u - r outside"]] + 6.5
-    columns["modelMag_z"][struck["modelMag_z outside"]] = 26.3
-    columns["rChi2"][struck["rChi2 outside"]] = 2.7
-    columns["zErr"][struck["zErr outside"]] = -1.0
-    columns["z"][struck["z outside"]] = 0.012
-    columns["d4000"][struck["d4000 unmeasured"]] = 0.0
-    columns["velDispErr"][struck["velDisp failed"]] = -3.0
+        columns[name][affected["metallicity missing"]] = SENTINEL
+    columns["petroMag_r"][affected["petroMag_r outside"]] = 18.4
+    columns["modelMag_u"][affected["u - r outside"]] = columns["modelMag_r"][affected["u - r outside"]] + 6.5
+    columns["modelMag_z"][affected["modelMag_z outside"]] = 26.3
+    columns["rChi2"][affected["rChi2 outside"]] = 2.7
+    columns["zErr"][affected["zErr outside"]] = -1.0
+    columns["z"][affected["z outside"]] = 0.012
+    columns["d4000"][affected["d4000 unmeasured"]] = 0.0
+    columns["velDispErr"][affected["velDisp failed"]] = -3.0

@@ -1,8 +1,8 @@
-"""The simulated galaxies themselves: mass, metallicity and star formation, and how each galaxy is to look.
+"""Simulated population: mass, metallicity, star formation and appearance of galaxies.
 
-Everything here is simulated. The distributions follow the sample of Wu & Boada (2019, section 2.1). The relation
-between metallicity and appearance is ours. It lets the light of a galaxy's disk tell its metallicity, and the light of
-the whole galaxy much less, because a bulge of any colour and any weight is mixed into it.
+The distributions follow the sample of Wu & Boada (2019, section 2.1). The relation between metallicity and appearance
+is invented: the colour of the disk follows the metallicity, while a bulge of random colour and weight weakens the
+relation for the total colour.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ MASS_METALLICITY_SCATTER_DEX = 0.09
 """Intrinsic scatter of 12 + log(O/H) about the mass-metallicity relation, dex (Tremonti et al. 2004 find 0.1)."""
 
 LABEL_NOISE_DEX = 0.045
-"""Error of `oh_p50` about the true metallicity, dex: no predictor can do better than this."""
+"""Error of `oh_p50` about the true metallicity, dex; the smallest possible prediction error."""
 
 DISK_COLOUR_SCATTER_MAG = 0.035
-"""Scatter of the disk's own g - r at given metallicity, mag."""
+"""Scatter of the g - r colour of the disk at given metallicity, mag."""
 
 _DISK_COLOUR_PER_DEX = 0.75
 _HUBBLE_DISTANCE_MPC = 299_792.458 / 70
-_RED_SLOPE = 0.42  # r - i follows g - r with one slope for stars and dust, so that two colours say no more than one
+_RED_SLOPE = 0.42  # one slope of r - i against g - r for stars and dust: two colours carry no more information than one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Appearance:
-    """How one galaxy is to be drawn; angles in arcsec, magnitudes AB, fractions of the light in r.
+    """Parameters of the drawing of a galaxy; AB magnitudes, fractions of the light in r.
 
-    `texture` seeds what has no meaning for the galaxy: where knots lie, who the neighbours are, the noise.
+    `texture` seeds the details that do not depend on the galaxy: positions of knots, neighbours, noise.
     """
 
     mag_r: float
@@ -53,10 +53,10 @@ APPEARANCE_FIELDS = tuple(field.name for field in fields(Appearance))
 
 
 def mass_metallicity_relation(log_mass: Floats) -> Floats:
-    """12 + log(O/H) at a stellar mass, after Tremonti et al. (2004, eq. 3), stretched to the sample's spread.
+    """Return 12 + log(O/H) at a stellar mass, after Tremonti et al. (2004, eq. 3).
 
-    The curve is stretched by 1.2 about 8.944 and moved by -0.022 dex, so that the simulated labels have the mean and
-    the spread of the sample of Wu & Boada (2019).
+    The curve is scaled by 1.2 about 8.944 and shifted by -0.022 dex, so that the simulated labels have the mean and
+    standard deviation of the sample of Wu & Boada (2019).
 
     Parameters
     ----------
@@ -74,8 +74,6 @@ def mass_metallicity_relation(log_mass: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Physics:
-    """Mass, metallicity and star formation of `n` galaxies, arrays of shape (n,)."""
-
     log_mass: Floats
     metallicity: Floats
     log_sfr: Floats
@@ -83,7 +81,7 @@ class _Physics:
 
 def _draw_physics(rng: np.random.Generator, n: int) -> _Physics:
     spread = rng.standard_normal((3, n))
-    # two half normals that meet at the median give the sample's quartiles 9.64 / 10.06 / 10.42
+    # two half normals that meet at the median give the quartiles of the sample 9.64 / 10.06 / 10.42
     log_mass = np.clip(10.06 + np.where(spread[0] < 0, 0.623, 0.534) * spread[0], 7.8, 11.5)
     skewed = np.where(spread[1] < 0, 1.25, 0.65) * spread[1] + 0.24
     metallicity = mass_metallicity_relation(log_mass) + MASS_METALLICITY_SCATTER_DEX * skewed
@@ -97,11 +95,11 @@ def draw_population(rng: np.random.Generator, n: int, *, informative: bool) -> d
     Parameters
     ----------
     rng
-        Source of every draw.
+        Random generator.
     n
-        How many.
+        Number of galaxies.
     informative
-        False shows every galaxy with the looks of another, unrelated one: its image then says nothing about it.
+        False gives each galaxy the appearance of an unrelated one, so that images carry no information on the label.
 
     Returns
     -------
@@ -110,20 +108,25 @@ def draw_population(rng: np.random.Generator, n: int, *, informative: bool) -> d
         (`texture` as whole numbers below 2**53), `mag_g`, `mag_r`, `mag_i`, `g_r` and `r_i` of the whole galaxy, and
         `surface_brightness`, the mean of the disk within its half-light radius, mag arcsec^-2.
     """
-    own, stranger = _draw_physics(rng, n), _draw_physics(rng, n)
+    own, unrelated = _draw_physics(rng, n), _draw_physics(rng, n)
     label = own.metallicity + LABEL_NOISE_DEX * rng.standard_normal(n)
-    looks = _draw_looks(rng, own if informative else stranger)
-    return {"log_mass": own.log_mass, "log_sfr": own.log_sfr, "metallicity": own.metallicity, "label": label} | looks
+    appearance = _draw_appearance(rng, own if informative else unrelated)
+    return {
+        "log_mass": own.log_mass,
+        "log_sfr": own.log_sfr,
+        "metallicity": own.metallicity,
+        "label": label,
+    } | appearance
 
 
-def _draw_looks(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats]:
+def _draw_appearance(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats]:
     n = len(physics.log_mass)
     noise = rng.standard_normal((10, n))
     mass = physics.log_mass - 10
     excess = physics.metallicity - mass_metallicity_relation(physics.log_mass)
     activity = physics.log_sfr - 0.16 - 0.79 * (physics.log_mass - 10.02)
 
-    # the survey's spectroscopic limit is r = 17.77, and most galaxies crowd at it
+    # most galaxies are close to the spectroscopic limit of the survey, r = 17.77
     mag_r = np.clip(17.85 - 0.76 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
     absolute_r = -20.24 - 1.9 * mass + 0.20 * noise[1]
     distance_mpc = 10 ** ((mag_r - absolute_r - 25) / 5)
@@ -178,6 +181,6 @@ def _draw_looks(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats
 
 
 def _mixed_colour(bulge_fraction: Floats, bulge_colour: Floats, disk_colour: Floats) -> Floats:
-    """Colour (other band minus r) of bulge and disk together; fractions are those in r."""
+    """Return the colour (other band minus r) of bulge plus disk; the fraction refers to r."""
     light = bulge_fraction * 10 ** (-0.4 * bulge_colour) + (1 - bulge_fraction) * 10 ** (-0.4 * disk_colour)
     return -2.5 * np.log10(light)

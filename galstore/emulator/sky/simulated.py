@@ -1,7 +1,7 @@
-"""The simulated sky: galaxies with ids, places, a catalog and known looks.
+"""Simulated sky: galaxies with ids, positions, a catalog and known appearance.
 
-Everything follows from the seed, and growing a sky never changes a galaxy that is already in it: galaxies are drawn in
-chunks of fixed size, each from a generator of its own.
+The seed determines everything. A larger sky contains the galaxies of a smaller one, since galaxies are drawn in chunks
+of fixed size with one random generator each.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from numpy.typing import NDArray
 from galstore.emulator.sky.drawing import draw_empty_sky, draw_galaxy
 from galstore.emulator.sky.measurements import measure
 from galstore.emulator.sky.population import APPEARANCE_FIELDS, Appearance, draw_population
-from galstore.emulator.sky.positions import PositionIndex
+from galstore.emulator.survey import PositionIndex
 from schemas.cutouts import Composite
 from schemas.errors import ContractError
 
 CHUNK_ROWS = 4096
-"""Galaxies drawn from one generator; part of what a seed means, never to be changed."""
+"""Number of galaxies drawn from one generator. Changing it changes the sky of each seed."""
 
 MAX_GALAXIES = 1_000_000
-"""Ids are unique up to here."""
+"""Limit up to which ids are unique."""
 
 FOOTPRINT_RA_DEG = (110.0, 260.0)
 FOOTPRINT_DEC_DEG = (-4.0, 70.0)
-"""The simulated imaging covers this patch, roughly the northern cap of SDSS."""
+"""Simulated imaging area, roughly the northern cap of SDSS."""
 
 TOTAL_COLOURS = ("g_r", "r_i")
 
-_SPECTROSCOPIC, _PHOTOMETRIC = 0, 1  # the two streams of galaxies: each grows without moving the other
+_SPECTROSCOPIC, _PHOTOMETRIC = 0, 1  # independent random streams
 
 
 class SimulatedSky:
-    """A population of simulated galaxies.
+    """Survey of simulated galaxies.
 
     Parameters
     ----------
     seed
-        Decides everything. The same seed with larger numbers holds the same galaxies and more.
+        Seed of the sky. The same seed with larger numbers gives the same galaxies and more.
     n_galaxies
-        Galaxies with spectra: in the catalog.
+        Number of galaxies with spectra, listed in `catalog`.
     n_new
-        Galaxies without spectra: in the images and in `new_catalog`.
+        Number of galaxies without spectra, listed in `new_catalog`.
     informative
-        False draws a null sky: every galaxy's looks, magnitudes and redshift are those of an unrelated galaxy, so
-        that nothing can be learnt about its metallicity.
+        False draws a null sky: appearance, magnitudes and redshift are those of an unrelated galaxy, so that they
+        carry no information on the metallicity.
 
     Raises
     ------
     ContractError
-        More than `MAX_GALAXIES` of a kind, or a negative number or seed.
+        A number is above `MAX_GALAXIES`, or a number or the seed is negative.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class SimulatedSky:
         without, _ = self._draw(_PHOTOMETRIC, n_new)
         self._galaxies = pd.concat([with_spectra, without], ignore_index=True)
         self.object_ids: NDArray[np.int64] = self._galaxies["object_id"].to_numpy()
-        """Ids of all galaxies, those with spectra first, shape (n,)."""
+        """Ids of all galaxies, first those with spectra, shape (n,)."""
 
     def _draw(self, stream: int, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         galaxies, measured = [], []
@@ -85,86 +85,83 @@ class SimulatedSky:
             rng = np.random.default_rng((self.seed, stream, chunk))
             drawn = draw_population(rng, CHUNK_ROWS, informative=self.informative)
             rows = np.arange(CHUNK_ROWS) + chunk * CHUNK_ROWS
-            places = {
+            positions = {
                 "object_id": _object_ids(rows, stream),
                 "ra": rng.uniform(FOOTPRINT_RA_DEG[0], FOOTPRINT_RA_DEG[1], CHUNK_ROWS),
                 "dec": np.degrees(np.arcsin(rng.uniform(south, north, CHUNK_ROWS))),
             }
-            galaxies.append(pd.DataFrame(places | drawn))
+            galaxies.append(pd.DataFrame(positions | drawn))
             measured.append(measure(rng, drawn).assign(specObjID=_spectrum_ids(rows)))
         return pd.concat(galaxies, ignore_index=True)[:n], pd.concat(measured, ignore_index=True)[:n]
 
     def catalog(self) -> pd.DataFrame:
-        """The spectroscopic catalog, dirt included: one row a spectrum, so that some objIDs come twice.
+        """Return the spectroscopic catalog with its invalid values: one row per spectrum, some objIDs twice.
 
         Returns
         -------
         DataFrame
-            All columns of `schemas.selection.QUERY_COLUMNS` and `rChi2`, under SDSS's names. -9999 marks what is
-            missing.
+            The columns of `schemas.selection.QUERY_COLUMNS` and `rChi2` with SDSS names; -9999 marks missing values.
         """
-        places = self._galaxies.iloc[: self.n_galaxies][["object_id", "ra", "dec"]]
-        places = places.rename(columns={"object_id": "objID"})
-        once = pd.concat([places, self._measured], axis=1)
-        again = once[once["repeated"]].copy()
-        again["specObjID"] += _PLATES_APART << 50
-        return pd.concat([once, again], ignore_index=True).drop(columns="repeated")
+        positions = self._galaxies.iloc[: self.n_galaxies][["object_id", "ra", "dec"]]
+        positions = positions.rename(columns={"object_id": "objID"})
+        first_spectra = pd.concat([positions, self._measured], axis=1)
+        second_spectra = first_spectra[first_spectra["repeated"]].copy()
+        second_spectra["specObjID"] += _PLATES_APART << 50
+        return pd.concat([first_spectra, second_spectra], ignore_index=True).drop(columns="repeated")
 
     def new_catalog(self) -> pd.DataFrame:
-        """`object_id`, `ra`, `dec` (degrees) of the galaxies without spectra."""
+        """Return `object_id`, `ra`, `dec` (degrees) of the galaxies without spectra."""
         return self._galaxies.iloc[self.n_galaxies :][["object_id", "ra", "dec"]].reset_index(drop=True)
 
     def truth(self) -> pd.DataFrame:
-        """What only the simulation knows, one row a galaxy, those with spectra first.
+        """Return the true properties, one row per galaxy, first those with spectra.
 
         Returns
         -------
         DataFrame
-            `object_id`; `metallicity` (true) and `label` (with the label's noise, equal to `oh_p50` where that is
-            given), both 12 + log(O/H); `log_mass`, `log_sfr`, `redshift`; the fields of `Appearance`; `g_r`, `r_i`,
-            `mag_g`, `mag_r`, `mag_i` of the whole galaxy; `surface_brightness` in mag arcsec^-2.
+            `object_id`; `metallicity` (true) and `label` (with noise, equal to a valid `oh_p50`), both 12 + log(O/H);
+            `log_mass`, `log_sfr`, `redshift`; the fields of `Appearance`; `g_r`, `r_i`, `mag_g`, `mag_r`, `mag_i` of
+            the whole galaxy; `surface_brightness` in mag arcsec^-2.
         """
         return self._galaxies.drop(columns=["ra", "dec"])
 
     def covers(self, ra_deg: float, dec_deg: float) -> bool:
-        """Whether a place lies inside the simulated imaging."""
         (west, east), (south, north) = FOOTPRINT_RA_DEG, FOOTPRINT_DEC_DEG
         return west <= ra_deg % 360 <= east and south <= dec_deg <= north
 
     def find(self, ra_deg: float, dec_deg: float) -> int | None:
-        """Id of the galaxy at a place, or None."""
         row = self._positions.nearest(ra_deg, dec_deg) if len(self.object_ids) else None
         return None if row is None else int(self.object_ids[row])
 
     def appearance(self, object_id: int) -> Appearance:
-        """How a galaxy looks.
+        """Return the appearance of a galaxy.
 
         Raises
         ------
         KeyError
-            No galaxy has this id.
+            The id is unknown.
         """
         row = self._rows[object_id]
-        values = {name: float(column[row]) for name, column in self._looks.items()}
+        values = {name: float(column[row]) for name, column in self._appearances.items()}
         texture = int(values.pop("texture"))
         return Appearance(**values, texture=texture)
 
     def cutout(
         self,
         object_id: int | None,
-        place: tuple[float, float],
+        position_deg: tuple[float, float],
         scale_arcsec: float,
         width_px: int,
         height_px: int,
         *,
         composite: Composite = Composite.SKYSERVER,
     ) -> Callable[[], bytes]:
-        """The drawing of a galaxy, or of empty sky where `object_id` is None, to be called in any process."""
+        """Return the drawing of a galaxy, or of empty sky if `object_id` is None, to be called in any process."""
         if object_id is not None:
             draw = partial(draw_galaxy, self.appearance(object_id))
         else:
-            # the same place shows the same empty sky, to a tenth of an arcsecond
-            tenths = [round((angle % 360) * 36_000) for angle in place]
+            # positions that agree to a tenth of an arcsecond show the same sky
+            tenths = [round((angle % 360) * 36_000) for angle in position_deg]
             draw = partial(draw_empty_sky, (self.seed << 42) + tenths[0] * 12_960_000 + tenths[1])
         return partial(draw, scale_arcsec=scale_arcsec, width_px=width_px, height_px=height_px, composite=composite)
 
@@ -177,17 +174,17 @@ class SimulatedSky:
         return {int(object_id): row for row, object_id in enumerate(self.object_ids)}
 
     @cached_property
-    def _looks(self) -> dict[str, NDArray[np.float64]]:
+    def _appearances(self) -> dict[str, NDArray[np.float64]]:
         return {name: self._galaxies[name].to_numpy() for name in APPEARANCE_FIELDS}
 
 
-_PLATES_APART = 3500  # between a galaxy's first and second plate
-_GALAXIES_A_PLATE = 640
+_PLATES_APART = 3500  # between the first and second plate of a galaxy
+_GALAXIES_PER_PLATE = 640
 
 
 def _object_ids(rows: NDArray[np.int64], stream: int) -> NDArray[np.int64]:
-    """Ids in SDSS's layout: sky version, rerun, run, camera column, field, object; unique and not in order."""
-    # an odd factor permutes the numbers below 2**20, so that ids are not in the order of rows
+    """Return unique ids in SDSS's layout: sky version, rerun, run, camera column, field, object."""
+    # an odd factor permutes the numbers below 2**20, so that ids are not sorted by row
     scattered = (rows * 691_453 + 77_731) % 2**20
     run = 1000 + 2048 * stream + (scattered >> 10)
     camera_column = 1 + scattered % 6
@@ -196,6 +193,6 @@ def _object_ids(rows: NDArray[np.int64], stream: int) -> NDArray[np.int64]:
 
 
 def _spectrum_ids(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Ids in SDSS's layout: plate, fibre, day, version of the reduction."""
-    plate, fibre = 266 + rows // _GALAXIES_A_PLATE, 1 + rows % _GALAXIES_A_PLATE
+    """Return ids in SDSS's layout: plate, fibre, day, version of the reduction."""
+    plate, fibre = 266 + rows // _GALAXIES_PER_PLATE, 1 + rows % _GALAXIES_PER_PLATE
     return (plate << 50) | (fibre << 38) | ((1600 + plate) << 24) | (26 << 10)

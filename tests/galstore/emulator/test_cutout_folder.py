@@ -3,7 +3,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from galstore.emulator.cutout_folder import FolderSurvey
+from galstore.emulator.cutout_folder import CutoutFolder
 from schemas.errors import CatalogError
 
 FIRST, SECOND = 1237648702973411443, 1237648702994383943
@@ -17,8 +17,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def survey_of(folder: Path) -> FolderSurvey:
-    return FolderSurvey(catalog=folder / "catalog.csv", cutouts=folder)
+def survey_of(folder: Path) -> CutoutFolder:
+    return CutoutFolder(catalog=folder / "catalog.csv", cutouts=folder)
 
 
 def test_objects_are_served_with_the_bytes_of_their_files(folder: Path) -> None:
@@ -68,7 +68,7 @@ def test_missing_images_are_counted_and_the_first_is_named(folder: Path) -> None
 
 def test_a_missing_catalog_is_named(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match=r"/none\.csv"):
-        FolderSurvey(catalog=tmp_path / "none.csv", cutouts=tmp_path)
+        CutoutFolder(catalog=tmp_path / "none.csv", cutouts=tmp_path)
 
 
 def test_ids_survive_to_the_last_digit(folder: Path) -> None:

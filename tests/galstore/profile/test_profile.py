@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import ks_2samp
 
-from galstore.cube.runs import summarise_runs
+from galstore.cube.history import summarise_runs
 from galstore.profile.catalog import SKY_ORDER, Profile, SkyCounts, profile_catalog
 from galstore.profile.distribution import Distribution
-from galstore.profile.drift import Verdict, measure_drift, rank_drift
+from galstore.profile.drift import DriftVerdict, measure_drift, rank_drift
 from galstore.profile.images import measure_images, measure_sharpness, sample_rows
 from schemas.cutouts import Status
 from tests.conftest import draw_blobs
@@ -77,7 +77,7 @@ def test_a_histogram_is_numpys_where_bins_are_wide() -> None:
 def test_a_sample_has_not_drifted_from_itself_in_another_order(values, random) -> None:
     drift = measure_drift("x", Distribution.of(values), Distribution.of(random.sample(values, len(values))))
     assert drift.psi == drift.ks == 0
-    assert drift.verdict is Verdict.NONE
+    assert drift.verdict is DriftVerdict.NONE
 
 
 def test_samples_of_one_population_are_hardly_ever_called_drifted() -> None:
@@ -87,14 +87,14 @@ def test_samples_of_one_population_are_hardly_ever_called_drifted() -> None:
         for n in (40, 100, 600)
         for _ in range(100)
     ]
-    assert sum(one is not Verdict.NONE for one in called) <= 9
+    assert sum(one is not DriftVerdict.NONE for one in called) <= 9
 
 
 def test_a_shifted_sample_is_found_and_its_ks_distance_is_scipys() -> None:
     rng = np.random.default_rng(2)
     old, new = rng.normal(17, 0.7, 4000), rng.normal(17.7, 0.7, 600)
     drift = measure_drift("petroMag_r", Distribution.of(old), Distribution.of(new))
-    assert drift.verdict is Verdict.LARGE
+    assert drift.verdict is DriftVerdict.LARGE
     assert drift.ks == pytest.approx(ks_2samp(old, new).statistic, abs=0.01)
     # shares of tenths by hand
     tenths = np.quantile(old, np.linspace(0, 1, 11))
@@ -115,14 +115,14 @@ def test_columns_are_ranked_with_changed_nulls_first_and_empty_ones_last() -> No
     ranked = rank_drift({"never": empty, "gone": old["same"], **old}, {**now, "never": empty, "gone": empty})
     assert [one.column for one in ranked] == ["nulls", "moved", "same", "gone", "never"]
     assert [one.verdict for one in ranked] == [
-        Verdict.NULLS, Verdict.LARGE, Verdict.NONE, Verdict.EMPTY, Verdict.UNKNOWN,
+        DriftVerdict.NULLS, DriftVerdict.LARGE, DriftVerdict.NONE, DriftVerdict.EMPTY, DriftVerdict.UNKNOWN,
     ]  # fmt: skip
 
 
 def test_a_coded_column_of_few_values_is_compared_by_its_shares() -> None:
     codes = Distribution.of([1] * 60 + [2] * 40)
     moved = measure_drift("bptclass", codes, Distribution.of([1] * 20 + [2] * 80))
-    assert moved.verdict is Verdict.LARGE
+    assert moved.verdict is DriftVerdict.LARGE
     assert moved.ks == pytest.approx(0.4)
     constant = Distribution.of([0.296] * 50)
     assert measure_drift("pixel_scale", constant, constant).psi == 0
@@ -172,11 +172,11 @@ def test_blurred_images_have_less_fine_structure() -> None:
 
 def test_a_sample_of_images_is_bounded_and_of_stored_rows_alone(filled_cube) -> None:
     cube = filled_cube
-    rows = sample_rows(cube, 0, cube.n_objects, most=128)
+    rows = sample_rows(cube, 0, cube.n_objects, n_max=128)
     assert 64 < rows.size <= 128
     assert (cube.read_state("status")[rows] == Status.STORED).all()
     assert rows.max() > cube.n_objects // 2
-    spread = measure_sharpness(cube, 0, cube.n_objects, most=128)
+    spread = measure_sharpness(cube, 0, cube.n_objects, n_max=128)
     assert spread["sky_level"].n == rows.size
     assert measure_sharpness(cube, 7, 7)["sky_level"].n == 0
 

@@ -12,14 +12,14 @@ from PIL import Image
 
 from galstore.emulator.server import build_app
 from galstore.emulator.sky.simulated import SimulatedSky
-from tests.support.emulator import InlinePainters, played
+from tests.support.emulator import InlineDrawingPool, serve_in_thread
 
 SKY = SimulatedSky(seed=5, n_galaxies=40, n_new=0)
 
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with played(build_app(SKY, InlinePainters())) as address:
+    with serve_in_thread(build_app(SKY, InlineDrawingPool())) as address:
         yield address
 
 
