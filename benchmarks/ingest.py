@@ -1,8 +1,8 @@
-"""What an ingest costs: its speed against a script's and against the limit, its rate, an append's growth, its memory.
+"""Cost of an ingest: speed against a script and against the limit, request rate, growth of an append, memory.
 
-The survey is a made-up folder of JPEGs (or a folder of real ones, each served many times under a comment of its own)
-behind the emulator, a process on loopback. Emulator, scheduler and committer share the cores with the two workers, so
-that the speed is that of all of them together. Every ratio comes from one run; absolute figures do not travel.
+The survey is a folder of simulated JPEGs (or of real ones, each served many times with a different comment) behind the
+emulator, a process on loopback. Emulator, scheduler and committer share the cores with the two workers, and the speed
+includes all of them. Every ratio comes from one run; absolute figures depend on the machine.
 
     python benchmarks/ingest.py
     python benchmarks/ingest.py --only speed,append --cutouts FOLDER_OF_JPEGS --repeats 5
@@ -15,48 +15,46 @@ import hashlib
 import io
 import logging
 import multiprocessing
-import os
-import platform
 import shutil
-import statistics
 import subprocess
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 import distributed
 import numpy as np
 import pandas as pd
 import psutil
 import requests
-from made_up import (
-    MadeUpSurvey,
+from PIL import Image
+from simulated import (
+    SimulatedSurvey,
+    busiest_second,
     draw_bodies,
     emulator_over,
     grown_cube,
-    log_of,
     make_survey,
     new_cube,
     prepared,
     read_bodies,
 )
-from PIL import Image
-from tables import Table, ms
+from tables import Table, machine, ms, section_parser
 
 from flows.runtime import dask_client
 from galstore.cube.blocks import Block
 from galstore.cube.reader import open_cube
-from galstore.ingest.fetch import CutoutSource, Job, Settled
-from galstore.ingest.fill import commit_blocks, fill_cube, plan_jobs, write_block
-from galstore.ingest.register import Delivery as CatalogDelivery
-from galstore.ingest.register import register_page
-from galstore.survey.responses import Delivery
-from galstore.survey.retry import Politeness
+from galstore.executor import DaskExecutor
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
+from galstore.ingest.fetch import BlockTask, CutoutSource, FetchedBlock
+from galstore.ingest.fill import fill_cube, plan_block_tasks
+from galstore.ingest.write import commit_blocks, write_block
+from galstore.survey.responses import CutoutResponse
+from galstore.survey.retry import RequestLimits
 from galstore.survey.skyserver import SkyServer
 from schemas.cube import BLOCK_ROWS
 from schemas.cutouts import Reason
@@ -66,45 +64,52 @@ N_WORKERS = 2
 UNLIMITED_PER_SECOND = 50_000.0
 N_SEQUENTIAL = 200
 PAUSE_S = 0.5
-"""Of the paper's script, after each request."""
+"""Pause of the paper's script after each request."""
 
-# so many blocks are filled that the next chunk of the columns (16 blocks) is as full in each cube
+# the last chunk of the columns (16 blocks) is equally full in each cube
 GROWN = {"10 k": 10_240, "100 k": 108_544, "1 M": 1_058_816}
 
 
-def median_of(seconds: Sequence[float]) -> float:
-    return statistics.median(seconds)
-
-
-def politeness(requests_per_second: float, *, concurrency: int = 16) -> Politeness:
-    return Politeness(
-        requests_per_second=requests_per_second, concurrency=concurrency, connect_timeout_s=10, read_timeout_s=30,
-        attempts=3, retry_budget_s=60, breaker_failures=20,
-    )  # fmt: skip
+def request_limits(requests_per_second: float, *, concurrency: int = 16) -> RequestLimits:
+    return RequestLimits(
+        requests_per_second=requests_per_second,
+        concurrency=concurrency,
+        connect_timeout_s=10,
+        read_timeout_s=30,
+        attempts=3,
+        retry_budget_s=60,
+        breaker_failures=20,
+    )
 
 
 def source_of(service: SkyServer, path: str, requests_per_second: float = UNLIMITED_PER_SECOND) -> CutoutSource:
-    return CutoutSource(service=service, scale=open_cube(path).scale, politeness=politeness(requests_per_second))
+    return CutoutSource(
+        service=service, scale=open_cube(path).scale, request_limits=request_limits(requests_per_second)
+    )
 
 
 def register(path: str, objects: pd.DataFrame) -> None:
-    register_page(path, CatalogDelivery(catalog="made-up"), prepared(objects))
+    register_page(path, CatalogUpdate(catalog="simulated"), prepared(objects))
 
 
-def fill(path: str, service: SkyServer, client: distributed.Client, **options: Any) -> int:
-    """Fill what is pending; every object must have been asked for once and stored."""
-    jobs = plan_jobs(open_cube(path))
+def fill(
+    path: str,
+    service: SkyServer,
+    client: distributed.Client,
+    requests_per_second: float = UNLIMITED_PER_SECOND,
+) -> int:
+    """Fetch pending cutouts; each object must be requested once and stored."""
+    jobs = plan_block_tasks(open_cube(path))
     n_open = sum(job.block.n_objects for job in jobs)
-    filled = fill_cube(path, jobs, source_of(service, path, **options), client, blocks_per_commit=4)
+    filled = fill_cube(
+        path, jobs, source_of(service, path, requests_per_second), DaskExecutor(client), blocks_per_commit=4
+    )
     if (filled.n_stored, filled.n_requests) != (n_open, n_open):
         raise RuntimeError(f"{n_open} objects, {filled.n_stored} stored in {filled.n_requests} requests")
     return n_open
 
 
-# ---------------------------------------------------------------------------------------------------------- speed
-
-
-def measure_speed(survey: MadeUpSurvey, folder: Path, table: Table, n_objects: int, repeats: int) -> None:
+def measure_speed(survey: SimulatedSurvey, folder: Path, table: Table, n_objects: int, repeats: int) -> None:
     objects = survey.objects[:n_objects]
     fills, limits, cpu = [], [], Counter[str]()
     with emulator_over(survey) as (service, emulator):
@@ -124,44 +129,54 @@ def measure_speed(survey: MadeUpSurvey, folder: Path, table: Table, n_objects: i
                     fills.append(time.perf_counter() - started)
                 shutil.rmtree(path)
                 limits.append(limit_s(survey, n_objects, folder / f"limit-{n}"))
-    speed, limit = n_objects / median_of(fills), n_objects / median_of(limits)
+    speed, limit = n_objects / median(fills), n_objects / median(limits)
     script = N_SEQUENTIAL / sequential_s
     paused = 1 / (sequential_s / N_SEQUENTIAL + PAUSE_S)
-    share = ", ".join(f"{who} {1e6 * spent / repeats / n_objects:.0f}" for who, spent in cpu.items())
+    cpu_text = ", ".join(f"{role} {1e6 * spent / repeats / n_objects:.0f}" for role, spent in cpu.items())
     table.add(
-        f"ingest of {n_objects:,} galaxies, {N_WORKERS} workers that are warm", f"{speed:,.0f} galaxies/s",
+        f"ingest of {n_objects:,} galaxies, {N_WORKERS} workers that are warm",
+        f"{speed:,.0f} galaxies/s",
         "the limit: decoding, pyramid and writing without network and Dask, "
-        f"{N_WORKERS} processes, {limit:,.0f} galaxies/s", speed / limit, ">= 0.5", met=speed >= 0.5 * limit,
-    )  # fmt: skip
+        f"{N_WORKERS} processes, {limit:,.0f} galaxies/s",
+        speed / limit,
+        ">= 0.5",
+        met=speed >= 0.5 * limit,
+    )
     table.add("the same", f"{speed:,.0f} galaxies/s", "", None, ">= 2,000 galaxies/s", met=speed >= 2000)
     table.add(
-        "the same, with the start of Dask and its workers' imports", f"{n_objects / everything_s:,.0f} galaxies/s",
-        f"the limit, {limit:,.0f} galaxies/s", n_objects / everything_s / limit,
-    )  # fmt: skip
+        "the same, with the start of Dask and its workers' imports",
+        f"{n_objects / everything_s:,.0f} galaxies/s",
+        f"the limit, {limit:,.0f} galaxies/s",
+        n_objects / everything_s / limit,
+    )
     table.add(
-        "the same, warm", f"{speed:,.0f} galaxies/s",
-        f"a script, one request at a time, {script:,.0f} galaxies/s without its pause", speed / script,
-    )  # fmt: skip
+        "the same, warm",
+        f"{speed:,.0f} galaxies/s",
+        f"a script, one request at a time, {script:,.0f} galaxies/s without its pause",
+        speed / script,
+    )
     table.add(
-        "the same, warm", f"{speed:,.0f} galaxies/s",
-        f"the script with its pause of {PAUSE_S} s, by arithmetic {paused:.2f} galaxies/s", speed / paused,
-    )  # fmt: skip
-    table.add("CPU time of it, µs a galaxy", share)
+        "the same, warm",
+        f"{speed:,.0f} galaxies/s",
+        f"the script with its pause of {PAUSE_S} s, by arithmetic {paused:.2f} galaxies/s",
+        speed / paused,
+    )
+    table.add("CPU time of it, µs a galaxy", cpu_text)
 
 
 def sequential_script(service: SkyServer, objects: pd.DataFrame, folder: Path) -> float:
-    """Seconds of the paper's way: ask for one image, save it, ask for the next; without its pause."""
+    """Time the paper's method without its pause: request an image, save it, request the next; return seconds."""
     folder.mkdir()
     started = time.perf_counter()
-    for one in objects.itertuples():
-        params = service.cutout_params(ra_deg=one.ra, dec_deg=one.dec, scale_arcsec=0.296)
-        answer = requests.get(service.cutout_url, params=params, timeout=30)
-        Image.open(io.BytesIO(answer.content)).save(folder / f"{one.object_id}.jpg")
+    for row in objects.itertuples():
+        params = service.cutout_params(ra_deg=row.ra, dec_deg=row.dec, scale_arcsec=0.296)
+        response = requests.get(service.cutout_url, params=params, timeout=30)
+        Image.open(io.BytesIO(response.content)).save(folder / f"{row.object_id}.jpg")
     return time.perf_counter() - started
 
 
-def limit_s(survey: MadeUpSurvey, n_objects: int, folder: Path) -> float:
-    """Seconds of decoding, averaging and writing the same bytes in processes of their own; commits are left out."""
+def limit_s(survey: SimulatedSurvey, n_objects: int, folder: Path) -> float:
+    """Time decoding, averaging and writing of the same bytes in separate processes, without commits; return seconds."""
     path = new_cube(str(folder / "cube"))
     register(path, survey.objects[:n_objects])
     blocks = [Block(start, min(start + BLOCK_ROWS, n_objects)) for start in range(0, n_objects, BLOCK_ROWS)]
@@ -182,48 +197,45 @@ def limit_s(survey: MadeUpSurvey, n_objects: int, folder: Path) -> float:
     return seconds
 
 
-def write_share(survey: MadeUpSurvey, path: str, blocks: Sequence[Block], ready: Any) -> None:
-    """Write blocks whose bytes are in memory; the first is written once before, so that everything is loaded."""
-    delivered = [delivered_block(survey, block, block.rows) for block in blocks]
-    write_block(path, delivered[0])
+def write_share(survey: SimulatedSurvey, path: str, blocks: Sequence[Block], ready: Barrier) -> None:
+    """Write blocks whose bytes are in memory; the first is written once before as a warm-up."""
+    fetched = [fetched_block(survey, block, block.rows) for block in blocks]
+    write_block(path, fetched[0])
     ready.wait()
-    for one in delivered:
-        write_block(path, one)
+    for block in fetched:
+        write_block(path, block)
     ready.wait()
 
 
-def delivered_block(survey: MadeUpSurvey, block: Block, objects: slice) -> Settled:
-    """A block as if it had been fetched; pixels are decoded where it is written."""
-    deliveries = tuple(
-        Delivery(
+def fetched_block(survey: SimulatedSurvey, block: Block, objects: slice) -> FetchedBlock:
+    """Build a block as if it had been fetched; its pixels are decoded when it is written."""
+    responses = tuple(
+        CutoutResponse(
             row=row, reason=Reason.NONE, http_status=200, attempts=1, body=body, digest=hashlib.sha256(body).digest()
         )
         for row, body in enumerate(survey.bodies(objects), start=block.start)
     )
-    return Settled(
-        job=Job(block=block),
+    return FetchedBlock(
+        task=BlockTask(block=block),
         rows=np.arange(block.start, block.stop),
-        deliveries=deliveries,
+        responses=responses,
         scales_arcsec=np.full(block.n_objects, 0.296),
     )
 
 
 @contextmanager
 def cpu_seconds(emulator: subprocess.Popen[str], spent: Counter[str]) -> Iterator[None]:
-    """Add the CPU time that each kind of process spends meanwhile."""
+    """Add the CPU time of each kind of process during the block."""
     main = psutil.Process()
     processes = {main: "scheduler and committer", psutil.Process(emulator.pid): "emulator"}
-    processes |= {one: "workers" for one in main.children(recursive=True) if one.pid != emulator.pid}
-    before = {one: sum(one.cpu_times()[:2]) for one in processes}
+    processes |= {child: "workers" for child in main.children(recursive=True) if child.pid != emulator.pid}
+    before = {process: sum(process.cpu_times()[:2]) for process in processes}
     yield
-    for one, who in processes.items():
-        spent[who] += sum(one.cpu_times()[:2]) - before[one]
+    for process, role in processes.items():
+        spent[role] += sum(process.cpu_times()[:2]) - before[process]
 
 
-# ----------------------------------------------------------------------------------------------------------- rate
-
-
-def measure_rate(survey: MadeUpSurvey, folder: Path, table: Table, rates: Sequence[tuple[float, int]]) -> None:
+def measure_rate(survey: SimulatedSurvey, folder: Path, table: Table, rates: Sequence[tuple[float, int]]) -> None:
     with dask_client(DaskSection(workers=N_WORKERS), n_tasks=N_WORKERS) as client:
         for per_second, n_objects in rates:
             path = new_cube(str(folder / f"rate-{per_second:.0f}"))
@@ -232,20 +244,20 @@ def measure_rate(survey: MadeUpSurvey, folder: Path, table: Table, rates: Sequen
                 started = time.perf_counter()
                 fill(path, service, client, requests_per_second=per_second)
                 seconds = time.perf_counter() - started
-                busiest = log_of(service)["busiest_second"]
+                busiest = busiest_second(service)
             shutil.rmtree(path)
             table.add(
                 f"requests that arrive in any one second, {N_WORKERS} workers, {n_objects:,} galaxies",
-                f"at most {busiest}, on average {n_objects / seconds:.0f}", f"the rate set, {per_second:.0f}/s",
-                busiest / per_second, "never more", met=busiest <= per_second,
-            )  # fmt: skip
-
-
-# --------------------------------------------------------------------------------------------------------- append
+                f"at most {busiest}, on average {n_objects / seconds:.0f}",
+                f"the rate set, {per_second:.0f}/s",
+                busiest / per_second,
+                "never more",
+                met=busiest <= per_second,
+            )
 
 
 class CommitTimes(logging.Handler):
-    """Seconds that Icechunk's own commit takes, by the debug messages around it."""
+    """Duration of Icechunk's commit, from the debug messages around it."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -270,18 +282,14 @@ class CommitTimes(logging.Handler):
             log.setLevel(logging.NOTSET)
 
 
-Seconds = dict[tuple[str, str], list[float]]
-"""By size of the cube and step."""
-
-
-def measure_append(survey: MadeUpSurvey, folder: Path, table: Table, repeats: int) -> None:
+def measure_append(survey: SimulatedSurvey, folder: Path, table: Table, repeats: int) -> None:
     paths = {}
     for size, n_rows in GROWN.items():
         started = time.perf_counter()
         paths[size] = grown_cube(str(folder / f"grown-{n_rows}"), n_rows)
         print(f"  cube of {n_rows:,} objects made in {time.perf_counter() - started:.0f} s", flush=True)
-    took: Seconds = {(size, step): [] for size in GROWN for step in APPEND_STEPS}
-    # the first of each is not counted: it loads what a process loads once
+    seconds: dict[tuple[str, str], list[float]] = {(size, step): [] for size in GROWN for step in APPEND_STEPS}
+    # the first round is a warm-up
     with (
         emulator_over(survey) as (service, _),
         dask_client(DaskSection(workers=1), n_tasks=1) as client,
@@ -289,17 +297,21 @@ def measure_append(survey: MadeUpSurvey, folder: Path, table: Table, repeats: in
     ):
         for n in range(repeats + 1):
             for size, path in paths.items():
-                once = append_prepared(survey, path, 2 * n, commits) | append_fetched(
+                times = append_prepared(survey, path, 2 * n, commits) | append_fetched(
                     survey, path, 2 * n + 1, lambda path: fill(path, service, client)
                 )
-                for step, seconds in once.items() if n else ():
-                    took[size, step].append(seconds)
-    for step, (base, aim, told) in APPEND_STEPS.items():
-        ratio = median_of(took["1 M", step]) / median_of(took[base, step])
+                for step, duration in times.items() if n else ():
+                    seconds[size, step].append(duration)
+    for step, (base, aim, title) in APPEND_STEPS.items():
+        ratio = median(seconds["1 M", step]) / median(seconds[base, step])
         table.add(
-            f"{told}, 1 M objects in the cube", ms(took["1 M", step]), f"{base}: {ms(took[base, step])}", ratio,
-            f"<= {aim}" if aim else "", met=not aim or ratio <= aim,
-        )  # fmt: skip
+            f"{title}, 1 M objects in the cube",
+            ms(seconds["1 M", step]),
+            f"{base}: {ms(seconds[base, step])}",
+            ratio,
+            f"<= {aim}" if aim else "",
+            met=not aim or ratio <= aim,
+        )
 
 
 APPEND_STEPS: dict[str, tuple[str, float, str]] = {
@@ -311,19 +323,19 @@ APPEND_STEPS: dict[str, tuple[str, float, str]] = {
     "register commit": ("100 k", 1.5, "Icechunk's own part of the page's commit"),
     "block commit": ("100 k", 1.5, "Icechunk's own part of the block's commit"),
 }
-"""What is compared with which cube, up to which ratio, and how it is called."""
+"""By step: size of the cube to compare with, largest ratio (0 = no limit), title."""
 
 
-def append_prepared(survey: MadeUpSurvey, path: str, turn: int, commits: CommitTimes) -> dict[str, float]:
-    """Append the survey's `turn`-th block with its bytes at hand; returns the seconds of each step."""
+def append_prepared(survey: SimulatedSurvey, path: str, turn: int, commits: CommitTimes) -> dict[str, float]:
+    """Append the survey's `turn`-th block from bytes in memory; return the seconds of each step."""
     objects = slice(turn * BLOCK_ROWS, (turn + 1) * BLOCK_ROWS)
     start = open_cube(path).n_objects
-    settled = delivered_block(survey, Block(start, start + BLOCK_ROWS), objects)
+    fetched = fetched_block(survey, Block(start, start + BLOCK_ROWS), objects)
     times = [time.perf_counter()]
     register(path, survey.objects[objects])
     register_commit_s = commits.last_s
     times.append(time.perf_counter())
-    written = write_block(path, settled)
+    written = write_block(path, fetched)
     times.append(time.perf_counter())
     commit_blocks(path, [written])
     times.append(time.perf_counter())
@@ -338,30 +350,33 @@ def append_prepared(survey: MadeUpSurvey, path: str, turn: int, commits: CommitT
     }
 
 
-def append_fetched(survey: MadeUpSurvey, path: str, turn: int, fill_block_of: Callable[[str], int]) -> dict[str, float]:
-    """Append the survey's `turn`-th block, asking for its images."""
+def append_fetched(
+    survey: SimulatedSurvey, path: str, turn: int, fill_block_of: Callable[[str], int]
+) -> dict[str, float]:
+    """Append the survey's `turn`-th block with requests for its images; return the seconds."""
     started = time.perf_counter()
     register(path, survey.objects[turn * BLOCK_ROWS : (turn + 1) * BLOCK_ROWS])
     fill_block_of(path)
     return {"fetched": time.perf_counter() - started}
 
 
-# --------------------------------------------------------------------------------------------------------- memory
-
-
-def measure_memory(survey: MadeUpSurvey, folder: Path, table: Table, few: int, many: int) -> None:
+def measure_memory(survey: SimulatedSurvey, folder: Path, table: Table, few: int, many: int) -> None:
     with emulator_over(survey) as (service, _):
         peaks = {n: peak_memory(survey, service, n, folder / f"memory-{n}") for n in (few, many)}
-    for kind, who in enumerate(("main process and workers together", "main process alone")):
+    for kind, processes in enumerate(("main process and workers together", "main process alone")):
         ratio = peaks[many][kind] / peaks[few][kind]
         table.add(
-            f"peak memory of filling {many:,} galaxies, {who}", f"{peaks[many][kind] / 1e6:,.0f} MB",
-            f"{few:,} galaxies: {peaks[few][kind] / 1e6:,.0f} MB", ratio, "<= 1.2", met=ratio <= 1.2,
-        )  # fmt: skip
+            f"peak memory of filling {many:,} galaxies, {processes}",
+            f"{peaks[many][kind] / 1e6:,.0f} MB",
+            f"{few:,} galaxies: {peaks[few][kind] / 1e6:,.0f} MB",
+            ratio,
+            "<= 1.2",
+            met=ratio <= 1.2,
+        )
 
 
-def peak_memory(survey: MadeUpSurvey, service: SkyServer, n_objects: int, folder: Path) -> tuple[int, int]:
-    """Peak resident bytes of a fill in processes of its own: of all of them together, and of the main one."""
+def peak_memory(survey: SimulatedSurvey, service: SkyServer, n_objects: int, folder: Path) -> tuple[int, int]:
+    """Run a fill in separate processes; return the peak resident bytes of all of them and of the main one."""
     folder.mkdir()
     filling = multiprocessing.get_context("spawn").Process(target=fill_alone, args=(survey, service, n_objects, folder))
     filling.start()
@@ -370,9 +385,9 @@ def peak_memory(survey: MadeUpSurvey, service: SkyServer, n_objects: int, folder
     while filling.is_alive():
         try:
             of_main = main.memory_info().rss
-            of_all = of_main + sum(one.memory_info().rss for one in main.children(recursive=True))
+            of_all = of_main + sum(child.memory_info().rss for child in main.children(recursive=True))
         except psutil.NoSuchProcess:
-            # one ended between listing and looking
+            # a process ended since it was listed
             continue
         together, alone = max(together, of_all), max(alone, of_main)
         filling.join(0.02)
@@ -382,38 +397,25 @@ def peak_memory(survey: MadeUpSurvey, service: SkyServer, n_objects: int, folder
     return together, alone
 
 
-def fill_alone(survey: MadeUpSurvey, service: SkyServer, n_objects: int, folder: Path) -> None:
+def fill_alone(survey: SimulatedSurvey, service: SkyServer, n_objects: int, folder: Path) -> None:
     path = new_cube(str(folder / "cube"))
     register(path, survey.objects[:n_objects])
     with dask_client(DaskSection(workers=N_WORKERS), n_tasks=N_WORKERS) as client:
         fill(path, service, client)
 
 
-# ------------------------------------------------------------------------------------------------------------ all
-
 SECTIONS = ("speed", "rate", "append", "memory")
-
-
-def sections(text: str) -> list[str]:
-    chosen = text.split(",")
-    unknown = sorted(set(chosen) - set(SECTIONS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no such section: {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
-    return chosen
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument(
+        "--only", type=section_parser(SECTIONS), default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}"
+    )
     parser.add_argument("--cutouts", type=Path, help="folder of JPEGs of 128 px; by default blobs are drawn")
     parser.add_argument("--objects", type=int, default=16_384, help="galaxies of the speed section")
-    parser.add_argument("--repeats", type=int, default=5, help="of which medians are taken (append: at most 9)")
+    parser.add_argument("--repeats", type=int, default=5, help="number of repeats, for medians (append: at most 9)")
     return parser.parse_args()
-
-
-def machine() -> str:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("icechunk", "zarr", "distributed", "aiohttp", "numba"))
-    return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {libraries}"
 
 
 def main() -> None:
@@ -421,12 +423,12 @@ def main() -> None:
     few, many = 4 * BLOCK_ROWS, 20 * BLOCK_ROWS
     repeats = min(chosen.repeats, many // BLOCK_ROWS // 2 - 1)
     table = Table()
-    print(machine())
+    print(machine("icechunk", "zarr", "distributed", "aiohttp", "numba"))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bodies = read_bodies(chosen.cutouts) if chosen.cutouts else draw_bodies()
         n_bytes = sum(map(len, bodies)) / len(bodies)
-        print(f"{len(bodies)} {'real' if chosen.cutouts else 'made-up'} images, {n_bytes:,.0f} B delivered each")
+        print(f"{len(bodies)} {'real' if chosen.cutouts else 'simulated'} images, {n_bytes:,.0f} B delivered each")
         survey = make_survey(folder / "survey", max(many, chosen.objects), bodies)
         measures: dict[str, Callable[[], None]] = {
             "speed": lambda: measure_speed(survey, folder, table, chosen.objects, repeats),

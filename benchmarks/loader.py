@@ -1,27 +1,26 @@
-"""How fast training batches come: from a cube, resident and streamed, against one file's limit and other loaders.
+"""Speed of training batches from a cube, resident and streamed, against the limit of one file and other loaders.
 
-Every way hands over the same images, made up as JPEGs of 128 px, in shuffled batches of 256: (n, band, y, x), float32,
-normalised, and mirrored or turned where the way has it cheaply. Epochs over all images are timed in rounds, each way
-once a round, so that a busy machine is busy for all of them; the first round is not counted. Files are in the page
-cache by then. At 32 px, loaders of JPEGs decode 128 px and resize, as their users do; cube, memmap and HDF5 have the
+Each loader yields the same images, simulated as JPEGs of 128 px, in shuffled batches of 256: (n, band, y, x), float32,
+normalised, and mirrored or rotated if the loader does that cheaply. Epochs over all images are timed in rounds of all
+loaders, so that load on the machine affects all of them; the first round is a warm-up, after which files are in the
+page cache. At 32 px, loaders of JPEGs decode 128 px and resize, as their users do; cube, memmap and HDF5 store that
 level. torch has a thread for each core in the main process, and other loaders have two workers. *Waiting* is the share
-of a training's time on the CPU in which the network has no images.
+of the training time on the CPU during which the network waits for images.
 
     python benchmarks/loader.py
     python benchmarks/loader.py --only 32,waiting --images 4096 --repeats 5
 
-On a machine that others use too, set OMP_WAIT_POLICY=PASSIVE. By default torch's threads wait for each other in a loop:
-with both cores busy, the resident cube came out 8 times slower and the memmap 74 times. Streaming needs 8,192 images or
-more to be judged: an epoch of one block reads it before its first batch, with nothing to do meanwhile.
+On a shared machine set OMP_WAIT_POLICY=PASSIVE. By default torch's threads wait for each other in a loop:
+with both cores busy, the resident cube came out 8 times slower and the memmap 74 times. Streaming
+needs 8,192 images or more for a fair figure: an epoch of one block reads it before the first batch.
 
-A loader that is not installed is left out: fastai, webdataset, litdata and h5py are no dependencies of galstore.
+Loaders that are not installed are skipped: fastai, webdataset, litdata and h5py are not dependencies of galstore.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import tarfile
 import tempfile
@@ -29,22 +28,20 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from ingest import delivered_block, register
-from made_up import MadeUpSurvey, draw_bodies, make_survey, new_cube, read_bodies
+from ingest import fetched_block, register
 from PIL import Image
-from tables import Table
+from simulated import SimulatedSurvey, draw_bodies, make_survey, new_cube, read_bodies
+from tables import Table, images_per_s, machine, section_parser
 from torch.utils.data import DataLoader, Dataset
 
 from galstore.cube.blocks import Block
 from galstore.cube.reader import Cube, open_cube
-from galstore.ingest.fill import commit_blocks, write_block
+from galstore.ingest.write import commit_blocks, write_block
 from modeling.loading.batches import FloatBuffer, TrainingBatches
 from modeling.loading.normalisation import Normalisation
 from modeling.loading.pixels import Pixels, StreamedPixels, measure_normalisation, place_pixels
@@ -56,9 +53,9 @@ from schemas.recipes import NetworkSection, TrainSection
 BATCH = 256
 N_WORKERS = 2
 CHUNK_IMAGES = 64
-"""Of the HDF5 file, as the cube has at 128 px."""
+"""Chunk size of the HDF5 file, equal to that of the cube at 128 px."""
 N_SHARDS = 8
-"""Tar files of WebDataset, whose workers share them out."""
+"""Number of tar files of WebDataset, which its workers share."""
 WAITING_LEVEL = 64
 VALIDATION_IMAGES = 512
 CPU = torch.device("cpu")
@@ -66,12 +63,12 @@ CPU = torch.device("cpu")
 RESIDENT, STREAMED, LIMIT = "galstore, resident", "galstore, streamed", "the memmap limit"
 
 Epoch = Callable[[int], Iterable[torch.Tensor]]
-"""The batches of an epoch, of which the number is given."""
+"""Number of an epoch -> its batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
-    """One set of images at one level: as a cube, as a folder of JPEGs, and where ways put copies of their own."""
+    """Images at one level, as a cube and as a folder of JPEGs, and a folder for the copies of loaders."""
 
     cube: Cube
     level: int
@@ -94,28 +91,24 @@ class Material:
         return sorted(self.jpegs.glob("*.jpg"))
 
     def unit_scale(self) -> dict[str, list[float]]:
-        """Mean and standard deviation of each band, in counts / 255."""
-        found = self.normalisation
-        return {"mean": [one / 255 for one in found.mean_counts], "std": [one / 255 for one in found.std_counts]}
+        """Return mean and standard deviation of each band in counts / 255."""
+        mean, std = self.normalisation.mean_counts, self.normalisation.std_counts
+        return {"mean": [counts / 255 for counts in mean], "std": [counts / 255 for counts in std]}
 
 
-def make_cube(path: str, survey: MadeUpSurvey) -> Cube:
-    """A cube with the survey's images."""
+def make_cube(path: str, survey: SimulatedSurvey) -> Cube:
     register(new_cube(path), survey.objects)
     n_objects = len(survey.objects)
     blocks = [Block(start, min(start + BLOCK_ROWS, n_objects)) for start in range(0, n_objects, BLOCK_ROWS)]
     for block in blocks:
-        commit_blocks(path, [write_block(path, delivered_block(survey, block, block.rows))])
+        commit_blocks(path, [write_block(path, fetched_block(survey, block, block.rows))])
     return open_cube(path)
 
 
-def prepare(cube: Cube, survey: MadeUpSurvey, level: int, copies: Path) -> Material:
+def prepare(cube: Cube, survey: SimulatedSurvey, level: int, copies: Path) -> Material:
     copies.mkdir(parents=True)
     normalisation = measure_normalisation(place_pixels(cube.read_pixels(level, np.arange(cube.n_objects)), CPU))
     return Material(cube=cube, level=level, jpegs=survey.folder / "cutouts", copies=copies, normalisation=normalisation)
-
-
-# ----------------------------------------------------------------------------------------------------------- ways
 
 
 def streamed(cube: Cube, level: int, rows: npt.NDArray[np.int64]) -> StreamedPixels:
@@ -140,17 +133,17 @@ def galstore_streamed(material: Material) -> Epoch:
 
 
 def shuffled_rows(n: int, number: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Rows of each batch, ascending within it."""
+    """Yield the rows of each batch, in ascending order."""
     order = np.random.default_rng(number).permutation(n)
     for first in range(0, n, BATCH):
         yield np.sort(order[first : first + BATCH])
 
 
 def memmap(material: Material) -> Epoch:
-    """Rows of one file, cast and normalised in a buffer: the least that any loader of a file has to do."""
+    """Read rows of one file, cast and normalise them in a buffer: the minimum work of a loader."""
     file = material.copies / "pixels"
     material.read_pixels().tofile(file)
-    # copy-on-write: torch warns of memory that it may not write to
+    # copy-on-write: torch warns of read-only memory
     pixels = torch.from_numpy(np.memmap(file, dtype=np.uint8, mode="c", shape=material.shape))
     floats = FloatBuffer(material.normalisation, (BATCH, *material.shape[1:]), CPU)
     counts = torch.empty((BATCH, *material.shape[1:]), dtype=torch.uint8)
@@ -182,23 +175,28 @@ def hdf5(material: Material) -> Epoch:
     return epoch
 
 
-def torchvision_steps(material: Material) -> Any:
-    """From a PIL image, or from a uint8 tensor (band, y, x), to a normalised float32 one."""
+def torchvision_steps(material: Material) -> Callable[[object], torch.Tensor]:
+    """Return transforms from a PIL image or a uint8 tensor (band, y, x) to a normalised float32 tensor."""
     from torchvision.transforms import v2
 
     resize = [v2.Resize(material.level)] if material.level < 128 else []
-    return v2.Compose(
+    steps: Callable[[object], torch.Tensor] = v2.Compose(
         [
-            v2.ToImage(), *resize, v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(),
-            v2.ToDtype(torch.float32, scale=True), v2.Normalize(**material.unit_scale()),
+            v2.ToImage(),
+            *resize,
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(**material.unit_scale()),
         ]
-    )  # fmt: skip
+    )
+    return steps
 
 
 class JpegFolder(Dataset[torch.Tensor]):
-    """Files that are opened by PIL, as in torchvision's `ImageFolder`."""
+    """JPEG files opened by PIL, as in torchvision's `ImageFolder`."""
 
-    def __init__(self, files: Sequence[Path], steps: Any) -> None:
+    def __init__(self, files: Sequence[Path], steps: Callable[[object], torch.Tensor]) -> None:
         self._files = files
         self._steps = steps
 
@@ -207,8 +205,7 @@ class JpegFolder(Dataset[torch.Tensor]):
 
     def __getitem__(self, index: int) -> torch.Tensor:
         with Image.open(self._files[index]) as image:
-            tensor: torch.Tensor = self._steps(image.convert("RGB"))
-        return tensor
+            return self._steps(image.convert("RGB"))
 
 
 def torch_folder(material: Material) -> Epoch:
@@ -258,11 +255,16 @@ def litdata_chunks(material: Material) -> Epoch:
     import litdata
 
     chunks = str(material.copies / "litdata")
-    # a JPEG that PIL has opened is kept as the bytes that it is
+    # litdata stores the bytes of a JPEG that PIL has opened
     litdata.optimize(
-        fn=Image.open, inputs=[str(file) for file in material.files()], output_dir=chunks, chunk_bytes="16MB",
-        num_workers=1, start_method="fork", verbose=False,
-    )  # fmt: skip
+        fn=Image.open,
+        inputs=[str(file) for file in material.files()],
+        output_dir=chunks,
+        chunk_bytes="16MB",
+        num_workers=1,
+        start_method="fork",
+        verbose=False,
+    )
     images = litdata.StreamingDataset(chunks, shuffle=True, transform=torchvision_steps(material))
     loader = litdata.StreamingDataLoader(images, batch_size=BATCH, num_workers=N_WORKERS, persistent_workers=True)
     return lambda _: loader
@@ -278,17 +280,14 @@ WAYS: dict[str, tuple[Callable[[Material], Epoch], str]] = {
     "litdata, chunks of JPEGs": (litdata_chunks, "litdata"),
     "HDF5, chunks of 64 images": (hdf5, "h5py"),
 }
-"""By name, what opens a way, and the package that it needs."""
+"""By name: function that opens the loader, and the package that it needs."""
 FASTAI = "fastai, folder of JPEGs"
 
 AIMS = {
     128: {(RESIDENT, FASTAI): 10.0, (RESIDENT, LIMIT): 0.4, (STREAMED, LIMIT): 0.4},
     32: {(RESIDENT, FASTAI): 30.0},
 }
-"""By level, how many times as fast the first has to be as the second."""
-
-
-# -------------------------------------------------------------------------------------------------------- loading
+"""By level: required ratio of the first to the second."""
 
 
 def open_ways(material: Material, names: Iterable[str]) -> dict[str, Epoch]:
@@ -298,12 +297,12 @@ def open_ways(material: Material, names: Iterable[str]) -> dict[str, Epoch]:
         try:
             ways[name] = build(material)
         except ModuleNotFoundError as error:
-            print(f"  {name}: left out, no module {error.name!r}; to measure it: pip install {package}", flush=True)
+            print(f"  {name}: skipped, no module {error.name!r}; to measure it: pip install {package}", flush=True)
     return ways
 
 
-def images_per_s(epoch: Epoch, number: int, material: Material) -> float:
-    """Speed of one epoch, of which every batch has to be what it should."""
+def epoch_speed(epoch: Epoch, number: int, material: Material) -> float:
+    """Return the images per second of one epoch, and check the shape of each batch."""
     n_objects, side, _, n_bands = material.shape
     n = 0
     started = time.perf_counter()
@@ -312,7 +311,7 @@ def images_per_s(epoch: Epoch, number: int, material: Material) -> float:
         if images.shape[1:] != (n_bands, side, side) or images.dtype != torch.float32:
             raise RuntimeError(f"a batch has shape {tuple(images.shape)} and {images.dtype}")
     seconds = time.perf_counter() - started
-    # fastai drops a last batch that is not full
+    # fastai drops an incomplete last batch
     if not n_objects - BATCH < n <= n_objects:
         raise RuntimeError(f"an epoch over {n_objects} images had {n}")
     return n / seconds
@@ -324,26 +323,22 @@ def measure_loading(material: Material, table: Table, repeats: int, names: Itera
     for number in range(repeats + 1):
         started = time.perf_counter()
         for name, epoch in ways.items():
-            speed = images_per_s(epoch, number, material)
+            speed = epoch_speed(epoch, number, material)
             if number:
                 speeds[name].append(speed)
         print(f"  round {number} of {repeats}: {time.perf_counter() - started:.0f} s", flush=True)
     level, medians = material.level, {name: statistics.median(speed) for name, speed in speeds.items()}
     for name in (RESIDENT, STREAMED):
-        for other in (one for one in ways if one not in (RESIDENT, STREAMED)):
+        for other in (way for way in ways if way not in (RESIDENT, STREAMED)):
             ratio, aim = medians[name] / medians[other], AIMS[level].get((name, other))
             table.add(
-                f"{name}, {level} px", shown(speeds[name]), f"{other}: {shown(speeds[other])}", ratio,
-                f">= {aim:g}" if aim else "", met=aim is None or ratio >= aim,
-            )  # fmt: skip
-
-
-def shown(speeds: Sequence[float]) -> str:
-    """Median of some speeds, and the lowest and the highest."""
-    return f"{statistics.median(speeds):,.0f} images/s ({min(speeds):,.0f}-{max(speeds):,.0f})"
-
-
-# -------------------------------------------------------------------------------------------------------- waiting
+                f"{name}, {level} px",
+                images_per_s(speeds[name]),
+                f"{other}: {images_per_s(speeds[other])}",
+                ratio,
+                f">= {aim:g}" if aim else "",
+                met=aim is None or ratio >= aim,
+            )
 
 
 def measure_waiting(cube: Cube, labels: npt.NDArray[np.float64], table: Table, repeats: int) -> None:
@@ -358,58 +353,47 @@ def measure_waiting(cube: Cube, labels: npt.NDArray[np.float64], table: Table, r
     }
     for name, pixels in sources.items():
         trained = train_network(
-            pixels=pixels, labels=labels[fit], validation_pixels=cube.read_pixels(level, validate),
-            validation_labels=labels[validate], network=network,
+            pixels=pixels,
+            labels=labels[fit],
+            validation_pixels=cube.read_pixels(level, validate),
+            validation_labels=labels[validate],
+            network=network,
             train=TrainSection(epochs=repeats + 1, batch_size=BATCH, device="cpu"),
-        )  # fmt: skip
+        )
         counted = trained.log[1:]
         share = statistics.median(record.waiting_share for record in counted)
         speed = statistics.median(record.images_per_s for record in counted)
         table.add(
             f"waiting for images, {name}, of a step of {network.arch} at {level} px, {speed:,.0f} images/s",
-            f"{share:.1%}", "", None, "<= 3 %", met=share <= 0.03,
-        )  # fmt: skip
+            f"{share:.1%}",
+            "",
+            None,
+            "<= 3 %",
+            met=share <= 0.03,
+        )
 
-
-# ------------------------------------------------------------------------------------------------------------ all
 
 SECTIONS = ("128", "32", "waiting")
 
 
-def sections(text: str) -> list[str]:
-    chosen = text.split(",")
-    unknown = sorted(set(chosen) - set(SECTIONS))
-    if unknown:
-        raise argparse.ArgumentTypeError(f"no such section: {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
-    return chosen
-
-
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=8192, help="of an epoch")
-    parser.add_argument("--repeats", type=int, default=5, help="epochs of which medians are taken, after one more")
-    parser.add_argument("--only", type=sections, default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}")
+    parser.add_argument("--images", type=int, default=8192, help="images of an epoch")
+    parser.add_argument("--repeats", type=int, default=5, help="number of epochs, for medians, after a warm-up")
+    parser.add_argument(
+        "--only", type=section_parser(SECTIONS), default=list(SECTIONS), help=f"some of {','.join(SECTIONS)}"
+    )
     parser.add_argument("--cutouts", type=Path, help="folder of JPEGs of 128 px; by default blobs are drawn")
     return parser.parse_args()
-
-
-def machine() -> str:
-    packages = []
-    for name in sorted({"icechunk", "zarr", *(package for _, package in WAYS.values())}):
-        try:
-            packages.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            packages.append(f"no {name}")
-    return f"{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {', '.join(packages)}"
 
 
 def main() -> None:
     chosen = arguments()
     table = Table()
     torch.set_num_threads(os.cpu_count() or 1)
-    # other libraries' own deprecations would hide the rows
+    # deprecation warnings of other libraries would hide the rows
     warnings.simplefilter("ignore")
-    print(machine())
+    print(machine(*sorted({"icechunk", "zarr", *(package for _, package in WAYS.values())})))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         bodies = read_bodies(chosen.cutouts) if chosen.cutouts else draw_bodies()

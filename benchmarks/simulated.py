@@ -1,4 +1,4 @@
-"""A made-up survey for benchmarks: JPEGs with a catalog, an emulator that serves them, and cubes of many objects."""
+"""Simulated survey for benchmarks: JPEGs with a catalog, an emulator that serves them, and cubes of many objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import icechunk
 import numpy as np
@@ -21,19 +20,20 @@ import simplejpeg
 import zarr
 from zarr.core.buffer import default_buffer_prototype
 
+from galstore.cube.arrays import AnyArray, require_array
 from galstore.cube.commits import commit
 from galstore.cube.layout import ensure_cube
-from galstore.ingest.register import Delivery, register_page
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
 from galstore.survey.row_checks import PreparedCatalog
 from galstore.survey.skyserver import SkyServer
+from schemas.catalog import REJECTED_TABLE_COLUMNS
 from schemas.cube import BLOCK_ROWS, LEVEL
 from schemas.cutouts import CutoutScale, ScaleRule, Status
 from schemas.recipes import EmulatorSection, FaultSection
-from schemas.rejections import REJECTED_TABLE_COLUMNS
 
 FIRST_ID = 1237648702973411443
 N_DRAWN = 400
-"""Different galaxies of a made-up survey; the others repeat their pixels in bodies of their own."""
+"""Number of different images; further objects repeat their pixels, each with a different comment in the file."""
 
 EMULATOR = """
 import sys
@@ -46,7 +46,7 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def draw_bodies(n: int = N_DRAWN, *, seed: int = 0) -> list[bytes]:
-    """JPEGs of round blobs in three colours on a sky as noisy as to give bodies of SDSS's length."""
+    """Draw JPEGs of round blobs in three colours; the noise makes the files as long as those of SDSS."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:128, :128] - 63.5
     bodies = []
@@ -58,42 +58,41 @@ def draw_bodies(n: int = N_DRAWN, *, seed: int = 0) -> list[bytes]:
 
 
 def read_bodies(folder: Path) -> list[bytes]:
-    """The JPEGs of a folder."""
     return [file.read_bytes() for file in sorted(folder.glob("*.jpg"))]
 
 
-def as_its_own(body: bytes, number: int) -> bytes:
-    """The same image in bytes that no other number has: a comment (COM segment) behind the start of the JPEG."""
-    # two objects with the same bytes would be taken for a stuck cache and asked for again
+def with_comment(body: bytes, number: int) -> bytes:
+    """Make a JPEG unique by a comment (COM segment) with its number."""
+    # two objects with the same bytes would be taken for a stuck cache and requested again
     comment = f"{number:012d}".encode()
     return body[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + body[2:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadeUpSurvey:
-    """A folder as the emulator serves it, and its catalog (object_id, ra, dec, oh_p50)."""
+class SimulatedSurvey:
+    """Folder that the emulator serves, and its catalog (object_id, ra, dec, oh_p50)."""
 
     folder: Path
     objects: pd.DataFrame
 
     def bodies(self, rows: slice) -> list[bytes]:
-        """Bytes of some objects' files."""
-        return [(self.folder / "cutouts" / f"{one}.jpg").read_bytes() for one in self.objects["object_id"][rows]]
+        ids = self.objects["object_id"][rows]
+        return [(self.folder / "cutouts" / f"{object_id}.jpg").read_bytes() for object_id in ids]
 
 
-def make_survey(folder: Path, n_objects: int, bodies: list[bytes]) -> MadeUpSurvey:
-    """Write a survey of so many objects, whose images come from some bodies again and again."""
+def make_survey(folder: Path, n_objects: int, bodies: list[bytes]) -> SimulatedSurvey:
+    """Write a survey whose objects repeat the given images."""
     (folder / "cutouts").mkdir(parents=True)
-    objects = made_up_objects(n_objects)
+    objects = simulated_objects(n_objects)
     for number, object_id in enumerate(objects["object_id"]):
         file = folder / "cutouts" / f"{object_id}.jpg"
-        file.write_bytes(as_its_own(bodies[number % len(bodies)], number))
+        file.write_bytes(with_comment(bodies[number % len(bodies)], number))
     objects.rename(columns={"object_id": "objID"}).to_csv(folder / "catalog.csv", index=False)
-    return MadeUpSurvey(folder=folder, objects=objects)
+    return SimulatedSurvey(folder=folder, objects=objects)
 
 
-def made_up_objects(n: int, *, first: int = 0, dec_from_deg: float = -5.0) -> pd.DataFrame:
-    """Catalog rows with ids and places of their own."""
+def simulated_objects(n: int, *, first: int = 0, dec_from_deg: float = -5.0) -> pd.DataFrame:
+    """Return catalog rows with distinct ids and positions."""
     rng = np.random.default_rng(first)
     return pd.DataFrame(
         {
@@ -106,8 +105,8 @@ def made_up_objects(n: int, *, first: int = 0, dec_from_deg: float = -5.0) -> pd
 
 
 @contextmanager
-def emulator_over(survey: MadeUpSurvey) -> Iterator[tuple[SkyServer, subprocess.Popen[str]]]:
-    """The survey on loopback, without faults, and the process that serves it."""
+def emulator_over(survey: SimulatedSurvey) -> Iterator[tuple[SkyServer, subprocess.Popen[str]]]:
+    """Serve the survey on loopback without faults; yield a client and the server process."""
     section = EmulatorSection(
         catalog=survey.folder / "catalog.csv", cutouts=survey.folder / "cutouts", faults=FaultSection()
     )
@@ -120,46 +119,44 @@ def emulator_over(survey: MadeUpSurvey) -> Iterator[tuple[SkyServer, subprocess.
             process.terminate()
 
 
-def log_of(service: SkyServer) -> dict[str, Any]:
-    """What the emulator counted."""
-    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as answer:
-        log: dict[str, Any] = json.load(answer)
-    return log
+def busiest_second(service: SkyServer) -> int:
+    """Return the largest number of requests that the emulator received in one second."""
+    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as response:
+        return int(json.load(response)["busiest_second"])
 
 
 SCALE = CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296)
 
 
 def new_cube(path: str) -> str:
-    """Create an empty cube."""
-    ensure_cube(path, survey="made-up", scale=SCALE)
+    ensure_cube(path, survey="simulated", scale=SCALE)
     return path
 
 
 def prepared(objects: pd.DataFrame) -> PreparedCatalog:
-    """A page of a catalog of which every row is known to be good."""
+    """Return a catalog page without rejected rows."""
     rejected = pd.DataFrame(columns=list(REJECTED_TABLE_COLUMNS))
     return PreparedCatalog(rows=objects.reset_index(drop=True), rejected=rejected, ignored_columns=())
 
 
 def grown_cube(path: str, n_objects: int, *, page_rows: int = 250_000) -> str:
-    """A cube of so many objects that are all stored, with small chunks of one grey image in place of their pixels.
+    """Create a cube of stored objects whose pixels are all copies of one small chunk.
 
-    Registering, writing and committing never look into other blocks' chunks, but manifests list them all.
+    Registering, writing and committing never read the chunks of other blocks, but manifests list them all.
     """
     new_cube(path)
     for first in range(0, n_objects, page_rows):
-        # far from the ids and places of `make_survey`
-        objects = made_up_objects(min(page_rows, n_objects - first), first=10**8 + first, dec_from_deg=40.0)
-        register_page(path, Delivery(catalog="grown"), prepared(objects))
+        # ids and positions differ from those of `make_survey`
+        objects = simulated_objects(min(page_rows, n_objects - first), first=10**8 + first, dec_from_deg=40.0)
+        register_page(path, CatalogUpdate(catalog="grown"), prepared(objects))
 
     def put_images(session: icechunk.Session) -> None:
         root = zarr.open_group(session.store, mode="a")
         for name, value in (("status", Status.STORED), ("attempts", 1), ("http_status", 200), ("body_length", 1)):
-            column: Any = root[f"state/{name}"]
+            column = require_array(root, f"state/{name}")
             column[:] = np.full(n_objects, value, dtype=column.dtype)
         for name in (*(level.path for level in LEVEL.values()), "delivered/body"):
-            array: Any = root[name]
+            array = require_array(root, name)
             array[:BLOCK_ROWS] = np.ones((), dtype=array.dtype)
             asyncio.run(_repeat_first_chunk(session, array))
 
@@ -167,7 +164,7 @@ def grown_cube(path: str, n_objects: int, *, page_rows: int = 250_000) -> str:
     return path
 
 
-async def _repeat_first_chunk(session: icechunk.Session, array: zarr.Array[Any]) -> None:
+async def _repeat_first_chunk(session: icechunk.Session, array: AnyArray) -> None:
     dimensions = [0] * (array.ndim - 1)
     n_chunks = -(-array.shape[0] // array.chunks[0])
 
@@ -176,4 +173,6 @@ async def _repeat_first_chunk(session: icechunk.Session, array: zarr.Array[Any])
 
     chunk = await session.store.get(key(0), default_buffer_prototype())
     for first in range(BLOCK_ROWS // array.chunks[0], n_chunks, 64):
-        await asyncio.gather(*(session.store.set(key(one), chunk) for one in range(first, min(first + 64, n_chunks))))
+        await asyncio.gather(
+            *(session.store.set(key(number), chunk) for number in range(first, min(first + 64, n_chunks)))
+        )

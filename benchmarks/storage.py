@@ -1,6 +1,6 @@
-"""What storing a cutout costs: the pyramid, the codecs of the pixels, and the two ways to keep the delivered bytes.
+"""Cost of storing a cutout: the pyramid, the codecs of the pixels, and two layouts of the delivered bytes.
 
-Ratios within one run travel between machines; absolute figures do not.
+Ratios within one run are comparable between machines; absolute figures are not.
 
     python benchmarks/storage.py FOLDER_OF_JPEGS [--repeat 8]
 """
@@ -18,12 +18,12 @@ import zarr
 from zarr.codecs import BloscCodec
 
 from galstore.cube.pyramid import build_pyramid
-from galstore.survey.images import judge_body
+from galstore.survey.images import check_image
 from schemas.cube import DELIVERED_BYTES, DELIVERED_CHUNK_ROWS, LEVELS
 
 
 def seconds(action: Callable[[], object], repeat: int = 3) -> float:
-    """Best of some tries."""
+    """Return the shortest time of several calls."""
     times = []
     for _ in range(repeat):
         started = time.perf_counter()
@@ -62,13 +62,13 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=8, help="copies of the folder, for a longer measurement")
     arguments = parser.parse_args()
     bodies = [file.read_bytes() for file in sorted(arguments.folder.glob("*.jpg"))] * arguments.repeat
-    pixels = np.stack([judged.pixels for judged in map(judge_body, bodies) if judged.pixels is not None])
+    pixels = np.stack([checked.pixels for checked in map(check_image, bodies) if checked.pixels is not None])
     n = len(pixels)
     print(f"{n} cutouts, {sum(map(len, bodies)) / n:.0f} B delivered each\n")
 
     build_pyramid(pixels[:2])  # compile
-    ours, numpys = seconds(lambda: build_pyramid(pixels)), seconds(lambda: pool_with_numpy(pixels), 1)
-    print(f"pyramid: {n / ours:,.0f} galaxies/s in integer sums, {numpys / ours:.0f} x numpy's means")
+    integer_s, numpy_s = seconds(lambda: build_pyramid(pixels)), seconds(lambda: pool_with_numpy(pixels), 1)
+    print(f"pyramid: {n / integer_s:,.0f} galaxies/s in integer sums, {numpy_s / integer_s:.0f} x numpy's means")
 
     print("\ncodec of the 128 px level      B/galaxy   write/s    read/s")
     for name, level, shuffle in (("lz4", 5, "bitshuffle"), ("lz4", 5, "shuffle"), ("zstd", 3, "bitshuffle")):

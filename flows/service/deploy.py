@@ -85,7 +85,7 @@ def fill_deployments(text: str, deployed: DeployedRecipe, folder: Path) -> dict[
     Raises
     ------
     RecipeError
-        The text is not YAML, or has no deployments.
+        The text is not YAML, or lacks deployments.
     """
     import yaml
 

@@ -84,7 +84,7 @@ def _corrected_state(run: FlowRun) -> State:
 
 
 def stop_runs(client: SyncPrefectClient, *, wait_s: float, report: Callable[[str], None]) -> None:
-    """Wait for active runs, then cancel those that remain."""
+    """Wait for active runs, then cancel the remaining ones."""
     from prefect.states import Cancelled, Cancelling
 
     runs = active_runs(client)

@@ -146,7 +146,7 @@ def accept(watched: Path, path: Path) -> Path:
 
 
 def advance(watched: Path, path: Path, recipe: str, overrides: list[str] | None) -> str:
-    """Start the run of a catalog or check its state; return the folder in which the catalog is now."""
+    """Start the run of a catalog or check its state; return the name of its present folder."""
     from prefect.deployments import run_deployment
 
     entry = read_entry(path) or InboxEntry(dropped_as=path.name, sha256=_sha256(path))

@@ -1,4 +1,4 @@
-"""Benchmarks run and compare what they say; how fast they are here proves nothing."""
+"""Benchmarks run and print their comparisons; the figures themselves are not checked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def test_loader_benchmark_compares_the_cube_with_a_file_and_a_folder() -> None:
-    # two batches, one of them not full; a process of its own, since the folder's loader forks workers
+    # two batches, one of them incomplete; in a separate process, because the folder's loader forks workers
     words = ["--images", "300", "--repeats", "1", "--only", "32"]
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "loader.py"), *words],
@@ -28,10 +28,10 @@ def test_loader_benchmark_compares_the_cube_with_a_file_and_a_folder() -> None:
     compared = [(name, other.split(":")[0], float(ratio)) for name, _, other, ratio, *_ in rows]
     for way in ("galstore, resident, 32 px", "galstore, streamed, 32 px"):
         for other in ("the memmap limit", "torch DataLoader, folder of JPEGs"):
-            assert any(one[:2] == (way, other) and one[2] > 0 for one in compared), done
+            assert any(row[:2] == (way, other) and row[2] > 0 for row in compared), done
 
 
-def test_ways_without_their_package_are_left_out_with_a_word(
+def test_loaders_without_their_package_are_skipped_with_a_message(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -79,10 +79,10 @@ def test_gpu_benchmark_runs_small_on_a_cpu() -> None:
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / "gpu.py"), *words], capture_output=True, text=True, timeout=300, check=True
     )
-    told = json.loads(done.stdout)
-    assert told["images"] == 320
+    results = json.loads(done.stdout)
+    assert results["images"] == 320
     for name in ("loading_images_per_s", "forward_passes_per_s", "paper_training_s", "paper_scoring_s", "limit_tflops"):
-        assert told[name] > 0, name
-    # one order of galaxies, whichever way they come: the same error to the last digit
-    assert told["resident"]["rmse_dex"] == told["streamed"]["rmse_dex"]
-    assert 0 <= told["streamed"]["waiting_share"] < 1
+        assert results[name] > 0, name
+    # the order of galaxies does not depend on the loader: the errors are equal to the last digit
+    assert results["resident"]["rmse_dex"] == results["streamed"]["rmse_dex"]
+    assert 0 <= results["streamed"]["waiting_share"] < 1

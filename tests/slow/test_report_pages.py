@@ -1,4 +1,4 @@
-"""The report's pages in headless Chromium, and what a run leaves in Prefect's UI."""
+"""Report pages in headless Chromium, and the artifacts of a run in Prefect's UI."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.facts import told_together
 from tests.support.browser import keep_screenshot, open_browser, open_page
 from tests.support.report_pages import write_all
 
-WIDTHS = {400: "phone", 1280: "desk"}
+WIDTHS = {400: "phone", 1280: "desktop"}
 
 LAYOUT = """() => ({
     width: document.documentElement.scrollWidth,
-    broken: [...document.images].filter(one => !one.complete || one.naturalWidth === 0).length,
+    broken: [...document.images].filter(image => !image.complete || image.naturalWidth === 0).length,
     images: document.images.length,
     cut: [...document.querySelectorAll("main > *, main td, main th")].filter(one => {
         const box = one.getBoundingClientRect();
@@ -37,12 +37,12 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def made_folder(tmp_path_factory) -> Path:
-    return write_all(tmp_path_factory.mktemp("made"))
+def pages_folder(tmp_path_factory) -> Path:
+    return write_all(tmp_path_factory.mktemp("pages"))
 
 
 def artifact(key: str) -> Any:
-    """The newest artifact of this key."""
+    """Return the newest artifact of a key."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
     from prefect.client.schemas.sorting import ArtifactSort
@@ -56,13 +56,13 @@ def artifact(key: str) -> Any:
 
 
 def assert_sound(browser, folder: Path, label: str) -> None:
-    """Every page at both widths: nothing asked of a network, no complaint, all images there, nothing cut off."""
-    for width, place in WIDTHS.items():
-        with open_page(browser, width=width, dark=place == "phone") as (page, seen):
+    """Check all pages at both widths: no requests, no messages, all images loaded, content not cut off."""
+    for width, device in WIDTHS.items():
+        with open_page(browser, width=width, dark=device == "phone") as (page, seen):
             for name in NAVIGATION:
                 page.goto((folder / name).as_uri())
                 layout = page.evaluate(LAYOUT)
-                keep_screenshot(page, f"{label}-{Path(name).stem}-{place}")
+                keep_screenshot(page, f"{label}-{Path(name).stem}-{device}")
                 assert layout["width"] <= width, name
                 assert layout["broken"] == 0
                 assert layout["images"] > 0
@@ -71,13 +71,13 @@ def assert_sound(browser, folder: Path, label: str) -> None:
             assert seen.asked == []
 
 
-def test_pages_with_everything_on_them_are_sound(browser, made_folder) -> None:
-    assert_sound(browser, made_folder, "made")
+def test_complete_pages_are_sound(browser, pages_folder) -> None:
+    assert_sound(browser, pages_folder, "simulated")
 
 
-def test_one_gets_from_every_page_to_every_other(browser, made_folder) -> None:
+def test_every_page_links_to_every_other(browser, pages_folder) -> None:
     with open_page(browser, width=400) as (page, seen):
-        page.goto((made_folder / "report.html").as_uri())
+        page.goto((pages_folder / "report.html").as_uri())
         for name, title in [*NAVIGATION.items()] * 2:
             page.get_by_role("navigation").get_by_role("link", name=title, exact=True).click()
             page.wait_for_url(f"**/{name}")
@@ -86,9 +86,9 @@ def test_one_gets_from_every_page_to_every_other(browser, made_folder) -> None:
         assert seen.complaints == []
 
 
-def test_wide_tables_are_scrolled_and_details_open_by_keyboard(browser, made_folder) -> None:
+def test_wide_tables_are_scrolled_and_details_open_by_keyboard(browser, pages_folder) -> None:
     with open_page(browser, width=400) as (page, _):
-        page.goto((made_folder / "quality.html").as_uri())
+        page.goto((pages_folder / "quality.html").as_uri())
         table = page.get_by_role("region").filter(has_text="petroMag_r").first
         table.evaluate("one => one.scrollLeft = 10000")
         assert table.evaluate("one => one.scrollLeft") > 0
@@ -98,8 +98,8 @@ def test_wide_tables_are_scrolled_and_details_open_by_keyboard(browser, made_fol
         assert page.locator("details p").first.is_visible()
 
 
-def test_text_is_readable_on_both_backgrounds(browser, made_folder) -> None:
-    """WCAG's contrast of at least 4.5 for text and captions."""
+def test_text_is_readable_on_both_backgrounds(browser, pages_folder) -> None:
+    """Check the contrast of text and captions: at least 4.5 (WCAG)."""
     contrast = """selector => {
         const light = colour => colour.match(/[\\d.]+/g).slice(0, 3).map(Number)
             .map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -110,7 +110,7 @@ def test_text_is_readable_on_both_backgrounds(browser, made_folder) -> None:
     }"""
     for dark in (False, True):
         with open_page(browser, width=1280, dark=dark) as (page, _):
-            page.goto((made_folder / "quality.html").as_uri())
+            page.goto((pages_folder / "quality.html").as_uri())
             for selector in ("main p", "figcaption", "nav a", "thead th", ".absent, .survey", "summary"):
                 assert page.evaluate(contrast, selector) >= 4.5, (selector, dark)
 
@@ -146,30 +146,30 @@ def test_the_summary_has_the_numbers_of_the_pages(small_run) -> None:
 def test_a_run_leaves_artifacts_in_the_ui(small_run) -> None:
     folder, result = small_run
     counts = artifact("ingest-counts")
-    rows = {one["objects"]: one["number"] for one in json.loads(counts.data)}
+    rows = {row["objects"]: row["number"] for row in json.loads(counts.data)}
     assert int(rows["pending"]) == 0
     assert int(rows["stored"]) + int(rows["quarantined"]) == int(rows["registered"])
     assert counts.flow_run_id is not None
     (validation,) = json.loads(artifact("training-metrics").data)
     assert 0 < float(validation["rmse"]) < 1
     assert artifact("score-counts") is not None
-    metrics = {one["predictor"]: one["rmse"] for one in json.loads(artifact("report-metrics").data)}
+    metrics = {row["predictor"]: row["rmse"] for row in json.loads(artifact("report-metrics").data)}
     assert float(metrics["network"]) == pytest.approx(result["report"]["predictors"]["network"]["rmse"], abs=1e-4)
     assert (folder / "report" / "report.html").as_uri() in artifact("report").data
     assert artifact("data-quality") is not None
 
 
 @pytest.mark.slow
-def test_a_later_report_compares_what_came_since_the_last_one(small_run) -> None:
+def test_a_later_report_compares_objects_registered_since_the_last_one(small_run) -> None:
     folder, result = small_run
     cube = open_cube(str(folder / "cube"), snapshot_id=result["report"]["quality"]["snapshot"])
     earlier = {"paths": {"cube": cube.path}, "quality": {"snapshot": "BEFORE", "n_objects": cube.n_objects - 7}}
     known = report_data._known_before(cube, "TRAINED", earlier)
     assert known[:2] == ("BEFORE", cube.n_objects - 7)
-    # nothing came since the last report: its own comparison is kept
-    again = {"snapshot": "SAME", "n_objects": cube.n_objects, "compared_with": {"snapshot": "OLD", "n_objects": 3}}
-    assert report_data._known_before(cube, "TRAINED", {**earlier, "quality": again})[:2] == ("OLD", 3)
-    # of another cube, or of none
+    # no object since the last report: its comparison is used again
+    repeated = {"snapshot": "SAME", "n_objects": cube.n_objects, "compared_with": {"snapshot": "OLD", "n_objects": 3}}
+    assert report_data._known_before(cube, "TRAINED", {**earlier, "quality": repeated})[:2] == ("OLD", 3)
+    # a report of another cube, or none at all
     elsewhere = {**earlier, "paths": {"cube": "elsewhere"}}
     assert report_data._known_before(cube, "TRAINED", elsewhere) is None
     assert report_data._known_before(cube, "TRAINED", None) is None
@@ -193,7 +193,7 @@ def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server) -> None:
     assert shown.flow_run_id is not None
 
 
-def test_a_server_that_hiccups_costs_an_artifact_and_not_the_run(capsys) -> None:
+def test_a_server_error_costs_an_artifact_and_not_the_run(capsys) -> None:
     import httpx
 
     with log_server_errors("ingest-counts"):
@@ -203,7 +203,7 @@ def test_a_server_that_hiccups_costs_an_artifact_and_not_the_run(capsys) -> None
         raise StoreError("a bug is not forgiven")
 
 
-def test_outside_of_a_flow_nothing_is_sent() -> None:
+def test_progress_outside_of_a_flow_sends_nothing() -> None:
     progress = ProgressArtifact("verify", 2)
     progress.advance(2)
     progress.close()

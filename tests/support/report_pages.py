@@ -1,4 +1,4 @@
-"""Report pages with simulated numbers, in which every element of a page is present."""
+"""Report pages with simulated numbers, with every element of a page present."""
 
 from __future__ import annotations
 
@@ -131,9 +131,15 @@ def predictions_table(n: int, *, seed: int, flagged: bool = True) -> tuple[pd.Da
     }
     flags = np.where(np.arange(n) % 10 == 0, int(Flag.CUTOUT_SATURATED | Flag.EXTRAPOLATED_RANGE), 0)
     table = pd.DataFrame(
-        {"prediction": predicted, "sigma": 0.08, **bars, "view_spread": rng.uniform(0.01, 0.02, n),
-         "ensemble_spread": np.nan, "flags": flags if flagged else -1}
-    )  # fmt: skip
+        {
+            "prediction": predicted,
+            "sigma": 0.08,
+            **bars,
+            "view_spread": rng.uniform(0.01, 0.02, n),
+            "ensemble_spread": np.nan,
+            "flags": flags if flagged else -1,
+        }
+    )
     return table, true
 
 

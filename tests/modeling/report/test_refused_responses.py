@@ -1,4 +1,4 @@
-"""What a survey sent in place of an image, as a page shows it."""
+"""Display of responses that are not images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def png(width: int, height: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_half_a_jpeg_is_shown_as_far_as_it_goes() -> None:
+def test_half_a_jpeg_is_decoded_as_far_as_possible() -> None:
     whole, half = decode_loosely(BODY), decode_loosely(BODY[: len(BODY) // 2])
     assert half.shape == whole.shape == (128, 128, 3)
     np.testing.assert_array_equal(half[:16], whole[:16])
@@ -38,26 +38,26 @@ def test_images_of_any_size_become_thumbnails(width, height, shape) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"\xff\xd8", BODY[:20], png(5000, 5000), b"\x89PNG\r\n\x1a\nrubbish"])
-def test_what_is_no_image_or_a_huge_one_has_no_picture(body) -> None:
+def test_other_content_and_huge_images_have_no_picture(body) -> None:
     assert decode_loosely(body) is None
 
 
-def test_pictures_and_texts_are_told_apart_for_each_reason() -> None:
-    answers = pd.DataFrame(
+def test_pictures_and_texts_are_separated_for_each_reason() -> None:
+    responses = pd.DataFrame(
         {
             "object_id": [1, 2, 3, 4],
             "reason": ["truncated", "html_page", "html_page", "not_a_jpeg"],
             "body": [BODY[:900], b"<html>\n <b>down</b>" + b" for long" * 100, BODY, bytes(range(128, 250))],
         }
     )
-    shown = show_refused(answers)
+    shown = show_refused(responses)
     assert list(shown) == ["truncated", "html_page", "not_a_jpeg"]
-    assert [one.label for one in shown["truncated"].pictures] == ["1"]
-    (told,) = shown["html_page"].texts
-    assert told[0] == "2"
-    assert told[1].startswith("<html> <b>down</b> for long")
-    assert len(told[1]) == 200
-    assert [one.label for one in shown["html_page"].pictures] == ["3"]
+    assert [picture.label for picture in shown["truncated"].pictures] == ["1"]
+    ((object_id, text),) = shown["html_page"].texts
+    assert object_id == "2"
+    assert text.startswith("<html> <b>down</b> for long")
+    assert len(text) == 200
+    assert [picture.label for picture in shown["html_page"].pictures] == ["3"]
     ((label, described),) = shown["not_a_jpeg"].texts
     assert label == "4"
     assert told_together(described, "122 bytes", "80 81 82 83 84 85 86 87")

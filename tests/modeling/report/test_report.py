@@ -29,7 +29,7 @@ PREDICTED = TRUE + RNG.normal(0, 0.08, N)
 
 
 class Page(HTMLParser):
-    """Start tags with their attributes, and the text in between; that of table rows and of each class by itself."""
+    """Start tags with their attributes, and the text of the page, of table rows and of each class."""
 
     def __init__(self, html):
         super().__init__()
@@ -63,7 +63,7 @@ class Page(HTMLParser):
 
     def of_class(self, name):
         """Text of each element of a class."""
-        return [_joined(text) for _, its_class, text in self._elements if its_class == name]
+        return [_joined(text) for _, element_class, text in self._elements if element_class == name]
 
 
 def _joined(text):
@@ -76,10 +76,10 @@ def regression(rmse, nmad=0.07):
 
 class Cutouts:
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     def __call__(self, rows):
-        self.asked.append(rows)
+        self.requests.append(rows)
         return np.zeros((len(rows), 128, 128, 3), np.uint8)
 
 
@@ -146,7 +146,7 @@ def test_the_page_loads_nothing_and_describes_its_images(page):
 
 
 def test_the_verdict_compares_with_the_mean_the_forest_and_the_oracle():
-    told = verdict(report())
+    text = verdict(report())
     for facts in (
         ("60", "test galaxies", "network", "12 + log(O/H)"),
         ("RMSE", "0.0800 dex"),
@@ -155,14 +155,14 @@ def test_the_verdict_compares_with_the_mean_the_forest_and_the_oracle():
         ("36 %", "better", "forest", "0.1250"),
         ("0.0600 dex", "0.0200 dex"),
     ):
-        assert told_together(told, *facts), facts
+        assert told_together(text, *facts), facts
 
 
 def test_a_network_that_loses_is_called_worse():
     predictors = {NETWORK: regression(0.3), MEAN: regression(0.2)}
-    told = verdict(report(predictors=predictors))
-    assert told_together(told, "50 %", "worse", "mean", "0.2000")
-    assert "better" not in told
+    text = verdict(report(predictors=predictors))
+    assert told_together(text, "50 %", "worse", "mean", "0.2000")
+    assert "better" not in text
 
 
 def test_the_verdict_comes_before_every_other_section(page):
@@ -172,12 +172,12 @@ def test_the_verdict_comes_before_every_other_section(page):
     assert "h2" in parts
 
 
-def test_a_simulated_sky_is_said_to_be_one(page):
-    (told,) = page.of_class("simulated")
-    assert "simulated" in told.lower()
+def test_a_simulated_sky_has_a_warning(page):
+    (warning,) = page.of_class("simulated")
+    assert "simulated" in warning.lower()
 
 
-def test_a_real_sky_without_magnitudes_leaves_the_forest_out_and_says_why(tmp_path):
+def test_a_real_sky_without_magnitudes_omits_the_forest_with_a_reason(tmp_path):
     reason = "not fitted: the training rows have no values of modelMag_g"
     predictors = {NETWORK: regression(0.08), MEAN: regression(0.2), FOREST: reason}
     heading = Heading(title="Demo", survey="SDSS", simulated=False, model_id="0123456789ab")
@@ -210,12 +210,12 @@ def test_counts_reasons_and_provenance_are_there(page):
 def test_only_the_cutouts_of_the_gallery_are_read(tmp_path):
     shown = report()
     write_model_page(tmp_path / "report.html", shown)
-    (asked,) = shown.evaluation.read_cutouts.asked
-    assert len(asked) <= 35
-    assert np.all(np.diff(asked) > 0)
+    (rows,) = shown.evaluation.read_cutouts.requests
+    assert len(rows) <= 35
+    assert np.all(np.diff(rows) > 0)
 
 
-def test_the_page_does_without_a_log_and_a_new_catalog_and_says_that_validation_rows_flatter(tmp_path):
+def test_log_and_new_catalog_are_optional_and_validation_galaxies_are_pointed_out(tmp_path):
     evaluation = replace(report().evaluation, split="validation")
     page = page_of(tmp_path, training_log=(), new_catalog=None, evaluation=evaluation)
     assert "new catalog" not in page.words().lower()

@@ -1,4 +1,4 @@
-"""Pages on data quality and predictions: what they say, and what they say where something is missing."""
+"""Pages on data quality and predictions, complete and with missing parts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from modeling.report.predictions_page import summarise_predictions, write_predic
 from modeling.report.quality_page import summarise_quality, write_quality_page
 from tests.facts import told_together
 from tests.modeling.report.test_report import Page
-from tests.support import report_pages as made
+from tests.support import report_pages as simulated
 
 
 def page_of(tmp_path, write, shown) -> Page:
@@ -37,7 +37,7 @@ def page_of(tmp_path, write, shown) -> Page:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return made.write_all(tmp_path_factory.mktemp("pages"))
+    return simulated.write_all(tmp_path_factory.mktemp("pages"))
 
 
 @pytest.mark.parametrize("name", list(NAVIGATION))
@@ -49,16 +49,16 @@ def test_every_page_links_to_the_others_and_loads_nothing(folder, name) -> None:
     assert current == [name]
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert images
-    assert all(one["src"].startswith("data:image/png;base64,") for one in images)
-    assert all(len(one["alt"]) > 20 for one in images)
+    assert all(image["src"].startswith("data:image/png;base64,") for image in images)
+    assert all(len(image["alt"]) > 20 for image in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe", "object"}
     assert page.open == []
-    (told,) = page.of_class("simulated")
-    assert "simulated" in told.lower()
+    (warning,) = page.of_class("simulated")
+    assert "simulated" in warning.lower()
 
 
-def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
-    shown = made.quality()
+def test_the_quality_page_shows_counts_and_drifted_columns(tmp_path) -> None:
+    shown = simulated.quality()
     page = page_of(tmp_path, write_quality_page, shown)
     words = page.words()
     for expected in (
@@ -83,8 +83,8 @@ def test_the_quality_page_counts_and_names_what_moved(tmp_path) -> None:
     assert ("modelMag_u", False) in drifts
 
 
-def test_the_quality_page_says_why_nothing_is_compared(tmp_path) -> None:
-    alone = made.quality(comparison="Nothing to compare with: this is the first report.")
+def test_the_quality_page_gives_the_reason_for_a_missing_comparison(tmp_path) -> None:
+    alone = simulated.quality(comparison="Nothing to compare with: this is the first report.")
     page = page_of(tmp_path, write_quality_page, alone)
     assert page.of_class("absent") == [alone.comparison]
     assert "PSI" not in page.words()
@@ -94,33 +94,41 @@ def test_the_quality_page_says_why_nothing_is_compared(tmp_path) -> None:
 
 
 def test_an_empty_cube_has_a_page_of_sentences(tmp_path) -> None:
-    nothing = made.quality(
-        comparison="Nothing to compare with.", whole=Profile(), sharpness={}, quarantined=made.quarantined().iloc[:0],
-        stored_ids=np.empty(0, dtype=np.int64), read_stored=lambda: made.cutouts(0), runs=[],
-    )  # fmt: skip
-    nothing = replace(nothing, whole=Profile(columns=dict.fromkeys(made.PROFILED, Distribution())))
+    nothing = simulated.quality(
+        comparison="Nothing to compare with.",
+        whole=Profile(),
+        sharpness={},
+        quarantined=simulated.quarantined().iloc[:0],
+        stored_ids=np.empty(0, dtype=np.int64),
+        read_stored=lambda: simulated.cutouts(0),
+        runs=[],
+    )
+    nothing = replace(nothing, whole=Profile(columns=dict.fromkeys(simulated.PROFILED, Distribution())))
     absent = page_of(tmp_path, write_quality_page, nothing).of_class("absent")
     assert absent[0] == nothing.comparison
-    for told, noun in zip(absent[1:], ("column", "cutout", "object", "quarantin", "cutout", "history"), strict=True):
-        assert noun in told
+    for text, noun in zip(absent[1:], ("column", "cutout", "object", "quarantin", "cutout", "history"), strict=True):
+        assert noun in text
 
 
 def test_summaries_are_json(tmp_path) -> None:
-    summary = {"quality": summarise_quality(made.quality()), "predictions": summarise_predictions(made.predictions())}
-    again = json.loads(json.dumps(summary, allow_nan=False))
-    (drift,) = [one for one in again["quality"]["drift"] if one["column"] == "petroMag_r"]
+    summary = {
+        "quality": summarise_quality(simulated.quality()),
+        "predictions": summarise_predictions(simulated.predictions()),
+    }
+    summary = json.loads(json.dumps(summary, allow_nan=False))
+    (drift,) = [item for item in summary["quality"]["drift"] if item["column"] == "petroMag_r"]
     assert (drift["verdict"], drift["n_before"], drift["n_now"]) == ("large", 1000, 240)
-    assert again["quality"]["compared_with"] == {"snapshot": "SNAP1", "n_objects": 1000}
-    assert again["quality"]["add_up"]
-    new = again["predictions"]["new"]
+    assert summary["quality"]["compared_with"] == {"snapshot": "SNAP1", "n_objects": 1000}
+    assert summary["quality"]["add_up"]
+    new = summary["predictions"]["new"]
     assert (new["n"], new["n_scored"], new["flags"]["cutout_saturated"]) == (300, 290, 30)
     assert new["calibration"]["n"] == 40
-    assert 0.55 < again["predictions"]["held_out"]["calibration"]["coverage_68"] < 0.8
+    assert 0.55 < summary["predictions"]["held_out"]["calibration"]["coverage_68"] < 0.8
     assert len(new["mass_metallicity"]) > 3
 
 
 def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> None:
-    shown = made.predictions()
+    shown = simulated.predictions()
     page = page_of(tmp_path, write_predictions_page, shown)
     words = page.words()
     for expected in (
@@ -141,16 +149,18 @@ def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> 
     assert [row for row in cells if row.startswith("new catalog") and " 40 0.0721 " in row]
 
 
-def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
+def test_missing_parts_are_replaced_by_a_sentence(tmp_path) -> None:
     bare = pd.DataFrame({"prediction": [8.8, 8.9, np.nan], "flags": [-1, -1, -1], "sigma": np.nan})
-    shown = made.predictions()
-    new = replace(shown.new, scored=PredictionSummary.of(bare, flag_bits=made.BITS), flagged=[])
-    shown = made.predictions(new=new, held_out=PredictionSummary.of(bare, flag_bits=made.BITS, true=np.array([8.8, 8.8, 9])))
+    shown = simulated.predictions()
+    new = replace(shown.new, scored=PredictionSummary.of(bare, flag_bits=simulated.BITS), flagged=[])
+    shown = simulated.predictions(
+        new=new, held_out=PredictionSummary.of(bare, flag_bits=simulated.BITS, true=np.array([8.8, 8.8, 9]))
+    )
     page = page_of(tmp_path, write_predictions_page, shown)
     assert told_together(page.words(), "2 of 3")
-    for told, noun in zip(page.of_class("absent"), ("flags", "mass", "catalog", "sigma", "sigma"), strict=True):
-        assert noun in told
-    none = page_of(tmp_path, write_predictions_page, made.predictions(new=None))
+    for text, noun in zip(page.of_class("absent"), ("flags", "mass", "catalog", "sigma", "sigma"), strict=True):
+        assert noun in text
+    none = page_of(tmp_path, write_predictions_page, simulated.predictions(new=None))
     assert "galstore score" in none.of_class("verdict")[0]
     assert [row for row in none.rows() if " 400 0.0806 " in row]
 
@@ -158,12 +168,14 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path) -> None:
 @given(st.integers(1, 6), st.integers(0, 3))
 @settings(deadline=None, max_examples=15)
 def test_batches_of_predictions_add_up_to_the_whole(n_batches: int, seed: int) -> None:
-    table, true = made.predictions_table(97, seed=seed)
+    table, true = simulated.predictions_table(97, seed=seed)
     masses = np.random.default_rng(seed).normal(10, 0.5, 97)
-    whole = PredictionSummary.of(table, flag_bits=made.BITS, log_mass=masses, true=true)
+    whole = PredictionSummary.of(table, flag_bits=simulated.BITS, log_mass=masses, true=true)
     total = PredictionSummary()
     for rows in reversed(np.array_split(np.arange(97), n_batches)):
-        total += PredictionSummary.of(table.iloc[rows], flag_bits=made.BITS, log_mass=masses[rows], true=true[rows])
+        total += PredictionSummary.of(
+            table.iloc[rows], flag_bits=simulated.BITS, log_mass=masses[rows], true=true[rows]
+        )
     assert (total.n, total.n_scored, total.n_flagged, total.flags) == (97, 97, whole.n_flagged, whole.flags)
     assert np.array_equal(total.relation, whole.relation)
     assert np.array_equal(total.columns["width_68"].counts, whole.columns["width_68"].counts)
@@ -172,15 +184,15 @@ def test_batches_of_predictions_add_up_to_the_whole(n_batches: int, seed: int) -
 
 
 def test_a_tally_is_what_the_calibration_says() -> None:
-    table, true = made.predictions_table(500, seed=3)
+    table, true = simulated.predictions_table(500, seed=3)
     tally = CalibrationTally.of(table, true)
     whole = Calibration.of_percentiles(true, table[["p2_5", "p16", "p50", "p84", "p97_5"]])
-    assert (tally.coverage_68, tally.coverage_95) == (whole.coverage_68, whole.coverage_95)
-    assert tally.mean_crps == pytest.approx(whole.mean_crps)
+    assert (tally.coverage_68, tally.coverage_95) == (whole.covered_68.mean(), whole.covered_95.mean())
+    assert tally.mean_crps == pytest.approx(whole.crps.mean())
     assert tally.bias == pytest.approx(float((table["prediction"] - true).mean()))
     by_sigma = CalibrationTally.of(table[["prediction", "sigma"]], true)
     assert by_sigma.mean_crps == pytest.approx(
-        Calibration.of_gaussian(true, table["prediction"], table["sigma"]).mean_crps
+        Calibration.of_gaussian(true, table["prediction"], table["sigma"]).crps.mean()
     )
 
 
@@ -205,8 +217,8 @@ def test_the_relation_s_percentiles_are_numpys_to_a_bin() -> None:
 def test_a_small_field_is_drawn_as_one_and_a_survey_as_the_whole_sky() -> None:
     rng = np.random.default_rng(0)
     status = np.ones(500, dtype=np.uint8)
-    field = made.SkyCounts.of(rng.uniform(358, 362, 500) % 360, rng.uniform(-2, 2, 500), status)
-    survey = made.SkyCounts.of(rng.uniform(0, 360, 500), rng.uniform(-60, 60, 500), status)
+    field = simulated.SkyCounts.of(rng.uniform(358, 362, 500) % 360, rng.uniform(-2, 2, 500), status)
+    survey = simulated.SkyCounts.of(rng.uniform(0, 360, 500), rng.uniform(-60, 60, 500), status)
     assert map_order(field) > map_order(survey)
     assert [axis.name for axis in draw_sky(field).axes[:1]] == ["rectilinear"]
     assert [axis.name for axis in draw_sky(survey).axes[:1]] == ["mollweide"]

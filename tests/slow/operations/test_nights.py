@@ -79,7 +79,7 @@ def kill_tree(process: psutil.Process) -> None:
 
 
 def a_killed_worker_in_ingest(service: Service, n: int) -> None:
-    """The flow continues without the worker; the supervisor starts another one."""
+    # the flow continues without the worker; the supervisor starts another one
     overrides = slowly(service, n)
     run = under_way(service, overrides)
     killed = service.record("worker")
@@ -116,7 +116,7 @@ def a_killed_flow(service: Service, n: int) -> None:
 
 
 def a_killed_worker_in_score(service: Service, n: int) -> None:
-    """A new model has objects to score each time."""
+    # a new model has objects to score each time
     overrides = [*service.overrides, f"train.seed={n}"]
     service.complete("train", overrides=overrides)
     run = service.start("score", overrides=overrides)
@@ -137,7 +137,7 @@ def tasks_of(service: Service, run: str) -> list[dict[str, Any]]:
 
 
 def a_restarted_server(service: Service, n: int) -> None:
-    """Runs continue without the server and report to the new one."""
+    # runs continue without the server and report to the new one
     overrides = slowly(service, n)
     run = under_way(service, overrides)
     killed = service.record("server")
@@ -148,7 +148,7 @@ def a_restarted_server(service: Service, n: int) -> None:
 
 
 def a_reboot(service: Service, n: int) -> None:
-    """All processes end at once; then `galstore up`, as cron does at boot."""
+    # all processes end at once; then `galstore up`, as cron does at boot
     overrides = slowly(service, n)
     run = under_way(service, overrides)
     service.record("supervisor").kill()
@@ -161,7 +161,7 @@ def a_reboot(service: Service, n: int) -> None:
 
 
 def a_full_disk(service: Service, n: int) -> None:
-    """Files cannot grow beyond 64 kB, as under a quota; later the limit is removed."""
+    # files cannot grow beyond 64 kB, as under a quota; later the limit is removed
     overrides = slowly(service, n)
     worker = service.record("worker")
     _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
@@ -176,7 +176,7 @@ def a_full_disk(service: Service, n: int) -> None:
 
 
 def a_survey_that_is_down(service: Service, n: int) -> None:
-    """The outage takes a minute in the middle of an ingest."""
+    # the outage takes a minute in the middle of an ingest
     with emulator(0, n) as (port, survey):
         overrides = slowly(service, n, f"survey.base_url='http://127.0.0.1:{port}'")
         run = under_way(service, overrides)
