@@ -1,4 +1,4 @@
-"""Event loops: asyncio's own, or uvloop's where there is one (all but Windows), at half the cost of a request."""
+"""Event loop: uvloop if it is installed (not on Windows), at half the cost per request; else asyncio's."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ new_event_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
 with suppress(ImportError):
     from uvloop import new_event_loop
 
+
 _Result = TypeVar("_Result")
 
 
 def run(main: Coroutine[Any, Any, _Result]) -> _Result:
-    """As `asyncio.run`."""
+    """Run a coroutine like `asyncio.run`."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

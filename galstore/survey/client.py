@@ -1,114 +1,185 @@
-"""Cutouts over HTTP: many at once, politely, each until it is an image or known not to be one."""
+"""HTTP client for cutouts: concurrent requests with a rate limit, retries and a circuit breaker."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from importlib.metadata import version
+from types import MappingProxyType
 
 import aiohttp
 from yarl import URL
 
-from galstore.survey.rate_limit import LocalPacer, Pacer
-from galstore.survey.responses import CutoutRequest, Delivery, ask_without_repeats
-from galstore.survey.retry import Conversation, Politeness
-from schemas.cutouts import DOWN_REASONS
+from galstore.survey.rate_limit import LocalRateLimiter, RateLimiter
+from galstore.survey.responses import CutoutRequest, CutoutResponse, HttpResponse, classify_response
+from galstore.survey.retry import RequestLimits, RetryLoop
+from schemas.cube import DELIVERED_BYTES
+from schemas.cutouts import DOWN_REASONS, Reason
 from schemas.errors import ServiceDownError
 
 USER_AGENT = f"galstore/{version('galstore')} (survey ingest; python aiohttp)"
 
+MAX_READ_BYTES = DELIVERED_BYTES + 65_536
+"""Longer bodies are not read to the end: this is enough to recognise a page or a text, and it bounds the memory."""
+
+MAX_REDIRECTS = 3
+
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class ConnectionLostError(aiohttp.ClientError):
+    """Connection that was refused, reset or closed."""
+
 
 async def fetch_cutouts(
     requests: Iterable[CutoutRequest],
-    politeness: Politeness,
-    pacer: Pacer | None = None,
+    request_limits: RequestLimits,
+    rate_limiter: RateLimiter | None = None,
     *,
     known_good: CutoutRequest | None = None,
-) -> AsyncIterator[Delivery]:
-    """Fetch cutouts concurrently; deliveries come in the order in which they settle, one for each request.
+) -> AsyncIterator[CutoutResponse]:
+    """Fetch cutouts concurrently and yield one response per request, in the order of completion.
 
-    Faults of the service (`DOWN_REASONS`) are held back until another object's answer shows that the service works.
-    Where `breaker_failures` of them pile up, an object that was answered well is asked for once more: those that fail
-    are the slowest to settle and so come in a row at the end of every call. Only if that fails too the breaker opens.
+    Service faults (`DOWN_REASONS`) are held back until another object's response shows that the service works. After
+    `breaker_failures` of them, the client repeats a request that succeeded before: failing objects take longest and so
+    fail in a row at the end of every call. If this request fails too, the service is down.
 
-    An answer 429 or 503 with Retry-After holds up every request of this call until then, at most 60 s: it is said to
-    the client, not about the object.
+    A response 429 or 503 with Retry-After pauses every request of this call, for at most 60 s: it concerns the client,
+    not the object.
 
     Parameters
     ----------
     requests
-        What to ask for.
-    politeness
-        Limits.
-    pacer
-        Hands out the turns, to retries too; by default the rate is this call's own.
+        Cutouts to fetch.
+    request_limits
+        Limits of the client.
+    rate_limiter
+        Grants a slot to every request and retry; by default a rate limiter for this call alone.
     known_good
-        A request that the service answered well before. It tells failures from an outage where none of `requests` is
-        answered well.
+        Request that succeeded before. It distinguishes failing objects from an outage if none of `requests` succeeds.
 
     Yields
     ------
-    Delivery
-        An image, or the reason why there is none.
+    CutoutResponse
+        An image, or the reason for its absence.
 
     Raises
     ------
     ServiceDownError
-        The service is down: `breaker_failures` objects failed in a row, or all of `requests` did. What was not yielded
-        is not settled.
+        The service is down: `breaker_failures` objects failed in a row, or all of `requests` did. Requests without a
+        yielded response stay open.
     """
-    async with open_session(politeness) as http:
-        conversation = Conversation(http, politeness, pacer or LocalPacer(politeness.requests_per_second))
-        held: list[Delivery] = []
-        worked = False
-        async with aclosing(conversation.settle_all(requests)) as settled:
-            async for request, delivery in settled:
-                failed = delivery.reason in DOWN_REASONS
+    async with open_session(request_limits) as session:
+        rate_limiter = rate_limiter or LocalRateLimiter(request_limits.requests_per_second)
+        loop = RetryLoop(partial(fetch_once, session), request_limits, rate_limiter)
+        held: list[CutoutResponse] = []
+        works = False
+        async with aclosing(loop.run(requests)) as finished:
+            async for request, response in finished:
+                failed = response.reason in DOWN_REASONS
                 if failed:
-                    held.append(delivery)
-                    if len(held) < politeness.breaker_failures:
+                    held.append(response)
+                    if len(held) < request_limits.breaker_failures:
                         continue
-                    if known_good is None or not await conversation.works_for(known_good):
-                        raise _down(request, held)
-                    worked = True
+                    if known_good is None or not await loop.is_working(known_good):
+                        raise _service_down(request, held)
+                    works = True
                 else:
-                    known_good, worked = request, True
-                for one in held:
-                    yield one
+                    known_good, works = request, True
+                for held_response in held:
+                    yield held_response
                 held.clear()
                 if not failed:
-                    yield delivery
-        if held and not worked and (known_good is None or not await conversation.works_for(known_good)):
-            raise _down(request, held)
-        for one in held:
-            yield one
+                    yield response
+        if held and not works and (known_good is None or not await loop.is_working(known_good)):
+            raise _service_down(request, held)
+        for held_response in held:
+            yield held_response
 
 
-def open_session(politeness: Politeness) -> aiohttp.ClientSession:
-    """A session with the timeouts and manners of this client, to be used as a context."""
-    # the slots limit the connections; waiting for one here would be taken for a connection that times out
+def open_session(request_limits: RequestLimits) -> aiohttp.ClientSession:
+    """Return a session with the timeouts and headers of this client, for use as a context manager."""
+    # the retry loop limits the connections; waiting for one here would count as a connect timeout
     connector = aiohttp.TCPConnector(limit=0)
     timeout = aiohttp.ClientTimeout(
-        connect=politeness.connect_timeout_s,
-        sock_read=politeness.read_timeout_s,
-        total=politeness.connect_timeout_s + politeness.read_timeout_s,
+        connect=request_limits.connect_timeout_s,
+        sock_read=request_limits.read_timeout_s,
+        total=request_limits.connect_timeout_s + request_limits.read_timeout_s,
     )
-    # nobody packs a JPEG, and what is not unpacked cannot burst
+    # compression does not help JPEG, and a body that is not decompressed cannot be a decompression bomb
     headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
     return aiohttp.ClientSession(
         connector=connector,
         timeout=timeout,
         headers=headers,
         auto_decompress=False,
-        middlewares=(ask_without_repeats,),
+        middlewares=(raise_on_lost_connection,),
     )
 
 
-def _down(request: CutoutRequest, failed: Sequence[Delivery]) -> ServiceDownError:
+async def raise_on_lost_connection(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Raise an error for a lost connection, as middleware of a session.
+
+    Otherwise aiohttp repeats a GET once, outside the rate limit and the count of attempts.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise ConnectionLostError(str(error)) from error
+
+
+async def fetch_once(session: aiohttp.ClientSession, request: CutoutRequest) -> CutoutResponse:
+    """Send one request and classify the response.
+
+    Raises
+    ------
+    TransientError
+        There is no image, but a retry may bring it.
+    """
+    return classify_response(request, await send_request(session, request))
+
+
+async def send_request(session: aiohttp.ClientSession, request: CutoutRequest) -> HttpResponse:
+    """Send one request; network errors are returned as `failure` of the response."""
+    status, headers, body = 0, _NO_HEADERS, b""
+    failure, n_redirects = Reason.NONE, 0
+    try:
+        url = URL(f"{request.url}?{request.query}", encoded=True)
+        async with session.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:
+            status, headers, n_redirects = response.status, response.headers, len(response.history)
+            # read the body of an error too, so that its connection can serve the next request
+            body = await _read_beginning(response)
+    except aiohttp.ConnectionTimeoutError:
+        failure = Reason.CONNECT_TIMEOUT
+    except TimeoutError:
+        failure = Reason.READ_TIMEOUT
+    except aiohttp.ClientResponseError as error:
+        # a redirect loop, or a response that is not HTTP
+        failure, status = Reason.SERVICE_ERROR, error.history[-1].status if error.history else 0
+    except aiohttp.ClientError:
+        failure = Reason.CONNECTION_LOST
+    return HttpResponse(status, headers, body, failure, n_redirects)
+
+
+async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length
+    if length is not None and length <= MAX_READ_BYTES:
+        return await response.read()
+    parts, n_left = [], MAX_READ_BYTES
+    while n_left and (part := await response.content.read(n_left)):
+        parts.append(part)
+        n_left -= len(part)
+    return b"".join(parts)
+
+
+def _service_down(request: CutoutRequest, failed: Sequence[CutoutResponse]) -> ServiceDownError:
     last = failed[-1]
-    status = f"status {last.http_status}" if last.http_status else "no answer"
+    status = f"status {last.http_status}" if last.http_status else "no response"
     return ServiceDownError(
         f"the survey at {URL(request.url).origin()} is down: {len(failed)} objects in a row failed, the last with "
-        f"{last.reason.name} ({status}) after {last.attempts} attempts; none of them was quarantined: run the same "
-        "command again when it is back"
+        f"{last.reason.name} ({status}) after {last.attempts} attempts. None of them was quarantined: run the same "
+        "command again when the survey is back"
     )

@@ -1,4 +1,4 @@
-"""Collecting: some requests to the end, with images that are surely their own, also where a cache is stuck."""
+"""Complete fetch of a list of requests, with repeated images detected and rechecked."""
 
 from __future__ import annotations
 
@@ -13,136 +13,135 @@ from types import TracebackType
 from typing import Self
 
 from galstore.survey.client import fetch_cutouts
-from galstore.survey.rate_limit import LocalPacer, Pacer
-from galstore.survey.repeated_bodies import NO_IMAGE, Claim, LocalWitness, Witness
-from galstore.survey.responses import CutoutRequest, Delivery
-from galstore.survey.retry import Politeness
+from galstore.survey.rate_limit import LocalRateLimiter, RateLimiter
+from galstore.survey.repeated_bodies import NO_IMAGE, LocalRepeatDetector, ReceivedImage, RepeatDetector
+from galstore.survey.responses import CutoutRequest, CutoutResponse
+from galstore.survey.retry import RequestLimits
 from schemas.cutouts import DOWN_REASONS, Reason
 from schemas.errors import ServiceDownError
 
-TELL_EVERY_S = 0.05
-"""Between two messages to the witness: a message costs as much as several requests."""
+REPORT_INTERVAL_S = 0.05
+"""Between two messages to the repeat detector: a message costs as much as several requests."""
 
-LEAST_LOOKS = 2
-"""An image counts as a request's own when it comes twice in a row, with another object's between."""
+MIN_RECHECKS = 2
+"""An image belongs to its object if it comes twice in a row, with another object's image in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collected:
-    """What became of some requests.
+    """Result of a list of requests.
 
     Attributes
     ----------
-    deliveries
-        Ordered by row.
-    doubted
-        Row and requests so far of objects whose image another request got too: `examine_cutouts` settles them.
-    n_further
-        Requests for objects that are none of these.
+    responses
+        Final responses, ordered by row.
+    to_recheck
+        Row and number of requests so far, for objects that share their image: input of `recheck_cutouts`.
+    n_extra_requests
+        Number of requests for other objects.
     down
-        The error that says so, if the breaker opened; only then are there requests that are in neither list.
+        Error of the circuit breaker. Only then are there requests in neither list.
     """
 
-    deliveries: tuple[Delivery, ...]
-    doubted: tuple[tuple[int, int], ...] = ()
-    n_further: int = 0
+    responses: tuple[CutoutResponse, ...]
+    to_recheck: tuple[tuple[int, int], ...] = ()
+    n_extra_requests: int = 0
     down: ServiceDownError | None = None
 
 
 async def collect_cutouts(
     requests: Sequence[CutoutRequest],
-    politeness: Politeness,
-    pacer: Pacer | None = None,
-    witness: Witness | None = None,
+    request_limits: RequestLimits,
+    rate_limiter: RateLimiter | None = None,
+    repeat_detector: RepeatDetector | None = None,
     *,
     known_good: CutoutRequest | None = None,
 ) -> Collected:
-    """Fetch cutouts to the end, but for images that another request got too: a cache may be stuck.
+    """Fetch cutouts to the end, and set aside images that another request received too: a cache may be stuck.
 
     Parameters
     ----------
-    requests, politeness, pacer, known_good
-        As of `fetch_cutouts`. Requests with the same parameters may well have the same image.
-    witness
-        Knows the images of the run's other calls; by default there are none.
+    requests, request_limits, rate_limiter, known_good
+        See `fetch_cutouts`. Requests with the same parameters may have the same image.
+    repeat_detector
+        Detector with the images of the run's other calls; by default it starts empty.
     """
-    witness = witness or LocalWitness()
-    keys = {request.row: request.query for request in requests}
+    repeat_detector = repeat_detector or LocalRepeatDetector()
     by_row = {request.row: request for request in requests}
-    delivered: dict[int, Delivery] = {}
+    received: dict[int, CutoutResponse] = {}
     down = None
-    async with _Messenger(witness) as messenger:
+    async with _ImageReporter(repeat_detector) as reporter:
         try:
-            async for delivery in fetch_cutouts(requests, politeness, pacer, known_good=known_good):
-                delivered[delivery.row] = delivery
-                messenger.tell(Claim(keys[delivery.row], delivery.digest))
-                if delivery.reason not in DOWN_REASONS:
-                    known_good = by_row[delivery.row]
+            async for response in fetch_cutouts(requests, request_limits, rate_limiter, known_good=known_good):
+                received[response.row] = response
+                reporter.report(ReceivedImage(by_row[response.row].query, response.digest))
+                if response.reason not in DOWN_REASONS:
+                    known_good = by_row[response.row]
         except ServiceDownError as error:
             down = error
-    rows = sorted(row for row, one in delivered.items() if one.digest)
-    doubtful = await witness.seen_elsewhere([Claim(keys[row], delivered[row].digest) for row in rows])
-    doubted = [delivered.pop(row) for row, doubt in zip(rows, doubtful, strict=True) if doubt]
+    rows = sorted(row for row, response in received.items() if response.digest)
+    images = [ReceivedImage(by_row[row].query, received[row].digest) for row in rows]
+    repeats = await repeat_detector.find_repeats(images)
+    repeated = [received.pop(row) for row, is_repeat in zip(rows, repeats, strict=True) if is_repeat]
     return Collected(
-        deliveries=tuple(delivered[row] for row in sorted(delivered)),
-        doubted=tuple((one.row, one.attempts) for one in doubted),
+        responses=tuple(received[row] for row in sorted(received)),
+        to_recheck=tuple((response.row, response.attempts) for response in repeated),
         down=down,
     )
 
 
-async def examine_cutouts(
+async def recheck_cutouts(
     requests: Sequence[CutoutRequest],
     others: Sequence[CutoutRequest],
-    politeness: Politeness,
-    pacer: Pacer | None = None,
-    witness: Witness | None = None,
+    request_limits: RequestLimits,
+    rate_limiter: RateLimiter | None = None,
+    repeat_detector: RepeatDetector | None = None,
 ) -> Collected:
-    """Settle doubted objects, while nobody else examines any.
+    """Find the owners of shared images; only one recheck may run at a time.
 
-    Two places on the sky never give the same bytes. One object after the other is asked for past all caches, and before
-    each time one of `others`, so that a cache which repeats its last answer repeats that. An image that comes twice in
-    a row all the same is the object's own. It is REPEATED_BODY where none does within `attempts` requests, or three;
-    and for all of several objects who get the same one in this way.
+    Objects are requested one after the other, past all caches. Each request follows a request for one of `others`, so
+    that a cache which repeats its last response repeats that image. An image that comes twice in a row belongs to the
+    object. An object without one within `attempts` requests (at least three) gets REPEATED_BODY. So do all objects that
+    receive the same image in this way.
 
     Parameters
     ----------
     requests
-        The doubted objects.
+        Objects to recheck.
     others
-        Objects with images that nobody doubts.
-    politeness, pacer, witness
-        As of `collect_cutouts`.
+        Objects with undisputed images.
+    request_limits, rate_limiter, repeat_detector
+        See `collect_cutouts`.
     """
-    pacer = pacer or LocalPacer(politeness.requests_per_second)
-    return await _Examination(others, politeness, pacer, witness or LocalWitness()).settle(requests)
+    rate_limiter = rate_limiter or LocalRateLimiter(request_limits.requests_per_second)
+    return await _Recheck(others, request_limits, rate_limiter, repeat_detector or LocalRepeatDetector()).run(requests)
 
 
-class _Messenger:
-    """Tells the witness of images while further ones are under way, as many at a time as came meanwhile.
+class _ImageReporter:
+    """Batched reports of received images to the repeat detector, while further requests are running.
 
-    What a cache repeats is seconds old or less. A witness that heard of a block only at its end would often learn of
-    the repetition first, and of the image's owner when the other block is stored.
+    A cache repeats images that are seconds old or less. If a block were reported only at its end, the repeat detector
+    would often see the repeat first, and the owner's image only after the other block is stored.
     """
 
-    def __init__(self, witness: Witness) -> None:
-        self._witness = witness
-        self._waiting: list[Claim] = []
+    def __init__(self, repeat_detector: RepeatDetector) -> None:
+        self._repeat_detector = repeat_detector
+        self._waiting: list[ReceivedImage] = []
         self._sending: asyncio.Task[None] | None = None
-        self._is_over = asyncio.Event()
+        self._closing = asyncio.Event()
 
-    def tell(self, claim: Claim) -> None:
-        """Tell of one image; a claim without one is none."""
-        if claim.digest != NO_IMAGE:
-            self._waiting.append(claim)
+    def report(self, image: ReceivedImage) -> None:
+        if image.digest != NO_IMAGE:
+            self._waiting.append(image)
             if self._sending is None or self._sending.done():
                 self._sending = asyncio.create_task(self._send())
 
     async def _send(self) -> None:
         while self._waiting:
-            told, self._waiting = self._waiting, []
-            await self._witness.seen_elsewhere(told)
+            images, self._waiting = self._waiting, []
+            await self._repeat_detector.find_repeats(images)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._is_over.wait(), TELL_EVERY_S)
+                await asyncio.wait_for(self._closing.wait(), REPORT_INTERVAL_S)
 
     async def __aenter__(self) -> Self:
         return self
@@ -156,72 +155,84 @@ class _Messenger:
             self._sending.cancel()
             await asyncio.gather(self._sending, return_exceptions=True)
         else:
-            self._is_over.set()
+            self._closing.set()
             await self._sending
 
 
-class _Examination:
-    """Asks for doubted objects again, one after the other, each time after an object that nobody doubts."""
+class _Recheck:
+    """Recheck of objects, one after the other, each time after an object with an undisputed image."""
 
-    def __init__(self, others: Sequence[CutoutRequest], politeness: Politeness, pacer: Pacer, witness: Witness) -> None:
-        self._politeness, self._pacer, self._witness = politeness, pacer, witness
+    def __init__(
+        self,
+        others: Sequence[CutoutRequest],
+        request_limits: RequestLimits,
+        rate_limiter: RateLimiter,
+        repeat_detector: RepeatDetector,
+    ) -> None:
+        self._request_limits, self._rate_limiter = request_limits, rate_limiter
+        self._repeat_detector = repeat_detector
         self._known_good = others[0] if others else None
         self._others = cycle(others)
         self._n_attempts: Counter[int] = Counter()
-        self._n_further = 0
+        self._n_extra_requests = 0
 
-    async def settle(self, requests: Sequence[CutoutRequest]) -> Collected:
-        down, settled = None, list[Delivery]()
-        keys = {request.row: request.query for request in requests}
+    async def run(self, requests: Sequence[CutoutRequest]) -> Collected:
+        down, responses = None, list[CutoutResponse]()
         for request in requests:
             try:
-                settled.append(await self._examine(request))
+                responses.append(await self._recheck(request))
             except ServiceDownError as error:
                 down = error
                 break
-        # whose image is another's too was found out with the later of them
-        claims = [Claim(keys[one.row], one.digest, one.examined) for one in settled]
-        contested = await self._witness.seen_elsewhere(claims)
-        deliveries = (_repeated(one) if no else one for one, no in zip(settled, contested, strict=True))
+        # a conflict is found with the later of the two objects, so check all of them once more
+        images = [
+            ReceivedImage(request.query, response.digest, response.confirmed)
+            for request, response in zip(requests, responses, strict=False)
+        ]
+        repeats = await self._repeat_detector.find_repeats(images)
         return Collected(
-            deliveries=tuple(replace(one, attempts=self._n_attempts[one.row]) for one in deliveries),
-            n_further=self._n_further,
+            responses=tuple(
+                replace(_as_repeated(response) if is_repeat else response, attempts=self._n_attempts[response.row])
+                for response, is_repeat in zip(responses, repeats, strict=True)
+            ),
+            n_extra_requests=self._n_extra_requests,
             down=down,
         )
 
-    async def _examine(self, request: CutoutRequest) -> Delivery:
-        before = NO_IMAGE
-        for _ in range(max(LEAST_LOOKS, self._politeness.attempts - 1)):
-            shown = await self._ask_another()
-            delivery = await self._ask(request)
-            self._n_attempts[request.row] += delivery.attempts
-            if delivery.reason is not Reason.NONE:
-                return delivery
-            if delivery.digest == before != shown:
-                claim = Claim(request.query, before, examined=True)
-                (contested,) = await self._witness.seen_elsewhere([claim])
-                return _repeated(delivery) if contested else replace(delivery, examined=True)
-            before = delivery.digest if delivery.digest != shown else NO_IMAGE
-        return _repeated(delivery)
+    async def _recheck(self, request: CutoutRequest) -> CutoutResponse:
+        previous = NO_IMAGE
+        for _ in range(max(MIN_RECHECKS, self._request_limits.attempts - 1)):
+            other = await self._fetch_other()
+            response = await self._fetch(request)
+            self._n_attempts[request.row] += response.attempts
+            if response.reason is not Reason.NONE:
+                return response
+            if response.digest == previous != other:
+                image = ReceivedImage(request.query, previous, confirmed=True)
+                (is_repeat,) = await self._repeat_detector.find_repeats([image])
+                return _as_repeated(response) if is_repeat else replace(response, confirmed=True)
+            previous = response.digest if response.digest != other else NO_IMAGE
+        return _as_repeated(response)
 
-    async def _ask_another(self) -> bytes:
-        """Ask for an object that nobody doubts; returns the digest of what came."""
+    async def _fetch_other(self) -> bytes:
+        """Fetch an object with an undisputed image, and return the digest received."""
         request = next(self._others, None)
         if request is None:
             return NO_IMAGE
-        delivery = await self._ask(request)
-        self._n_further += delivery.attempts
-        return delivery.digest
+        response = await self._fetch(request)
+        self._n_extra_requests += response.attempts
+        return response.digest
 
-    async def _ask(self, request: CutoutRequest) -> Delivery:
-        # the service ignores parameters that it does not know, a cache takes them for another page
+    async def _fetch(self, request: CutoutRequest) -> CutoutResponse:
+        # the service ignores unknown parameters, while a cache takes the address for a new page
         params = {**request.params, "_": str(time.time_ns())}
-        past_caches = replace(request, params=params, headers={**request.headers, "Cache-Control": "no-cache"})
-        answers = fetch_cutouts([past_caches], self._politeness, self._pacer, known_good=self._known_good)
-        (delivery,) = [one async for one in answers]
-        return delivery
+        uncached = replace(request, params=params, headers={**request.headers, "Cache-Control": "no-cache"})
+        stream = fetch_cutouts([uncached], self._request_limits, self._rate_limiter, known_good=self._known_good)
+        (response,) = [response async for response in stream]
+        return response
 
 
-def _repeated(delivery: Delivery) -> Delivery:
-    """The image is another object's."""
-    return Delivery(row=delivery.row, reason=Reason.REPEATED_BODY, http_status=200, attempts=0, refused=delivery.body)
+def _as_repeated(response: CutoutResponse) -> CutoutResponse:
+    return CutoutResponse(
+        row=response.row, reason=Reason.REPEATED_BODY, http_status=200, attempts=0, refused=response.body
+    )

@@ -1,48 +1,71 @@
-"""Cutout services: what a service must say of itself to be asked for cutouts, and which ones a recipe means."""
+"""Cutout services: their interface, the Legacy Surveys viewer, and the choice that a recipe makes."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Protocol
 
-from galstore.survey.legacysurvey import LegacySurveyViewer
 from galstore.survey.skyserver import SkyServer
+from schemas.cutouts import SIDE_PX
 from schemas.recipes import EMULATOR, SurveySection
 
 
 class CutoutService(Protocol):
-    """A service that answers a GET request for a place on the sky with a JPEG of 128 x 128 px.
+    """Service that answers a GET request for a position with a JPEG of 128 x 128 px.
 
-    It is sent to worker processes, so that it must be picklable. What is right or wrong about an answer is judged in
-    one place for all services: `galstore.survey.responses`.
+    Implementations must be picklable, because they are sent to worker processes. Responses of all services are
+    classified in one place, `galstore.survey.responses`.
     """
 
     @property
     def base_url(self) -> str:
-        """Root of the service; rate and memory of images are kept by it."""
+        """Root of the service; rate limit and repeat detection are separate for each."""
 
     @property
     def cutout_url(self) -> str:
-        """Where cutouts are asked for, without parameters."""
+        """Address of the cutouts, without parameters."""
 
     def cutout_params(self, *, ra_deg: float, dec_deg: float, scale_arcsec: float) -> dict[str, str]:
-        """Query parameters of one cutout (ICRS, arcsec per pixel); a scale of NaN is left to the service."""
+        """Return the query parameters of one cutout (ICRS, arcsec per pixel), without the scale if it is NaN."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegacySurveyViewer:
+    """Layer of a Legacy Surveys viewer, real or emulated; only the base URL differs.
+
+    Source: the viewer's cutout page (legacysurvey.org/viewer). Without a scale it uses its native pixels, 0.262 arcsec.
+    """
+
+    base_url: str
+    layer: str = "ls-dr9"
+
+    @property
+    def cutout_url(self) -> str:
+        return f"{self.base_url}/viewer/cutout.jpg"
+
+    def cutout_params(self, *, ra_deg: float, dec_deg: float, scale_arcsec: float) -> dict[str, str]:
+        params = {"ra": f"{ra_deg:.9f}", "dec": f"{dec_deg:.9f}", "size": str(SIDE_PX), "layer": self.layer}
+        if not math.isnan(scale_arcsec):
+            params["pixscale"] = f"{scale_arcsec:.9g}"
+        return params
 
 
 def catalog_service_of(survey: SurveySection, base_url: str) -> SkyServer:
-    """Who is asked for a recipe's catalog.
+    """Return the catalog service of a recipe.
 
     Parameters
     ----------
     survey
         Section of the recipe.
     base_url
-        Where the survey is: `survey.base_url`, or a emulator's address on loopback.
+        Address of the survey: `survey.base_url`, or an emulator on loopback.
     """
     return SkyServer(base_url=base_url.rstrip("/"), data_release=survey.data_release)
 
 
 def cutout_service_of(survey: SurveySection, base_url: str) -> CutoutService:
-    """Who is asked for a recipe's cutouts; parameters as of `catalog_service_of`.
+    """Return the cutout service of a recipe, with the parameters of `catalog_service_of`.
 
     Examples
     --------
@@ -50,9 +73,9 @@ def cutout_service_of(survey: SurveySection, base_url: str) -> CutoutService:
     >>> cutout_service_of(survey, "http://127.0.0.1:8080").cutout_url
     'http://127.0.0.1:8080/viewer/cutout.jpg'
     """
-    # the emulator plays every service at one address
-    played = survey.base_url == EMULATOR
-    address = (base_url if played or not survey.cutout_base_url else survey.cutout_base_url).rstrip("/")
+    # the emulator serves catalog and cutouts at one address
+    is_emulated = survey.base_url == EMULATOR
+    address = (base_url if is_emulated or not survey.cutout_base_url else survey.cutout_base_url).rstrip("/")
     if survey.cutout_service == "legacysurvey":
         return LegacySurveyViewer(base_url=address, layer=survey.layer)
     return SkyServer(base_url=address, data_release=survey.data_release)

@@ -1,4 +1,4 @@
-"""The desk: what all workers of a run share about one survey service, kept by the Dask scheduler they all talk to."""
+"""State that all workers of a run share about a survey service, kept by the Dask scheduler."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from typing import Any
 
 import distributed
 
-from galstore.survey.rate_limit import LeasingPacer, Turns
-from galstore.survey.repeated_bodies import Claim, RecentBodies
+from galstore.survey.rate_limit import LeasedRateLimiter, RequestSlots
+from galstore.survey.repeated_bodies import ReceivedImage, RecentDigests
 
 
-class ServiceDesk(distributed.SchedulerPlugin):  # type: ignore[misc]
-    """Hands out turns to ask a service, and remembers the images that it sent lately."""
+class SharedServicePlugin(distributed.SchedulerPlugin):  # type: ignore[misc]
+    """Request slots and recent image digests of every service, for all workers."""
 
-    name = "galstore-service-desk"
+    name = "galstore-shared-service"
     idempotent = True
 
     def __init__(self) -> None:
-        self._turns: defaultdict[str, Turns] = defaultdict(Turns)
-        self._bodies: defaultdict[str, RecentBodies] = defaultdict(RecentBodies)
+        self._slots: defaultdict[str, RequestSlots] = defaultdict(RequestSlots)
+        self._digests: defaultdict[str, RecentDigests] = defaultdict(RecentDigests)
 
-    async def start(self, scheduler: Any) -> None:
-        """Answer the workers' questions from now on."""
-        scheduler.handlers["galstore_turns"] = self.lease_turns
-        scheduler.handlers["galstore_seen"] = self.seen_elsewhere
+    async def start(self, scheduler: distributed.Scheduler) -> None:
+        """Register the handlers for the workers' calls."""
+        scheduler.handlers["galstore_lease_slots"] = self.lease_slots
+        scheduler.handlers["galstore_find_repeats"] = self.find_repeats
 
-    def lease_turns(self, service: str, n: int, requests_per_second: float) -> float:
-        """Seconds until the first of the next n turns."""
-        return self._turns[service].lease(n, requests_per_second, now_s=time.monotonic())
+    def lease_slots(self, service: str, n: int, requests_per_second: float) -> float:
+        """Lease n slots and return the seconds until the first."""
+        return self._slots[service].lease(n, requests_per_second, now_s=time.monotonic())
 
-    def seen_elsewhere(self, service: str, claims: Sequence[tuple[str, bytes, bool]]) -> list[bool]:
-        """As of `RecentBodies`; a message has lost the names of a claim's parts."""
-        return self._bodies[service].seen_elsewhere([Claim(*claim) for claim in claims])
+    def find_repeats(self, service: str, images: Sequence[tuple[str, bytes, bool]]) -> list[bool]:
+        """Call `RecentDigests.find_repeats`; messages carry the images as plain tuples."""
+        return self._digests[service].find_repeats([ReceivedImage(*image) for image in images])
 
 
-class SharedPacer(LeasingPacer):
-    """The rate of all workers that ask one service; for use inside a task.
+class SharedRateLimiter(LeasedRateLimiter):
+    """Rate limiter of all workers that use one service; for use inside a task.
 
     Parameters
     ----------
     service
-        What the rate belongs to: the base URL.
+        Base URL of the service.
     requests_per_second
-        The limit.
+        Rate of the whole run.
     """
 
     def __init__(self, service: str, requests_per_second: float) -> None:
@@ -54,37 +54,36 @@ class SharedPacer(LeasingPacer):
         self._service = service
 
     async def _lease(self, n: int, requests_per_second: float) -> float:
-        asked = {"service": self._service, "n": n, "requests_per_second": requests_per_second}
-        return float(await _ask_desk("galstore_turns", **asked))
+        arguments = {"service": self._service, "n": n, "requests_per_second": requests_per_second}
+        return float(await _call_scheduler("galstore_lease_slots", **arguments))
 
 
-class SharedWitness:
-    """The witness of all workers that ask one service; for use inside a task."""
+class SharedRepeatDetector:
+    """Repeat detector of all workers that use one service; for use inside a task."""
 
     def __init__(self, service: str) -> None:
         self._service = service
 
-    async def seen_elsewhere(self, claims: Sequence[Claim]) -> Sequence[bool]:
-        """As of `galstore.survey.repeated_bodies.Witness`."""
-        seen: list[bool] = await _ask_desk("galstore_seen", service=self._service, claims=_plain(claims))
-        return seen
+    async def find_repeats(self, images: Sequence[ReceivedImage]) -> Sequence[bool]:
+        repeats: list[bool] = await _call_scheduler(
+            "galstore_find_repeats", service=self._service, images=[tuple(image) for image in images]
+        )
+        return repeats
 
 
-def doubtful_claims(client: distributed.Client, service: str, claims: Sequence[Claim]) -> list[bool]:
-    """Which claims are doubtful by now; for use where a run is led from."""
-    doubtful: list[bool] = client.sync(client.scheduler.galstore_seen, service=service, claims=_plain(claims))
-    return doubtful
+def find_repeats(client: distributed.Client, service: str, images: Sequence[ReceivedImage]) -> list[bool]:
+    """Return which images are repeats by now; for use outside of tasks."""
+    repeats: list[bool] = client.sync(
+        client.scheduler.galstore_find_repeats, service=service, images=[tuple(image) for image in images]
+    )
+    return repeats
 
 
-def _plain(claims: Sequence[Claim]) -> list[tuple[str, bytes, bool]]:
-    return [(claim.key, claim.digest, claim.examined) for claim in claims]
-
-
-async def _ask_desk(operation: str, **asked: Any) -> Any:
+async def _call_scheduler(operation: str, **arguments: Any) -> Any:
     worker = distributed.get_worker()
 
-    async def ask() -> Any:
-        return await getattr(worker.scheduler, operation)(**asked)
+    async def call() -> Any:
+        return await getattr(worker.scheduler, operation)(**arguments)
 
-    # a task runs in a thread of its own; the worker's connection to the scheduler belongs to the worker's loop
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(), worker.loop.asyncio_loop))
+    # a task runs in its own thread; the worker's connection to the scheduler belongs to the worker's event loop
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(call(), worker.loop.asyncio_loop))

@@ -1,7 +1,7 @@
-"""Pacing: one rate of requests for a whole run, however many workers share it.
+"""Rate limits: one request rate for a whole run, shared by all workers.
 
-Libraries that limit rates (aiolimiter, pyrate-limiter) do it within one process, or through a database that every
-machine reaches. Here the Dask scheduler, which every worker of a run talks to anyway, hands out the turns.
+Rate-limit libraries (aiolimiter, pyrate-limiter) work within one process, or need a database that every machine can
+reach. Here the Dask scheduler, which every worker already talks to, hands out the request slots.
 """
 
 from __future__ import annotations
@@ -9,55 +9,56 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 LEASE_S = 0.05
-"""Turns are handed out for this long ahead: at 5,000 requests/s the scheduler is asked 20 times a second."""
+"""Slots are leased for this long ahead: at 5,000 requests/s the scheduler is asked 20 times a second."""
 
-SHORTEST_SLEEP_S = 0.002
-"""Shorter waits are not slept: the event loop's clock ticks in milliseconds, 5,000 sleeps would last 5 s."""
+MIN_SLEEP_S = 0.002
+"""Shorter waits are skipped: the event loop's clock ticks in milliseconds, and 5,000 sleeps would last 5 s."""
 
-LATEST_S = 0.04
-"""A turn that a busy worker is later for is forfeited: what waited would else crowd with what is sent on time."""
+MAX_LATENESS_S = 0.04
+"""A busy worker forfeits slots that it misses by more than this; late requests would otherwise come in bursts."""
 
 HEADROOM = 0.95
-"""Share of the rate that is used: with turns up to 40 ms late, one second sees those of 1.04 s, 0.99 of the rate."""
+"""Share of the rate in use: with slots up to 40 ms late, one second holds the requests of 1.04 s, 0.99 of the rate."""
 
 
-class Pacer(Protocol):
-    """Whoever says when the next request may go."""
+class RateLimiter(Protocol):
+    """Source of request slots."""
 
-    async def turn(self) -> None:
-        """Return when it is this request's turn."""
+    async def acquire(self) -> None:
+        """Wait for the next request slot."""
 
 
-class Turns:
-    """Turns of one service: evenly spaced points in time, each given away once."""
+class RequestSlots:
+    """Evenly spaced points in time, each given away once."""
 
     def __init__(self) -> None:
         self._next_s = -math.inf
 
     def lease(self, n: int, requests_per_second: float, *, now_s: float) -> float:
-        """Give away the next n turns.
+        """Give away the next n slots, spaced by the inverse rate.
 
         Parameters
         ----------
         n
-            How many.
+            Number of slots.
         requests_per_second
-            Their spacing is the inverse.
+            Rate.
         now_s
-            A monotonic clock.
+            Time by a monotonic clock.
 
         Returns
         -------
         float
-            Seconds from now until the first of them.
+            Seconds from now until the first slot.
 
         Examples
         --------
-        >>> turns = Turns()
-        >>> [turns.lease(2, 10.0, now_s=0.0) for _ in range(3)]
+        >>> slots = RequestSlots()
+        >>> [slots.lease(2, 10.0, now_s=0.0) for _ in range(3)]
         [0.0, 0.2, 0.4]
         """
         first_s = max(now_s, self._next_s)
@@ -65,58 +66,59 @@ class Turns:
         return first_s - now_s
 
 
-class LeasingPacer:
-    """Takes turns in leases from whoever gives them away, and lets one request go at each.
+class LeasedRateLimiter(ABC):
+    """Rate limiter that leases several slots at a time.
 
     Parameters
     ----------
     requests_per_second
-        The limit of the whole run.
+        Rate of the whole run.
     """
 
     def __init__(self, requests_per_second: float) -> None:
         self._per_second = requests_per_second * HEADROOM
         self._n_leased = max(1, round(self._per_second * LEASE_S))
-        self._left = 0
+        self._n_left = 0
         self._next_s = 0.0
         self._queue = asyncio.Lock()
 
-    async def turn(self) -> None:
-        """Wait for the next turn; requests go in the order in which they asked."""
+    async def acquire(self) -> None:
+        """Wait for the next slot; requests are served in order of arrival."""
         async with self._queue:
             while True:
-                at_s = await self._take()
-                delay_s = at_s - time.monotonic()
-                if delay_s > SHORTEST_SLEEP_S:
+                slot_s = await self._next_slot()
+                delay_s = slot_s - time.monotonic()
+                if delay_s > MIN_SLEEP_S:
                     await asyncio.sleep(delay_s)
-                if time.monotonic() - at_s <= LATEST_S:
+                if time.monotonic() - slot_s <= MAX_LATENESS_S:
                     return
 
-    async def _take(self) -> float:
-        """Take the next turn; returns when it comes, by the monotonic clock."""
-        # turns that are forfeited anyway are dropped at once
-        n_missed = math.ceil((time.monotonic() - LATEST_S - self._next_s) * self._per_second)
-        n_dropped = min(self._left, max(0, n_missed))
-        self._left -= n_dropped
+    async def _next_slot(self) -> float:
+        """Return the time of the next slot, by the monotonic clock."""
+        # drop the slots that are already missed
+        n_missed = math.ceil((time.monotonic() - MAX_LATENESS_S - self._next_s) * self._per_second)
+        n_dropped = min(self._n_left, max(0, n_missed))
+        self._n_left -= n_dropped
         self._next_s += n_dropped / self._per_second
-        if not self._left:
+        if not self._n_left:
             wait_s = await self._lease(self._n_leased, self._per_second)
-            self._left, self._next_s = self._n_leased, time.monotonic() + wait_s
-        at_s = self._next_s
-        self._left -= 1
+            self._n_left, self._next_s = self._n_leased, time.monotonic() + wait_s
+        slot_s = self._next_s
+        self._n_left -= 1
         self._next_s += 1 / self._per_second
-        return at_s
+        return slot_s
 
+    @abstractmethod
     async def _lease(self, n: int, requests_per_second: float) -> float:
-        raise NotImplementedError
+        """Lease n slots and return the seconds until the first."""
 
 
-class LocalPacer(LeasingPacer):
-    """The rate of one process."""
+class LocalRateLimiter(LeasedRateLimiter):
+    """Rate limiter of one process."""
 
     def __init__(self, requests_per_second: float) -> None:
         super().__init__(requests_per_second)
-        self._turns = Turns()
+        self._slots = RequestSlots()
 
     async def _lease(self, n: int, requests_per_second: float) -> float:
-        return self._turns.lease(n, requests_per_second, now_s=time.monotonic())
+        return self._slots.lease(n, requests_per_second, now_s=time.monotonic())

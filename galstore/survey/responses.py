@@ -1,4 +1,4 @@
-"""Answers: one request to a cutout service, and what its answer is, for good or for now."""
+"""Cutout requests, and the classification of the HTTP responses to them."""
 
 from __future__ import annotations
 
@@ -8,37 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-import aiohttp
 import numpy as np
 import numpy.typing as npt
-from yarl import URL
 
-from galstore.survey.images import judge_body
+from galstore.survey.images import check_image
 from schemas.cube import DELIVERED_BYTES
-from schemas.cutouts import PASSING_REASONS, Reason
+from schemas.cutouts import TRANSIENT_REASONS, Reason
 from schemas.errors import ServiceError
-
-MOST_READ_BYTES = DELIVERED_BYTES + 65_536
-"""Of a longer body no more is read: enough to know a page or a text by, and no more memory than that."""
-
-MAX_REDIRECTS = 3
 
 _NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9._-]*")
 
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-
-_OK, _NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 200, 404, 408, 429, 503
+_NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 404, 408, 429, 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutoutRequest:
-    """One object's cutout: its row, which no other request of the same call has, and what to ask for.
+    """Request for the cutout of one object.
 
-    `query` holds the parameters as one string, the same whatever their order.
+    `row` is unique among the requests of one call. `query` holds the parameters as one string, sorted by name.
 
     Examples
     --------
@@ -53,10 +43,10 @@ class CutoutRequest:
     query: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "query", _encoded(self.params))
+        object.__setattr__(self, "query", _encode_query(self.params))
 
 
-def _encoded(params: Mapping[str, str]) -> str:
+def _encode_query(params: Mapping[str, str]) -> str:
     pairs = sorted(params.items())
     # numbers need no encoding, which would take a tenth of a request's time
     if _NEEDS_NO_ENCODING.fullmatch("".join(part for pair in pairs for part in pair)):
@@ -64,13 +54,28 @@ def _encoded(params: Mapping[str, str]) -> str:
     return urlencode(pairs)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What became of one request.
+class HttpResponse(NamedTuple):
+    """HTTP response before its classification.
 
-    `pixels` are counts, shape (128, 128, band), `body` the delivered bytes and `digest` their SHA-256, where `reason`
-    is NONE; else None and empty. `http_status` is that of the last attempt, 0 where no answer came. `refused` is the
-    beginning of what came in place of an image.
+    `failure` is the reason if no complete response arrived, else NONE. `status` is then 0, or the status received
+    before the failure. `body` may be cut to `client.MAX_READ_BYTES`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    failure: Reason = Reason.NONE
+    n_redirects: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoutResponse:
+    """Classified response to one cutout request.
+
+    If `reason` is NONE, `pixels` are counts of shape (128, 128, band), `body` is the JPEG and `digest` its SHA-256;
+    otherwise they are None and empty. `http_status` belongs to the last attempt, 0 without a response. `refused` is the
+    beginning of a body that is not a valid image. `confirmed` means that another object received the same image, and
+    that this object received it again in a recheck.
     """
 
     row: int
@@ -81,115 +86,54 @@ class Delivery:
     digest: bytes = b""
     pixels: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
     refused: bytes = field(default=b"", repr=False)
-    examined: bool = False
-    """Another request got the image too, and it came again when it was asked for again."""
+    confirmed: bool = False
 
 
-class PassingError(ServiceError):
-    """An answer that may be better next time.
+class TransientError(ServiceError):
+    """Failed request that may succeed when it is retried.
 
-    `wait_s` is what Retry-After asks for, in seconds; None where it asks for nothing. `for_all` says that it asks every
-    request to wait, not this one alone.
+    `wait_s` is the delay requested by Retry-After, in seconds, or None. `pauses_all` means that the delay applies to
+    every request, not only to this one.
     """
 
-    def __init__(self, delivery: Delivery, *, wait_s: float | None = None) -> None:
-        super().__init__(f"{delivery.reason.name} (status {delivery.http_status})")
-        self.delivery = delivery
+    def __init__(self, response: CutoutResponse, *, wait_s: float | None = None) -> None:
+        super().__init__(f"{response.reason.name} (status {response.http_status})")
+        self.response = response
         self.wait_s = wait_s
-        self.for_all = wait_s is not None and delivery.http_status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+        self.pauses_all = wait_s is not None and response.http_status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
 
 
-class AnswerLostError(aiohttp.ClientError):
-    """A connection that was refused, reset or closed."""
-
-
-async def ask_without_repeats(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Middleware of a client session: a lost connection is an error at once.
-
-    aiohttp would otherwise send a GET once more by itself, beside the rate and the count of attempts.
-    """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise AnswerLostError(str(error)) from error
-
-
-async def ask_once(http: aiohttp.ClientSession, request: CutoutRequest) -> Delivery:
-    """Send one request and judge its answer.
+def classify_response(request: CutoutRequest, received: HttpResponse) -> CutoutResponse:
+    """Return the image in an HTTP response, or the lasting reason for its absence.
 
     Raises
     ------
-    PassingError
-        The answer is none, and the next one may be better.
+    TransientError
+        There is no image, but a retry may bring it.
     """
-    return judge_answer(request, await receive_answer(http, request))
-
-
-class Answer(NamedTuple):
-    """What came back for one request, not yet judged.
-
-    `failure` says why there is no answer at all, else NONE; `status` is 0 then, but for a redirect in a circle. `body`
-    holds at most `MOST_READ_BYTES`.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    failure: Reason = Reason.NONE
-    n_redirects: int = 0
-
-
-async def receive_answer(http: aiohttp.ClientSession, request: CutoutRequest) -> Answer:
-    """Send one request; whatever happens is an answer."""
-    status, headers, body = 0, _NO_HEADERS, b""
-    failure, n_redirects = Reason.NONE, 0
-    try:
-        url = URL(f"{request.url}?{request.query}", encoded=True)
-        async with http.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:
-            status, headers, n_redirects = response.status, response.headers, len(response.history)
-            # an error's body is read too, so that its connection can serve the next request
-            body = await _read_beginning(response)
-    except aiohttp.ConnectionTimeoutError:
-        failure = Reason.CONNECT_TIMEOUT
-    except TimeoutError:
-        failure = Reason.READ_TIMEOUT
-    except aiohttp.ClientResponseError as error:
-        # a redirect in a circle, or an answer that is no HTTP
-        failure, status = Reason.SERVICE_ERROR, error.history[-1].status if error.history else 0
-    except aiohttp.ClientError:
-        failure = Reason.CONNECTION_LOST
-    return Answer(status, headers, body, failure, n_redirects)
-
-
-def judge_answer(request: CutoutRequest, answer: Answer) -> Delivery:
-    """What an answer is worth.
-
-    Raises
-    ------
-    PassingError
-        It is none, and the next one may be better.
-    """
-    reason = answer.failure or _judge_status(answer.status)
+    reason = received.failure or _classify_status(received.status)
     if reason is Reason.NONE:
-        judgement = judge_body(answer.body)
-        reason = judgement.reason
+        image = check_image(received.body)
+        reason = image.reason
         if reason is Reason.NONE:
-            return Delivery(
-                row=request.row, reason=reason, http_status=answer.status, attempts=1, body=answer.body,
-                digest=hashlib.sha256(answer.body).digest(), pixels=judgement.pixels,
-            )  # fmt: skip
-    delivery = Delivery(
-        row=request.row, reason=reason, http_status=answer.status, attempts=1, refused=answer.body[:DELIVERED_BYTES]
-    )
-    if reason in PASSING_REASONS:
-        raise PassingError(delivery, wait_s=retry_after_s(answer.headers.get("Retry-After")))
-    return delivery
+            return CutoutResponse(
+                row=request.row,
+                reason=reason,
+                http_status=received.status,
+                attempts=1,
+                body=received.body,
+                digest=hashlib.sha256(received.body).digest(),
+                pixels=image.pixels,
+            )
+    refused = received.body[:DELIVERED_BYTES]
+    response = CutoutResponse(row=request.row, reason=reason, http_status=received.status, attempts=1, refused=refused)
+    if reason in TRANSIENT_REASONS:
+        raise TransientError(response, wait_s=retry_after_s(received.headers.get("Retry-After")))
+    return response
 
 
-def _judge_status(status: int) -> Reason:
-    """What a status says by itself: NONE where the body has to be looked at."""
+def _classify_status(status: int) -> Reason:
+    """Return the reason that follows from a status; NONE if the body decides."""
     if status < 400:
         return Reason.NONE
     if status == _NOT_FOUND:
@@ -199,19 +143,10 @@ def _judge_status(status: int) -> Reason:
     return Reason.SERVICE_ERROR if status >= 500 or status == _REQUEST_TIMEOUT else Reason.CLIENT_ERROR
 
 
-async def _read_beginning(response: aiohttp.ClientResponse) -> bytes:
-    length = response.content_length
-    if length is not None and length <= MOST_READ_BYTES:
-        return await response.read()
-    pieces, n_left = [], MOST_READ_BYTES
-    while n_left and (piece := await response.content.read(n_left)):
-        pieces.append(piece)
-        n_left -= len(piece)
-    return b"".join(pieces)
-
-
 def retry_after_s(header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:
-    """Seconds that a Retry-After header asks for (RFC 9110, §10.2.3): a number of seconds or a date; None if neither.
+    """Return the delay in a Retry-After header, in seconds; None without a valid one.
+
+    The header holds a number of seconds or a date (RFC 9110, section 10.2.3).
 
     Examples
     --------
@@ -229,5 +164,5 @@ def retry_after_s(header: str | None, *, now: Callable[[], datetime] = lambda: d
         date = parsedate_to_datetime(text)
     except (TypeError, ValueError):
         return None
-    # "-0000" and a missing zone make a date without one; HTTP dates are always GMT
+    # "-0000" and a missing zone give a naive date; HTTP dates are always GMT
     return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now().timestamp())

@@ -1,44 +1,49 @@
-"""Conversation: the requests of one call, which share the rate, pauses and what they learn of the service."""
+"""Retries and circuit breaker of a client."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import aiohttp
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from galstore.survey.rate_limit import Pacer
-from galstore.survey.responses import CutoutRequest, Delivery, PassingError, ask_once
+from galstore.survey.rate_limit import RateLimiter
+from galstore.survey.responses import CutoutRequest, CutoutResponse, TransientError
 from schemas.cutouts import DOWN_REASONS, Reason
 
-LONGEST_WAIT_S = 60.0
-"""Longest wait before a retry, also where Retry-After asks for more."""
+MAX_WAIT_S = 60.0
+"""Longest wait before a retry, also if Retry-After asks for more."""
+
+SendRequest = Callable[[CutoutRequest], Awaitable[CutoutResponse]]
+"""Function that sends one request once; it raises TransientError if a retry may help."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Politeness:
-    """How hard a run may press the service, and when it gives up.
+class RequestLimits:
+    """Limits on the load that a run puts on a service.
 
     Parameters
     ----------
     requests_per_second
-        Of the whole run, retries too; whoever hands out the turns (`Pacer`) keeps it.
+        Rate of the whole run, including retries; enforced by a `RateLimiter`.
     concurrency
-        Requests under way at the same time, of this process. An object that waits for its retry is not under way.
+        Concurrent requests of this process. An object that waits for its retry is not counted.
     connect_timeout_s
-        Until there is a connection.
+        Time limit for a connection.
     read_timeout_s
-        From then until the whole answer is there.
+        Time limit for the whole response, from the connection on.
     attempts
-        Requests for one object, at most.
+        Maximum number of requests per object.
     retry_budget_s
-        No retry starts later than this after an object's first request.
+        No retry starts later than this after the first request for the object.
     breaker_failures
-        So many objects that fail in a row stop the run.
+        Number of consecutive failures that opens the circuit breaker.
     """
 
     requests_per_second: float
@@ -50,159 +55,175 @@ class Politeness:
     breaker_failures: int
 
 
-class Conversation:
-    """The requests of one call: they share the slots, the rate, and the pauses that the service asks for."""
+class RetryLoop:
+    """Retries for the requests of one call, which share the rate limit, the pauses and the circuit breaker."""
 
-    def __init__(self, http: aiohttp.ClientSession, politeness: Politeness, pacer: Pacer) -> None:
-        self._http = http
-        self._politeness = politeness
-        self._pacer = pacer
-        self._slots = asyncio.Semaphore(politeness.concurrency)
-        self._gate = _Gate(politeness.breaker_failures)
-        self._not_before_s = 0.0
+    def __init__(self, send: SendRequest, request_limits: RequestLimits, rate_limiter: RateLimiter) -> None:
+        self._send = send
+        self._request_limits = request_limits
+        self._rate_limiter = rate_limiter
+        self._slots = asyncio.Semaphore(request_limits.concurrency)
+        self._breaker = CircuitBreaker(request_limits.breaker_failures)
+        self._paused_until_s = 0.0
 
-    async def works_for(self, known_good: CutoutRequest) -> bool:
-        """Ask for an object that was answered well before, and say whether it still is."""
+    async def is_working(self, known_good: CutoutRequest) -> bool:
+        """Repeat a request that succeeded before, and return True unless the service fails."""
         await self._slots.acquire()
-        _, delivery = await self._settle(known_good)
-        return delivery.reason not in DOWN_REASONS
+        _, response = await self._complete(known_good)
+        return response.reason not in DOWN_REASONS
 
-    async def settle_all(self, requests: Iterable[CutoutRequest]) -> AsyncGenerator[tuple[CutoutRequest, Delivery]]:
-        """Every request with its delivery, in the order in which they settle."""
+    async def run(self, requests: Iterable[CutoutRequest]) -> AsyncGenerator[tuple[CutoutRequest, CutoutResponse]]:
+        """Yield every request with its final response, in the order of completion."""
         finished: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
-        under_way: set[asyncio.Task[Any]] = set()
+        running: set[asyncio.Task[tuple[CutoutRequest, CutoutResponse]]] = set()
 
         async def start_all() -> int:
             n_started = 0
-            for n_started, request in enumerate(requests, start=1):  # noqa: B007 - the last one is the answer
-                await self._gate.wait_to_start()
-                # the slot is taken here and passed on, so that retries queue with one new object, not with all
+            for n_started, request in enumerate(requests, start=1):  # noqa: B007 - the last value is returned
+                await self._breaker.wait_to_start()
+                # take the slot here and pass it on, so that retries compete with one new object, not with all
                 await self._slots.acquire()
-                task = asyncio.create_task(self._settle(request))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
+                task = asyncio.create_task(self._complete(request))
+                running.add(task)
+                task.add_done_callback(running.discard)
                 task.add_done_callback(finished.put_nowait)
             return n_started
 
         starting = asyncio.create_task(start_all())
         starting.add_done_callback(finished.put_nowait)
-        n_left: int | None = None
-        n_settled = 0
+        n_started: int | None = None
+        n_finished = 0
         try:
-            while n_left is None or n_settled < n_left:
+            while n_started is None or n_finished < n_started:
                 task = await finished.get()
                 if task is starting:
-                    n_left = task.result()
+                    n_started = task.result()
                     continue
-                n_settled += 1
+                n_finished += 1
                 yield task.result()
         finally:
-            tasks = [starting, *under_way]
+            tasks = [starting, *running]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _settle(self, request: CutoutRequest) -> tuple[CutoutRequest, Delivery]:
-        """Ask until there is an image or a lasting reason; the first attempt uses a slot that the caller took."""
+    async def _complete(self, request: CutoutRequest) -> tuple[CutoutRequest, CutoutResponse]:
+        """Send a request until its response is final; the caller has taken the slot of the first attempt."""
         n_attempts, first_s = 0, 0.0
 
-        async def attempt() -> Delivery:
+        async def attempt() -> CutoutResponse:
             nonlocal n_attempts, first_s
             if n_attempts:
                 await self._slots.acquire()
             try:
-                await self._wait_for_turn()
+                await self._wait_for_rate_limit()
                 n_attempts += 1
                 first_s = first_s or time.monotonic()
-                return await self._ask(request)
+                return await self._send_once(request)
             finally:
                 self._slots.release()
 
-        def enough(state: RetryCallState) -> bool:
+        def is_exhausted(state: RetryCallState) -> bool:
             next_s = time.monotonic() - first_s + state.upcoming_sleep
-            return n_attempts >= self._politeness.attempts or next_s > self._politeness.retry_budget_s
+            return n_attempts >= self._request_limits.attempts or next_s > self._request_limits.retry_budget_s
 
         try:
-            delivery = await attempt()
-        except PassingError as failure:
-            delivery = await self._settle_after(failure, attempt, enough)
-        return request, delivery if n_attempts == 1 else replace(delivery, attempts=n_attempts)
+            response = await attempt()
+        except TransientError as error:
+            response = await _retry(error, attempt, is_exhausted)
+        return request, response if n_attempts == 1 else replace(response, attempts=n_attempts)
 
-    async def _settle_after(
-        self,
-        failure: PassingError,
-        attempt: Callable[[], Awaitable[Delivery]],
-        enough: Callable[[RetryCallState], bool],
-    ) -> Delivery:
-        """Ask again, after the first attempt failed; most objects never get here, and so spend no time on it."""
-        failed: list[PassingError] = [failure]
-
-        async def again() -> Delivery:
-            if failed:
-                raise failed.pop()
-            return await attempt()
-
-        retrying = AsyncRetrying(retry=retry_if_exception_type(PassingError), stop=enough, wait=_wait, reraise=True)
-        try:
-            delivery: Delivery = await retrying(again)
-        except PassingError as last:
-            return last.delivery
-        return delivery
-
-    async def _wait_for_turn(self) -> None:
-        await self._pacer.turn()
-        while (pause_s := self._not_before_s - time.monotonic()) > 0:
+    async def _wait_for_rate_limit(self) -> None:
+        await self._rate_limiter.acquire()
+        while (pause_s := self._paused_until_s - time.monotonic()) > 0:
             await asyncio.sleep(pause_s)
-            await self._pacer.turn()
+            await self._rate_limiter.acquire()
 
-    async def _ask(self, request: CutoutRequest) -> Delivery:
+    async def _send_once(self, request: CutoutRequest) -> CutoutResponse:
         try:
-            delivery = await ask_once(self._http, request)
-        except PassingError as failure:
-            self._gate.note(failure.delivery.reason)
-            if failure.for_all and failure.wait_s is not None:
-                self._not_before_s = max(self._not_before_s, time.monotonic() + min(LONGEST_WAIT_S, failure.wait_s))
+            response = await self._send(request)
+        except TransientError as error:
+            self._breaker.record(error.response.reason)
+            if error.pauses_all and error.wait_s is not None:
+                self._pause(error.wait_s, error.response.http_status)
             raise
-        self._gate.note(delivery.reason)
-        return delivery
+        self._breaker.record(response.reason)
+        return response
+
+    def _pause(self, wait_s: float, http_status: int) -> None:
+        now_s, wait_s = time.monotonic(), min(MAX_WAIT_S, wait_s)
+        # concurrent requests get nearly the same answer; one message is enough
+        if wait_s and now_s + wait_s > self._paused_until_s + 1:
+            logger.warning("pause all requests for %.0f s (status %d with Retry-After)", wait_s, http_status)
+        self._paused_until_s = max(self._paused_until_s, now_s + wait_s)
 
 
-class _Gate:
-    """Lets objects begin, and closes while attempts fail in a row.
+class CircuitBreaker:
+    """Circuit breaker that stops new objects while requests fail in a row.
 
     Parameters
     ----------
     n_failures
-        So many failed attempts in a row close it. So many objects may begin all the same, since it takes as many that
-        fail to call the service down: it gets their retries, not the first attempts of the whole survey.
+        Number of consecutive failures that opens the breaker. While it is open, an equal number of objects may still
+        start, because the client reports an outage after this number of failed objects. The service then gets their
+        retries, not a first attempt for every object of the survey.
     """
 
     def __init__(self, n_failures: int) -> None:
         self._n_failures = n_failures
         self._n_failed = 0
-        self._n_begun = 0
-        self._opened = asyncio.Event()
+        self._n_started = 0
+        self._closed = asyncio.Event()
 
-    def note(self, reason: Reason) -> None:
-        """Note how an attempt ended; an answer from a working service opens the gate."""
+    def record(self, reason: Reason) -> None:
+        """Record the result of an attempt; a response from a working service closes the breaker."""
         if reason in DOWN_REASONS:
             self._n_failed += 1
+            if self._n_failed == self._n_failures:
+                logger.warning(
+                    "circuit breaker open: %d requests in a row failed, last %s", self._n_failed, reason.name
+                )
             return
-        self._n_failed = self._n_begun = 0
-        self._opened.set()
+        if self._n_failed >= self._n_failures:
+            logger.info("circuit breaker closed: the service responds again")
+        self._n_failed = self._n_started = 0
+        self._closed.set()
 
     async def wait_to_start(self) -> None:
-        """Return when another object may begin."""
-        while self._n_failed >= self._n_failures and self._n_begun >= self._n_failures:
-            self._opened.clear()
-            await self._opened.wait()
-        self._n_begun += 1
+        """Wait until another object may start."""
+        while self._n_failed >= self._n_failures and self._n_started >= self._n_failures:
+            self._closed.clear()
+            await self._closed.wait()
+        self._n_started += 1
 
 
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=LONGEST_WAIT_S)
+async def _retry(
+    first: TransientError,
+    attempt: Callable[[], Awaitable[CutoutResponse]],
+    is_exhausted: Callable[[RetryCallState], bool],
+) -> CutoutResponse:
+    """Retry after a failed first attempt; most objects succeed at once and skip the cost of the retry machinery."""
+    failed: list[TransientError] = [first]
+
+    async def raise_first_or_attempt() -> CutoutResponse:
+        if failed:
+            raise failed.pop()
+        return await attempt()
+
+    retrying = AsyncRetrying(
+        retry=retry_if_exception_type(TransientError), stop=is_exhausted, wait=_wait_s, reraise=True
+    )
+    try:
+        response: CutoutResponse = await retrying(raise_first_or_attempt)
+    except TransientError as last:
+        return last.response
+    return response
 
 
-def _wait(state: RetryCallState) -> float:
+_BACKOFF = wait_random_exponential(multiplier=0.25, max=MAX_WAIT_S)
+
+
+def _wait_s(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked_s = error.wait_s if isinstance(error, PassingError) else None
-    return min(LONGEST_WAIT_S, max(asked_s or 0.0, _BACKOFF(state)))
+    requested_s = error.wait_s if isinstance(error, TransientError) else None
+    return min(MAX_WAIT_S, max(requested_s or 0.0, _BACKOFF(state)))

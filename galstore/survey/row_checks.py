@@ -1,31 +1,34 @@
-"""Catalogs: from what a service or a file delivers to rows that the cube can keep, and rows that it cannot.
-
-No row is dropped in silence: what cannot be kept comes back with its column, the reason and the value.
-"""
+"""Catalog checks: rows that the cube can store, and rejected rows with column, reason and value."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from schemas.catalog import COLUMN, OBJECT_ID_ALIASES, SENTINEL, catalog_schema
+from schemas.catalog import (
+    COLUMN,
+    OBJECT_ID_ALIASES,
+    REJECTED_TABLE_COLUMNS,
+    SENTINEL,
+    RejectReason,
+    catalog_schema,
+)
 from schemas.errors import CatalogError
-from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
 
 FLOAT_EXACT_LIMIT = 2**53
-"""Above this, a float cannot tell neighbouring integers apart; SDSS ids are 10^18."""
+"""Above this, a float cannot distinguish neighbouring integers; SDSS ids are about 10^18."""
 
-LONGEST_VALUE = 60
-"""Characters kept of a value at fault."""
+MAX_VALUE_CHARACTERS = 60
+"""Characters stored of a rejected value."""
 
 REMEDY: Mapping[RejectReason, str] = {
     RejectReason.MISSING: "fill the field",
     RejectReason.NOT_A_NUMBER: "write numbers, or leave the field empty",
-    RejectReason.OUT_OF_RANGE: "mend the values, or their unit",
+    RejectReason.OUT_OF_RANGE: "fix the values, or their unit",
     RejectReason.DAMAGED_ID: (
         "it was written as a decimal number beyond 2^53, so its last digits are lost: export the ids again as integers "
         "or as text"
@@ -37,16 +40,16 @@ REMEDY: Mapping[RejectReason, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedCatalog:
-    """A catalog sorted into what is kept and what is not: `len(rows) + len(rejected)` is what was delivered.
+    """Accepted and rejected rows of a catalog; together they are all rows of the input.
 
     Attributes
     ----------
     rows
-        One row an object, columns out of `schemas.catalog.COLUMN` with their types, missing values as NaN.
+        One row per object, with columns from `schemas.catalog.COLUMN` in their types; missing values are NaN.
     rejected
-        Columns `REJECTED_TABLE_COLUMNS`, one line a rejected row.
+        One line per rejected row, with the columns `REJECTED_TABLE_COLUMNS`.
     ignored_columns
-        Columns of the input that no contract describes; they are not kept.
+        Columns of the input without a contract; they are not stored.
     """
 
     rows: pd.DataFrame
@@ -57,50 +60,93 @@ class PreparedCatalog:
 def prepare_catalog(frame: pd.DataFrame, *, origin: str, first_row: int = 0) -> PreparedCatalog:
     """Check a catalog against its contract, row by row.
 
-    The id may have any name of `OBJECT_ID_ALIASES`; columns are found by their exact name, else in any case. The
-    sentinel -9999 becomes NaN. A row is rejected for its first fault: an id that is none or was damaged, text for a
-    number, a value out of its column's range (a magnitude of 0), a missing id or position. Of several rows with one
-    object id (SDSS observes some plates more than once) the first in the order of delivery that is not rejected is
-    kept.
+    Columns are found by `match_columns`. The sentinel -9999 becomes NaN. A row is rejected for its first fault: an
+    invalid or damaged id, text in place of a number, a value outside its column's range (a magnitude of 0), a missing
+    id or position. SDSS observes some galaxies more than once: of several valid rows with one object id, the first is
+    accepted.
 
     Parameters
     ----------
     frame
-        The catalog as delivered, or one page of it.
+        The catalog, or one page of it.
     origin
-        What error messages call it.
+        Name of the catalog in error messages.
     first_row
-        Row of the delivery with which the page begins.
+        Number of the page's first row in the catalog.
 
     Raises
     ------
     CatalogError
-        No rows, no id, no ra or dec.
+        There are no rows, or no columns for id, ra and dec.
     """
     if frame.empty:
         raise CatalogError(f"{origin} has no rows: check the selection, or the file")
-    frame = _named(frame, origin).reset_index(drop=True)
+    frame = _rename_columns(frame, origin).reset_index(drop=True)
     known = [name for name in COLUMN if name in frame]
     ignored = tuple(str(name) for name in frame.columns if name not in COLUMN)
-    typed, faults = {}, _Faults(len(frame))
-    for name in known:
-        typed[name] = _typed_id(frame[name], name, faults) if COLUMN[name].dtype == "int64" else None
-        if typed[name] is None:
-            typed[name] = _typed_number(frame[name], name, faults)
-    table = pd.DataFrame(typed)
+    faults = _Faults(len(frame))
+    parsers = {name: _parse_ids if COLUMN[name].dtype == "int64" else _parse_numbers for name in known}
+    table = pd.DataFrame({name: parse(frame[name], name, faults) for name, parse in parsers.items()})
     _check_ranges(table, faults)
     repeated = np.zeros(len(table), dtype=bool)
     repeated[faults.none] = table.loc[faults.none, "object_id"].duplicated(keep="first")
     faults.add(repeated, "object_id", RejectReason.REPEATED_ID)
     return PreparedCatalog(
         rows=table[faults.none].reset_index(drop=True),
-        rejected=faults.table(frame, first_row),
+        rejected=faults.to_table(frame, first_row),
         ignored_columns=ignored,
     )
 
 
+def require_kept_rows(n_kept: int, rejected: pd.DataFrame, *, origin: str) -> None:
+    """Raise an error if all rows of a catalog were rejected.
+
+    Parameters
+    ----------
+    n_kept, rejected
+        Number of accepted rows, and the table of the rejected ones.
+    origin
+        Name of the catalog in the error message.
+
+    Raises
+    ------
+    CatalogError
+        All rows were rejected. The message has the most frequent reason, a value, and the remedy.
+    """
+    if n_kept or rejected.empty:
+        return
+    reason = str(rejected["reason"].mode().iloc[0])
+    first = rejected[rejected["reason"] == reason].iloc[0]
+    raise CatalogError(
+        f"{origin}: all {len(rejected)} rows were rejected, most for {reason}, such as {first['value']!r} in column "
+        f"{first['column']!r}: {REMEDY[RejectReason[reason.upper()]]}"
+    )
+
+
+def match_columns(names: Sequence[str]) -> dict[str, str]:
+    """Map column names of a catalog to those of the contract: first by exact name, then ignoring case.
+
+    The id may have any name from `OBJECT_ID_ALIASES`.
+
+    Examples
+    --------
+    >>> match_columns(["objID", "RA", "colour"])
+    {'objID': 'object_id', 'RA': 'ra'}
+    """
+    matches: dict[str, str] = {}
+    for name in COLUMN:
+        aliases = OBJECT_ID_ALIASES if name == "object_id" else (name,)
+        by_lower = {given.lower(): given for given in names if given not in COLUMN and given not in matches}
+        candidates = [alias for alias in aliases if alias in names] or [
+            by_lower[alias.lower()] for alias in aliases if alias.lower() in by_lower
+        ]
+        if candidates:
+            matches[candidates[0]] = name
+    return matches
+
+
 class _Faults:
-    """The first fault of each row."""
+    """First fault of each row."""
 
     def __init__(self, n_rows: int) -> None:
         self._reason = np.full(n_rows, -1, dtype=np.int16)
@@ -108,7 +154,7 @@ class _Faults:
 
     @property
     def none(self) -> npt.NDArray[np.bool_]:
-        """Rows without any."""
+        """Mask of the rows without a fault."""
         return np.asarray(self._reason < 0)
 
     def add(self, at_fault: npt.NDArray[np.bool_], column: str, reason: RejectReason) -> None:
@@ -116,7 +162,7 @@ class _Faults:
         self._reason[first] = reason
         self._column[first] = column
 
-    def table(self, frame: pd.DataFrame, first_row: int) -> pd.DataFrame:
+    def to_table(self, frame: pd.DataFrame, first_row: int) -> pd.DataFrame:
         rows = np.flatnonzero(~self.none)
         columns = self._column[rows]
         at_fault = frame.iloc[rows]
@@ -124,74 +170,39 @@ class _Faults:
         return pd.DataFrame(
             {
                 "row": rows + first_row,
-                "object_id": [_told(value) for value in values["object_id"]],
+                "object_id": [_shorten(value) for value in values["object_id"]],
                 "column": columns,
                 "reason": [RejectReason(code).name.lower() for code in self._reason[rows]],
-                "value": [_told(values[name][number]) for number, name in enumerate(columns)],
+                "value": [_shorten(values[name][number]) for number, name in enumerate(columns)],
             },
             columns=list(REJECTED_TABLE_COLUMNS),
         )
 
 
-def require_kept_rows(n_kept: int, rejected: pd.DataFrame, *, origin: str) -> None:
-    """Refuse a catalog of which nothing can be kept.
-
-    Parameters
-    ----------
-    n_kept, rejected
-        How many rows are kept, and the table of the others.
-    origin
-        What the error message calls the catalog.
-
-    Raises
-    ------
-    CatalogError
-        All rows were rejected; it tells the most frequent reason, a value, and what to do.
-    """
-    if n_kept or rejected.empty:
-        return
-    reason = str(rejected["reason"].mode().iloc[0])
-    first = rejected[rejected["reason"] == reason].iloc[0]
-    raise CatalogError(
-        f"{origin}: not one of {len(rejected)} rows can be kept; most fail by {reason}, such as {first['value']!r} in "
-        f"column {first['column']!r}: {REMEDY[RejectReason[reason.upper()]]}"
-    )
+def _shorten(value: object) -> str:
+    is_missing = value is None or value is pd.NA or value != value  # noqa: PLR0124 - NaN
+    return "" if is_missing else str(value)[:MAX_VALUE_CHARACTERS]
 
 
-def _told(value: object) -> str:
-    return "" if value is None or value is pd.NA or value != value else str(value)[:LONGEST_VALUE]  # noqa: PLR0124 - NaN
-
-
-def _named(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
-    found: dict[str, str] = {}
-    for name in COLUMN:
-        wanted = OBJECT_ID_ALIASES if name == "object_id" else (name,)
-        actual = next((one for one in wanted if one in frame), None) or _in_any_case(frame, wanted, set(found))
-        if actual is not None:
-            found[actual] = name
-    found_names = ", ".join(map(str, frame.columns))
-    if "object_id" not in found.values():
+def _rename_columns(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
+    names = [str(name) for name in frame.columns]
+    matches = match_columns(names)
+    missing = {"object_id", "ra", "dec"} - set(matches.values())
+    if "object_id" in missing:
         raise CatalogError(
             f"{origin} has no object id: call its column one of {', '.join(OBJECT_ID_ALIASES)} "
-            f"(columns found: {found_names})"
+            f"(columns found: {', '.join(names)})"
         )
-    missing = [name for name in ("ra", "dec") if name not in found.values()]
     if missing:
         raise CatalogError(
-            f"{origin} has no column {' and no column '.join(missing)}: cutouts are asked for by position in degrees "
-            f"(columns found: {found_names})"
+            f"{origin} has no column {' and no column '.join(sorted(missing, reverse=True))}: add the position in "
+            f"degrees, which cutouts need (columns found: {', '.join(names)})"
         )
     unique = frame.loc[:, ~frame.columns.duplicated()]
-    return unique.rename(columns=found)
+    return unique.rename(columns=matches)
 
 
-def _in_any_case(frame: pd.DataFrame, wanted: tuple[str, ...], taken: set[str]) -> str | None:
-    exact = set(COLUMN) | taken
-    folded = {str(name).lower(): str(name) for name in frame.columns if str(name) not in exact}
-    return next((folded[name.lower()] for name in wanted if name.lower() in folded), None)
-
-
-def _typed_number(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
+def _parse_numbers(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
     # float first: to_numeric makes an object column of integers beyond 64 bits
     numbers = pd.to_numeric(values.astype(object).where(values.notna(), None), errors="coerce").astype("float64")
     blank = values.isna() | (values.astype(str).str.strip().str.lower().isin(("", "null", "nan")))
@@ -199,11 +210,11 @@ def _typed_number(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
     return numbers.mask(numbers == SENTINEL)
 
 
-def _typed_id(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
-    """Ids as 64-bit integers, never through a float; -1 where there is none."""
+def _parse_ids(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
+    """Return ids as 64-bit integers, without conversion to float; missing and invalid ids are -1."""
     text = values.astype(str).str.strip()
     blank = (values.isna() | text.str.lower().isin(("", "null", "nan", "<na>", "none"))).to_numpy(dtype=bool)
-    # 17.0 is what a float makes of 17: exact where it is small
+    # a float turns 17 into 17.0, which is exact for small ids
     text = text.str.replace(r"^([+-]?\d{1,15})\.0*$", r"\1", regex=True)
     whole = text.str.fullmatch(r"\+?\d{1,30}").to_numpy(dtype=bool) & ~blank
     is_float = pd.api.types.is_float_dtype(values.dtype)
@@ -212,8 +223,8 @@ def _typed_id(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
         damaged = ~blank & (is_float | ~whole) & (np.abs(numbers) >= FLOAT_EXACT_LIMIT)
     ids = np.full(len(values), -1, dtype=np.int64)
     good = whole & ~damaged
-    exact = np.array([int(one) for one in text[good]], dtype=object)
-    fits = np.array([one < 2**63 for one in exact], dtype=bool)
+    exact = np.array([int(digits) for digits in text[good]], dtype=object)
+    fits = np.array([number < 2**63 for number in exact], dtype=bool)
     ids[np.flatnonzero(good)[fits]] = exact[fits].astype(np.int64)
     if COLUMN[name].required:
         faults.add(blank, name, RejectReason.MISSING)
@@ -225,17 +236,19 @@ def _typed_id(values: pd.Series, name: str, faults: _Faults) -> pd.Series:
 def _check_ranges(table: pd.DataFrame, faults: _Faults) -> None:
     import pandera.errors
 
-    with np.errstate(over="ignore"):  # 1e39 becomes infinite, and is out of range
+    with np.errstate(over="ignore"):  # 1e39 becomes infinite, which is out of range
         for name in table:
             table[name] = table[name].astype(COLUMN[str(name)].dtype)
-    # rows whose id is none are rejected already; -1 is how the cube says that a second id is missing
+    # rows with an invalid object id are rejected already; -1 marks a missing value of other ids
     checked = [str(name) for name in table if COLUMN[str(name)].required or COLUMN[str(name)].dtype != "int64"]
     try:
         catalog_schema(tuple(checked)).validate(table.loc[faults.none, checked], lazy=True)
     except pandera.errors.SchemaErrors as problems:
         cases = problems.failure_cases.dropna(subset=["index"])
-        for name, of_column in cases.groupby("column", sort=False):
-            for got_none, reason in ((True, RejectReason.MISSING), (False, RejectReason.OUT_OF_RANGE)):
+        for name, column_cases in cases.groupby("column", sort=False):
+            for is_missing, reason in ((True, RejectReason.MISSING), (False, RejectReason.OUT_OF_RANGE)):
                 at_fault = np.zeros(len(table), dtype=bool)
-                at_fault[of_column.loc[of_column["failure_case"].isna() == got_none, "index"].astype(int)] = True
+                at_fault[column_cases.loc[column_cases["failure_case"].isna() == is_missing, "index"].astype(int)] = (
+                    True
+                )
                 faults.add(at_fault, str(name), reason)

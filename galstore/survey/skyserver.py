@@ -1,10 +1,11 @@
-"""SDSS SkyServer: one release of the service, and what it is asked for a cutout.
+"""SDSS SkyServer and the parameters of its cutouts; its catalog is in `skyserver_sql`.
 
-Source: the service's ImgCutout page (skyserver.sdss.org, DR14 onwards). The catalog is `skyserver_sql`'s.
+Source: the service's ImgCutout page (skyserver.sdss.org, DR14 onwards).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from schemas.cutouts import SIDE_PX
@@ -12,7 +13,7 @@ from schemas.cutouts import SIDE_PX
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SkyServer:
-    """One release of one SkyServer, real or emulated; only the base URL tells them apart."""
+    """Data release of a SkyServer, real or emulated; only the base URL differs."""
 
     base_url: str
     data_release: int = 14
@@ -22,8 +23,8 @@ class SkyServer:
         return f"{self.base_url}/dr{self.data_release}/SkyServerWS/ImgCutout/getjpeg"
 
     def cutout_params(self, *, ra_deg: float, dec_deg: float, scale_arcsec: float) -> dict[str, str]:
-        """Query parameters of one cutout; an unknown scale (NaN) is left to the service."""
+        """Return the query parameters of one cutout, without the scale if it is NaN."""
         params = {"ra": f"{ra_deg:.9f}", "dec": f"{dec_deg:.9f}", "width": str(SIDE_PX), "height": str(SIDE_PX)}
-        if scale_arcsec == scale_arcsec:  # noqa: PLR0124 - NaN alone differs from itself
+        if not math.isnan(scale_arcsec):
             params["scale"] = f"{scale_arcsec:.9g}"
         return params

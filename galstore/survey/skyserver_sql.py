@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,33 +25,35 @@ from schemas.errors import QueryRefusedError, RecipeError, ServiceError
 from schemas.selection import QUERY_COLUMNS, QUERY_TABLES, Selection
 
 QUERY_TIMEOUT_S = 600
-"""The service ends a query after this long."""
+"""The service ends a query after this time."""
 
 INTEGER_COLUMNS = ("objID", "specObjID", "n_rows")
-"""Columns that a float would damage."""
+"""Columns that a conversion to float would damage."""
 
-WHOLE_NUMBER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
+INTEGER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
 
-LONGEST_TOLD = 500
-"""Characters kept of what a service says in place of a table."""
+MAX_MESSAGE_CHARACTERS = 500
+"""Characters of a service's message that an error repeats."""
+
+logger = logging.getLogger(__name__)
 
 
 def build_query(selection: Selection, columns: Sequence[str], *, top: int, after: tuple[int, int] | None = None) -> str:
-    """SQL of one page of the catalog.
+    """Build the SQL for one page of the catalog.
 
-    Pages go by (objID, specObjID), since a galaxy that was observed on two plates has one objID and two rows, which
-    must not fall between two pages.
+    Pages are ordered by (objID, specObjID): a galaxy observed on two plates has one objID and two rows, and neither may
+    be lost between two pages.
 
     Parameters
     ----------
     selection
-        Which galaxies.
+        Selection of galaxies.
     columns
-        Names out of `QUERY_COLUMNS`; objID and specObjID are always asked for.
+        Names from `QUERY_COLUMNS`; objID and specObjID are always added.
     top
-        Rows of a page.
+        Number of rows per page.
     after
-        objID and specObjID of the last row of the page before.
+        objID and specObjID of the previous page's last row.
 
     Examples
     --------
@@ -61,67 +63,71 @@ def build_query(selection: Selection, columns: Sequence[str], *, top: int, after
     """
     unknown = [name for name in columns if name not in QUERY_COLUMNS]
     if unknown:
-        raise RecipeError(f"survey.columns: {unknown} are not among the columns that SkyServer is asked for")
+        raise RecipeError(
+            f"survey.columns: {unknown} are not columns of the SkyServer query: choose from schemas/selection.py"
+        )
     names = list(dict.fromkeys(["objID", "specObjID", *columns]))
     where = selection.sql
     if after is not None:
         where += f" AND (G.objID > {after[0]} OR (G.objID = {after[0]} AND S.specObjID > {after[1]}))"
     # S608: names and cuts come from schemas.selection, numbers are integers; no part is a user's text
-    wanted = ", ".join(QUERY_COLUMNS[name] for name in names)
-    return f"SELECT TOP {top} {wanted} FROM {QUERY_TABLES} WHERE {where} ORDER BY G.objID, S.specObjID"  # noqa: S608
+    expressions = ", ".join(QUERY_COLUMNS[name] for name in names)
+    return f"SELECT TOP {top} {expressions} FROM {QUERY_TABLES} WHERE {where} ORDER BY G.objID, S.specObjID"  # noqa: S608
 
 
 def count_catalog(service: SkyServer, selection: Selection) -> int:
-    """How many rows the selection has at the service."""
-    answer = query_sql(service, f"SELECT COUNT(*) AS n_rows FROM {QUERY_TABLES} WHERE {selection.sql}")  # noqa: S608
-    _require_columns(answer, ("n_rows",), service)
-    if len(answer) != 1 or answer["n_rows"].iloc[0] < 0:
+    """Query the number of rows in a selection."""
+    table = query_sql(service, f"SELECT COUNT(*) AS n_rows FROM {QUERY_TABLES} WHERE {selection.sql}")  # noqa: S608
+    _require_columns(table, ("n_rows",), service)
+    if len(table) != 1 or table["n_rows"].iloc[0] < 0:
         raise ServiceError(
-            f"the survey at {service.base_url} answered the count of the catalog with {answer['n_rows'].tolist()[:3]}, "
+            f"the survey at {service.base_url} answered the count of the catalog with {table['n_rows'].tolist()[:3]}, "
             "not with one number: try again later"
         )
-    return int(answer["n_rows"].iloc[0])
+    return int(table["n_rows"].iloc[0])
 
 
 def query_catalog(
     service: SkyServer, selection: Selection, *, columns: Sequence[str], limit: int = 0, page_rows: int = 50_000
 ) -> Iterator[pd.DataFrame]:
-    """The catalog in pages, ordered by objID.
+    """Query the catalog page by page, ordered by objID.
 
     Parameters
     ----------
+    service, selection, columns
+        See `build_query`.
     limit
-        At most so many rows; 0 = all.
+        Maximum number of rows; 0 = all.
     page_rows
-        Rows a query. The service cuts every answer at 500,000 rows without a word.
+        Rows per query. The service silently cuts every result at 500,000 rows.
 
     Yields
     ------
     pandas.DataFrame
-        Columns as asked for, with objID and specObjID as 64-bit integers; no page is empty.
+        The columns, with objID and specObjID as 64-bit integers; no page is empty.
 
     Raises
     ------
     ServiceError
-        The service cannot be reached or answers with something else than a table, also after retries; or it gives the
-        same page again.
+        After retries, the service is unreachable or does not send a table; or it repeats a page.
     QueryRefusedError
         The service refuses the query.
     """
-    after, received = None, 0
-    while not limit or received < limit:
-        top = min(page_rows, limit - received) if limit else page_rows
+    after, n_rows = None, 0
+    while not limit or n_rows < limit:
+        top = min(page_rows, limit - n_rows) if limit else page_rows
         page = query_sql(service, build_query(selection, columns, top=top, after=after))
         if not page.empty:
-            received += len(page)
+            n_rows += len(page)
             _require_columns(page, ("objID", "specObjID"), service)
             last = (int(page["objID"].iloc[-1]), int(page["specObjID"].iloc[-1]))
             if after is not None and last <= after:
                 raise ServiceError(
-                    f"the survey at {service.base_url} gives the rows up to objID {last[0]} again where those behind "
-                    f"{after[0]} were asked for: check survey.base_url, or try again later"
+                    f"the survey at {service.base_url} repeats the rows up to objID {last[0]} instead of rows after "
+                    f"{after[0]}: check survey.base_url, or try again later"
                 )
             after = last
+            logger.info("catalog of %s: %d rows so far", service.base_url, n_rows)
             yield page
         if len(page) < top:
             return
@@ -134,20 +140,20 @@ def query_catalog(
     reraise=True,
 )
 def query_sql(service: SkyServer, sql: str) -> pd.DataFrame:
-    """One SQL query through astroquery, tried four times, and its answer as a table.
+    """Run one SQL query, with up to four attempts.
 
     Raises
     ------
     ServiceError, QueryRefusedError
-        As of `parse_answer`; or the service does not answer.
+        See `parse_table`; or the service does not respond.
     """
-    return ask_sql(service, sql)
+    return query_sql_once(service, sql)
 
 
-def ask_sql(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pd.DataFrame:
-    """The same, tried once.
+def query_sql_once(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pd.DataFrame:
+    """Run one SQL query through astroquery, without retries.
 
-    astroquery itself looks neither at the HTTP status nor at the type of the body, so both are judged here.
+    astroquery checks neither the HTTP status nor the type of the body; `parse_table` checks both.
     """
     with sdss_conf.set_temp("skyserver_baseurl", service.base_url):
         try:
@@ -156,38 +162,37 @@ def ask_sql(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S)
             )
         except (requests.RequestException, TimeoutError) as error:
             raise ServiceError(
-                f"the survey at {service.base_url} does not answer ({type(error).__name__}): check survey.base_url and "
-                "the network, or try again later"
+                f"the survey at {service.base_url} does not respond ({type(error).__name__}): check survey.base_url "
+                "and the network, or try again later"
             ) from error
-    return parse_answer(response.text, status=response.status_code, base_url=service.base_url)
+    return parse_table(response.text, status=response.status_code, base_url=service.base_url)
 
 
-def parse_answer(text: str, *, status: int, base_url: str) -> pd.DataFrame:
-    """The table in the CSV answer of SkyServer's SQL search.
+def parse_table(text: str, *, status: int, base_url: str) -> pd.DataFrame:
+    """Parse the CSV of SkyServer's SQL search.
 
     Raises
     ------
     QueryRefusedError
-        Status 200 with the one column error_message, or an SQL error (status 500 with JSON).
+        Status 200 with the single column error_message, or an SQL error (status 500 with JSON).
     ServiceError
-        Anything else that is not a table: an outage page, an empty body, rows of other lengths, ids that are none.
+        Anything else that is not a table: an outage page, an empty body, rows of different lengths, invalid ids.
     """
     if status != 200:
         message = _json_error(text)
         if message:
             raise QueryRefusedError(f"the survey at {base_url} cannot run the query: {message}")
         raise ServiceError(f"the survey at {base_url} answered the catalog query with status {status}: try again later")
-    # lines end where a CSV's do: str.splitlines would cut fields at U+0085 and U+2028 too
+    # only line ends of a CSV count: str.splitlines would split fields at U+0085 and U+2028 too
     lines = io.StringIO(text.lstrip("\ufeff"), newline=None)
     if not lines.readline().startswith("#Table"):
         raise ServiceError(
-            f"the survey at {base_url} answered the catalog query with something that is no table "
-            f"({text[:60]!r}): try again later"
+            f"the survey at {base_url} answered the catalog query without a table ({text[:60]!r}): try again later"
         )
-    first_row = lines.tell()
+    header_start = lines.tell()
     if lines.readline().strip() == "error_message":
-        raise QueryRefusedError(f"the survey at {base_url} refuses the query: {_on_one_line(lines.read())}")
-    lines.seek(first_row)
+        raise QueryRefusedError(f"the survey at {base_url} refuses the query: {_shorten(lines.read())}")
+    lines.seek(header_start)
     return _read_table(lines, base_url)
 
 
@@ -198,48 +203,48 @@ def _read_table(lines: io.StringIO, base_url: str) -> pd.DataFrame:
         try:
             table = pd.read_csv(
                 lines,
-                # as text: one id with a point or an exponent makes floats of all, and damages every one
+                # as text: one id with a point or an exponent would turn all of them into floats
                 dtype=dict.fromkeys(INTEGER_COLUMNS, str),
-                # else a first column too many would be taken for row names, and every name would slip by one
+                # otherwise an extra first column becomes the index, and every name shifts by one
                 index_col=False,
-                # one type for a column, and no warning that it has several
+                # one type per column, and no warning about mixed types
                 low_memory=False,
             )
             for name in INTEGER_COLUMNS:
                 if name in table:
-                    table[name] = _whole_numbers(table[name])
+                    table[name] = _parse_integers(table[name])
         except (ValueError, OverflowError, pd.errors.ParserWarning) as error:
             raise ServiceError(
-                f"the survey at {base_url} answered the catalog query with a table that is damaged "
-                f"({_on_one_line(str(error))}): try again later"
+                f"the survey at {base_url} answered the catalog query with a damaged table "
+                f"({_shorten(str(error))}): try again later"
             ) from error
     return table
 
 
-def _whole_numbers(texts: pd.Series[Any]) -> npt.NDArray[np.int64]:
+def _parse_integers(texts: pd.Series) -> npt.NDArray[np.int64]:
     for text in texts:
-        if not isinstance(text, str) or not WHOLE_NUMBER.fullmatch(text):
+        if not isinstance(text, str) or not INTEGER.fullmatch(text):
             raise ValueError(f"{texts.name} is {str(text)[:60]!r} where a whole number is expected")
     return np.array([int(text) for text in texts], dtype=np.int64)
 
 
-def _require_columns(answer: pd.DataFrame, names: Sequence[str], service: SkyServer) -> None:
-    missing = [name for name in names if name not in answer]
+def _require_columns(table: pd.DataFrame, names: Sequence[str], service: SkyServer) -> None:
+    missing = [name for name in names if name not in table]
     if missing:
         raise ServiceError(
             f"the survey at {service.base_url} answered the catalog query without column {missing[0]!r} (columns "
-            f"found: {_on_one_line(', '.join(map(str, answer.columns)))}): check survey.base_url, or try again later"
+            f"found: {_shorten(', '.join(map(str, table.columns)))}): check survey.base_url, or try again later"
         )
 
 
-def _on_one_line(told: str) -> str:
-    return " ".join(told.split())[:LONGEST_TOLD]
+def _shorten(text: str) -> str:
+    return " ".join(text.split())[:MAX_MESSAGE_CHARACTERS]
 
 
 def _json_error(text: str) -> str | None:
     try:
-        answer = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
-        # no JSON, a number of more digits than Python reads, or lists in lists without end
+        # not JSON, a number with more digits than Python accepts, or endlessly nested lists
         return None
-    return _on_one_line(str(answer["ErrorMessage"])) if isinstance(answer, dict) and "ErrorMessage" in answer else None
+    return _shorten(str(content["ErrorMessage"])) if isinstance(content, dict) and "ErrorMessage" in content else None

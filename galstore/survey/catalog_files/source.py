@@ -1,4 +1,4 @@
-"""The file that a catalog comes in, and streams of it that end before memory does."""
+"""Catalog file and its content, with limits on size and decompression."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from galstore.survey.catalog_files.formats import ASKED_FOR, HEAD_BYTES, CatalogFormat, recognise_format
+from galstore.survey.catalog_files.formats import ACCEPTED_FORMATS, HEAD_BYTES, CatalogFormat, detect_format
 from schemas.errors import CatalogError
 
 BLOCK_BYTES = 1 << 20
 
 WHOLE_FILE_LIMIT_BYTES = 2 << 30
-"""Formats that are read whole (VOTable, ECSV) take several times their size in memory; 2 GiB is 10 million rows."""
+"""Formats that are read at once (VOTable, ECSV) take several times their size in memory; 2 GiB is 10 million rows."""
 
 INFLATION_LIMIT = 200
-"""Catalogs shrink 2 to 20 times under gzip; a file that grows 200 times and past 64 MiB is built to fill memory."""
+"""gzip compresses catalogs 2 to 20 times; a file that grows 200 times and past 64 MiB is a decompression bomb."""
 
 INFLATION_FREE_BYTES = 64 << 20
 
@@ -31,23 +31,23 @@ DAMAGE: tuple[type[BaseException], ...] = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     SyntaxError, TypeError, ValueError, Warning, struct.error, zlib.error,
 )  # fmt: skip
-"""What pandas, astropy and pyarrow were seen to raise for damaged bytes, besides errors of their own."""
+"""Builtin errors that pandas, astropy and pyarrow were seen to raise for damaged bytes, besides their special ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogSource:
-    """A file whose format is known.
+    """Catalog file with a known format.
 
     Attributes
     ----------
     path
-        The file.
+        Path of the file.
     kind
-        What its content says it is.
+        Format of the (decompressed) content.
     is_gzipped
-        It is compressed by gzip; `kind` is what lies within.
+        Whether the file is compressed by gzip.
     size_bytes
-        Size of the file as it lies there.
+        Size of the file on disk.
     """
 
     path: Path
@@ -57,21 +57,21 @@ class CatalogSource:
 
     @property
     def origin(self) -> str:
-        """What error messages call it."""
+        """Name in error messages."""
         return f"catalog {self.path}"
 
     def open_stream(self, *, at_most_bytes: int | None = None) -> BinaryIO:
-        """The content from its beginning, unpacked where it is gzipped.
+        """Open the content, decompressed if necessary.
 
         Parameters
         ----------
         at_most_bytes
-            Refuse a longer content. A gzipped one is refused, too, where it grows like nothing but a trap does.
+            Limit of the content's size. Gzipped content also has the limit `INFLATION_LIMIT`.
 
         Raises
         ------
         CatalogError
-            The file is longer; from reading where it is gzipped, else from here.
+            The content is longer. For a gzipped file, reading from the stream raises this error.
         """
         if not self.is_gzipped:
             if at_most_bytes is not None and self.size_bytes > at_most_bytes:
@@ -82,25 +82,25 @@ class CatalogSource:
         return cast(BinaryIO, io.BufferedReader(_Inflated(self, limit), BLOCK_BYTES))
 
     def read_whole(self) -> bytes:
-        """The content, of at most `WHOLE_FILE_LIMIT_BYTES`.
+        """Read the content, up to `WHOLE_FILE_LIMIT_BYTES`.
 
         Raises
         ------
         CatalogError
-            It is longer.
+            The content is longer.
         """
         with self.open_stream(at_most_bytes=WHOLE_FILE_LIMIT_BYTES) as stream:
             return stream.read()
 
 
 class _Inflated(io.RawIOBase):
-    """A gzipped file's content, up to a number of bytes."""
+    """Content of a gzipped file, up to a limit."""
 
     def __init__(self, source: CatalogSource, limit_bytes: int) -> None:
         self._source = source
         self._limit_bytes = limit_bytes
         self._n_bytes = 0
-        self._file = gzip.open(source.path, "rb")  # noqa: SIM115 - closed with this one
+        self._file = gzip.open(source.path, "rb")  # noqa: SIM115 - closed in `close`
 
     def readable(self) -> bool:
         return True
@@ -120,27 +120,27 @@ class _Inflated(io.RawIOBase):
 
 def _too_long(source: CatalogSource, limit_bytes: int) -> CatalogError:
     return CatalogError(
-        f"{source.origin} holds more than {limit_bytes:,} bytes{' unpacked' if source.is_gzipped else ''}, the most "
-        f"that is read of a {source.kind.value} of this kind: export it as FITS or Parquet without gzip, which are "
-        "read piece by piece"
+        f"{source.origin} holds more than {limit_bytes:,} bytes{' decompressed' if source.is_gzipped else ''}, the "
+        f"limit for a {source.kind.value} file of this kind: export it as FITS or Parquet without gzip, which are read "
+        "page by page"
     )
 
 
 @contextmanager
-def damage_told(source: CatalogSource, *own: type[Exception]) -> Iterator[None]:
-    """Within it, warnings are silent, and what a library raises for bytes that it cannot read becomes a CatalogError.
+def reading_errors(source: CatalogSource, *own: type[Exception]) -> Iterator[None]:
+    """Convert the errors that a library raises for damaged bytes to CatalogError, and silence its warnings.
 
     Parameters
     ----------
     source
-        The file that is read.
+        File to read.
     own
-        Errors of the library's own that are no builtins.
+        Error classes of the library that do not derive from `DAMAGE`.
 
     Raises
     ------
     CatalogError
-        The file cannot be read as what it begins as.
+        The file cannot be read in its format.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,27 +149,27 @@ def damage_told(source: CatalogSource, *own: type[Exception]) -> Iterator[None]:
         except CatalogError:
             raise
         except (*DAMAGE, *own) as error:
-            told = " ".join(str(error).split())[:300] or type(error).__name__
-            told = f"it lacks {told}" if isinstance(error, KeyError) else told
+            message = " ".join(str(error).split())[:300] or type(error).__name__
+            message = f"{message} is missing" if isinstance(error, KeyError) else message
             raise CatalogError(
-                f"{source.origin} begins as {source.kind.value} but cannot be read as it ({told}): it is cut off or "
+                f"{source.origin} begins as {source.kind.value} but cannot be read ({message}): it is cut off or "
                 "damaged, so export or download it again"
             ) from error
 
 
-def recognise_source(path: Path) -> CatalogSource:
-    """Which format a file has, by its first bytes.
+def detect_source(path: Path) -> CatalogSource:
+    """Detect the format of a file.
 
     Raises
     ------
     CatalogError
-        There is no such file, it is none (a folder, a device), it is empty, or it is of no format that is read.
+        The path does not exist, is not a regular file, is empty, or has an unsupported format.
     """
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file"
-            raise CatalogError(f"catalog {path} is {what}: give the path of {ASKED_FOR}")
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise CatalogError(f"catalog {path} is {what}: give the path of {ACCEPTED_FORMATS}")
         with path.open("rb") as opened:
             head = opened.read(HEAD_BYTES)
         is_gzipped = head.startswith(b"\x1f\x8b")
@@ -177,17 +177,17 @@ def recognise_source(path: Path) -> CatalogSource:
             with gzip.open(path, "rb") as opened:
                 head = opened.read(HEAD_BYTES)
     except FileNotFoundError as error:
-        raise CatalogError(f"catalog {path} does not exist: give the path of {ASKED_FOR}") from error
+        raise CatalogError(f"catalog {path} does not exist: give the path of {ACCEPTED_FORMATS}") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise CatalogError(
-            f"catalog {path} begins as gzip but cannot be unpacked ({error}): it is cut off or damaged, so export or "
-            "download it again"
+            f"catalog {path} begins as gzip but cannot be decompressed ({error}): it is cut off or damaged, so export "
+            "or download it again"
         ) from error
     except CatalogError:
         raise
     except (OSError, ValueError) as error:
-        raise CatalogError(f"catalog {path} cannot be read ({error}): give the path of {ASKED_FOR}") from error
+        raise CatalogError(f"catalog {path} cannot be read ({error}): give the path of {ACCEPTED_FORMATS}") from error
     if not head:
-        raise CatalogError(f"catalog {path} is empty: it needs a header line with object_id, ra, dec")
-    kind = recognise_format(head, path, is_gzipped=is_gzipped)
+        raise CatalogError(f"catalog {path} is empty: give a header line with object_id, ra, dec")
+    kind = detect_format(head, path, is_gzipped=is_gzipped)
     return CatalogSource(path=path, kind=kind, is_gzipped=is_gzipped, size_bytes=status.st_size)

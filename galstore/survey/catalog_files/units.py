@@ -1,11 +1,11 @@
-"""Units of catalog columns: from the unit that a file declares to the unit of the contract."""
+"""Conversion of catalog columns from the unit in a file to the unit of the contract."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,14 +13,18 @@ import numpy.typing as npt
 from schemas.catalog import SENTINEL, Column
 from schemas.errors import CatalogError
 
-LONGEST_UNIT = 100
-"""Characters of a unit; the longest that are in use have 40."""
+if TYPE_CHECKING:
+    from astropy.units import UnitBase
+    from astropy.units.function import FunctionUnitBase
+
+MAX_UNIT_CHARACTERS = 100
+"""Maximum length of a unit; the longest in use have 40 characters."""
 
 LONG_INTEGER = re.compile(r"(?<![.\d])\d{6}")
-"""astropy works out 10**99999999999 digit by digit, which takes for ever; no unit has such a number."""
+"""astropy computes 10**99999999999 digit by digit, which never ends; no unit has a number this long."""
 
 LOGARITHM = re.compile(r"(?:log10|log|lg)?\s*(?:\((?P<round>.+)\)|\[(?P<square>.+)\])", re.IGNORECASE)
-"""log10(solMass), log(Msun/yr), and [solMass], as the CDS writes it."""
+"""Logarithm of a unit: log10(solMass), log(Msun/yr), or [solMass] in the notation of the CDS."""
 
 SPELLINGS = {
     "degrees": "deg", "degs": "deg", "radians": "rad", "hours": "hourangle", "arcsecs": "arcsec",
@@ -28,41 +32,41 @@ SPELLINGS = {
     "magnitudes": "mag", "abmag": "mag(AB)", "mag_ab": "mag(AB)", "none": "", "unitless": "", "dimensionless": "",
     "null": "", "-": "", "--": "", "---": "",
 }  # fmt: skip
-"""Spellings in use that astropy does not know, in lower case."""
+"""Common spellings that astropy does not know, in lower case."""
 
 
 def contract_unit(column: Column) -> str:
-    """The unit of a column of the contract, where a logarithm of a plain number is a `dex`."""
+    """Return the unit of a contract column; the logarithm of a plain number has the unit `dex`."""
     return "dex" if not column.unit and "log" in column.symbol else column.unit
 
 
 def is_plausible_unit(text: str) -> bool:
-    """Whether a text can be a unit, so that astropy may be asked for its meaning."""
-    return len(text) <= LONGEST_UNIT and not LONG_INTEGER.search(text)
+    """Return True for a text that astropy can parse safely."""
+    return len(text) <= MAX_UNIT_CHARACTERS and not LONG_INTEGER.search(text)
 
 
 def convert_unit(values: npt.NDArray[Any], *, got: str, expected: str) -> npt.NDArray[Any]:
-    """Values in one unit, told in another.
+    """Convert values to another unit.
 
     Parameters
     ----------
     values
-        Numbers in the unit `got`; NaN and the sentinel -9999 stay what they are.
+        Numbers in the unit `got`; NaN and the sentinel -9999 are unchanged.
     got
-        A unit as files declare it (FITS, VOUnit, CDS or astropy's own spelling); empty = it is the expected one.
-        `h` of an angle is the hour angle; AB magnitudes are magnitudes; `dex` alone is the logarithm that is expected.
+        Unit in the spelling of FITS, VOUnit, the CDS or astropy; empty = the expected unit. For an angle, `h` is the
+        hour angle. AB magnitudes count as magnitudes, and a plain `dex` as the expected logarithm.
     expected
         Unit of the contract.
 
     Returns
     -------
     ndarray
-        float64, or `values` itself where the units are the same. The logarithm of 0 is -inf, of less is NaN.
+        float64, or `values` itself if the units agree. The logarithm of 0 is -inf, of negative values NaN.
 
     Raises
     ------
     CatalogError
-        The unit is unknown, or cannot be converted; the message begins with a verb, for its caller to say whose.
+        The unit is unknown or cannot be converted. The message lacks its subject, which the caller adds.
 
     Examples
     --------
@@ -76,32 +80,32 @@ def convert_unit(values: npt.NDArray[Any], *, got: str, expected: str) -> npt.ND
     Traceback (most recent call last):
     schemas.errors.CatalogError: has unit 'Jy', which cannot be converted to 'mag': give it in 'mag', ...
     """
-    wanted = _parsed(expected)
-    have = _parsed(got)
-    if have is None or wanted is None:
+    target = _parse_unit(expected)
+    have = _parse_unit(got)
+    if have is None or target is None:
         raise CatalogError(
-            f"has the unknown unit {got[:LONGEST_UNIT]!r} where {expected or 'a plain number'!r} is expected: name the "
-            "unit as the VOUnit standard does, or leave it out"
+            f"has the unknown unit {got[:MAX_UNIT_CHARACTERS]!r} where {expected or 'a plain number'!r} is expected: "
+            "use a unit of the VOUnit standard, or leave it empty"
         )
-    if not got.strip() or have == wanted or _is_same_logarithm(have, wanted):
+    if not got.strip() or have == target or _is_same_logarithm(have, target):
         return values
     import astropy.units as u
 
     numbers = values.astype(np.float64)
-    if have == u.hour and wanted.is_equivalent(u.deg):
+    if have == u.hour and target.is_equivalent(u.deg):
         have = u.hourangle
     if isinstance(have, u.MagUnit) and have.physical_unit == u.AB:
         have = have.function_unit
     try:
         with np.errstate(all="ignore"):
             if not isinstance(have, u.function.FunctionUnitBase) and not isinstance(
-                wanted, u.function.FunctionUnitBase
+                target, u.function.FunctionUnitBase
             ):
-                # astropy takes a magnitude for -0.4 dex, but a column of dex where magnitudes belong is a mistake
-                factor = have.to(wanted)
+                # astropy converts magnitudes to dex (factor -0.4), but a column of dex for magnitudes is a mistake
+                factor = have.to(target)
                 if not 0 < factor < np.inf:
                     raise u.UnitConversionError
-            converted = np.asarray(have.to(wanted, numbers), dtype=np.float64)
+            converted = np.asarray(have.to(target, numbers), dtype=np.float64)
     except (ArithmeticError, TypeError, ValueError) as error:
         raise CatalogError(
             f"has unit {got!r}, which cannot be converted to {expected or 'a plain number'!r}: give it in "
@@ -110,17 +114,17 @@ def convert_unit(values: npt.NDArray[Any], *, got: str, expected: str) -> npt.ND
     return np.where(numbers == SENTINEL, SENTINEL, converted)
 
 
-def _is_same_logarithm(have: Any, wanted: Any) -> bool:
-    """A logarithm whose reference the file leaves out: `dex`, or nothing at all."""
+def _is_same_logarithm(have: UnitBase | FunctionUnitBase, target: UnitBase | FunctionUnitBase) -> bool:
+    """Return True if the file gives a logarithm without its reference, as `dex` or as a plain number."""
     import astropy.units as u
 
-    is_logarithm = isinstance(wanted, u.DexUnit) or wanted == u.dex
+    is_logarithm = isinstance(target, u.DexUnit) or target == u.dex
     return bool(is_logarithm and have in (u.dex, u.dimensionless_unscaled))
 
 
 @lru_cache(maxsize=1024)
-def _parsed(text: str) -> Any:
-    """The unit that a text means; None where it means none."""
+def _parse_unit(text: str) -> Any:
+    """Parse a unit; None if it is unknown."""
     import astropy.units as u
 
     text = text.strip().strip("\"'")
@@ -129,11 +133,11 @@ def _parsed(text: str) -> Any:
         return None
     logarithm = LOGARITHM.fullmatch(text)
     if logarithm and (logarithm["square"] or text[0] not in "(["):
-        inner = _parsed(logarithm["round"] or logarithm["square"])
+        inner = _parse_unit(logarithm["round"] or logarithm["square"])
         return None if inner is None or isinstance(inner, u.function.FunctionUnitBase) else u.dex(inner)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        # VOUnits and FITS units are read by astropy's own grammar; the CDS writes km.s-1 and solMass otherwise
+        # astropy's default grammar reads VOUnits and FITS units; the CDS writes km.s-1 and solMass differently
         for grammar in (None, "cds"):
             try:
                 return u.Unit(text, format=grammar)

@@ -1,63 +1,66 @@
-"""Catalogs as VOTable, in the serialisations TABLEDATA, BINARY and BINARY2; read whole.
+"""VOTable catalogs in the serialisations TABLEDATA, BINARY and BINARY2, read at once.
 
-A first pass over the elements refuses what a file should not make its reader do, before astropy reads it: expand
-entities, fetch the rows from elsewhere, or set aside memory for rows that are not there.
-Definitions: IVOA VOTable 1.5.
+A first pass over the elements, before astropy reads the file, rejects entities, rows in other files, and claims of more
+rows than the file can hold.
+Reference: IVOA VOTable 1.5.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 import numpy as np
 import numpy.typing as npt
 
-from galstore.survey.catalog_files.columns import DeliveredColumn, Pages, series_of
+from galstore.survey.catalog_files.columns import DeliveredColumn, Pages, build_series
 from galstore.survey.catalog_files.ecsv import cut_in_pages
 from galstore.survey.catalog_files.source import (
     BLOCK_BYTES,
     INFLATION_LIMIT,
     WHOLE_FILE_LIMIT_BYTES,
     CatalogSource,
-    damage_told,
+    reading_errors,
 )
 from galstore.survey.catalog_files.units import is_plausible_unit
 from schemas.errors import CatalogError
 
-MOST_BYTES_A_VALUE = 16
-"""A complex number of two doubles; characters take 4."""
+if TYPE_CHECKING:
+    from astropy.io.votable.tree import Field
 
-MEMORY_FREE_BYTES = 256 << 20
+MAX_VALUE_BYTES = 16
+"""Size of a complex number of two doubles; characters take 4 bytes."""
+
+MIN_MEMORY_BYTES = 256 << 20
 
 MEMORY_PER_FILE_BYTE = 64
-"""A table of empty text fields of 64 characters takes 50 bytes in memory for each in the file."""
+"""A table of empty text fields of 64 characters takes 50 bytes in memory per byte of the file."""
 
-LONGEST_TAG_BYTES = 16 << 20
-"""Before expat 2.6, a tag that does not end is read again with every block: 200 MB of it take minutes."""
+MAX_TAG_BYTES = 16 << 20
+"""Before expat 2.6, an open tag is parsed again with every block: 200 MB of it take minutes."""
 
-LEAST_ROWS = 512
-"""astropy sets aside this many rows as soon as there is one."""
+MIN_ROWS = 512
+"""astropy allocates at least this many rows."""
 
 
 def read_votable_pages(source: CatalogSource, page_rows: int) -> Pages:
-    """Pages of the first table with data of a VOTable, which is read whole: several times its size in memory.
+    """Read the first table with data of a VOTable, which takes several times its size in memory, and yield pages.
 
     Raises
     ------
     CatalogError
-        It is another XML or cut off; it has no table, declares entities, keeps its rows in another file, or claims
-        more rows than it has.
+        The file is not a VOTable or is cut off; it lacks a table, declares entities, stores its rows in another file,
+        or claims more rows than it has.
     """
     from astropy.io.votable import parse
 
-    with damage_told(source, expat.ExpatError):
+    with reading_errors(source, expat.ExpatError):
         outline = _read_outline(source)
         number = next((index for index, table in enumerate(outline.tables) if table.has_data), 0)
         if not outline.tables:
-            raise CatalogError(f"{source.origin} is a VOTable without a table: save the table itself, not its metadata")
+            raise CatalogError(f"{source.origin} is a VOTable without a table: save the table, not only its metadata")
         with source.open_stream(at_most_bytes=WHOLE_FILE_LIMIT_BYTES) as stream:
             table = parse(stream.read, table_number=number, filename=str(source.path)).get_first_table()
         claimed, n_rows = outline.tables[number].n_rows_claimed, len(table.array)
@@ -66,37 +69,40 @@ def read_votable_pages(source: CatalogSource, page_rows: int) -> Pages:
                 f"{source.origin} claims {claimed:,} rows (nrows) but has {n_rows:,}: it is cut off or damaged, so "
                 "export or download it again"
             )
-        columns = tuple(_delivered(one, table.array[one.ID]) for one in table.fields)
+        columns = tuple(_to_column(field, table.array[field.ID]) for field in table.fields)
     yield from cut_in_pages(columns, n_rows, page_rows)
 
 
 def read_votable_fields(xml: bytes, *, source: CatalogSource) -> dict[str, tuple[str, str]]:
-    """Unit and UCD of each field of a VOTable that has no rows, as Parquet files carry one.
+    """Return unit and UCD of each field of a VOTable without rows, such as a Parquet file contains.
 
     Raises
     ------
     CatalogError
-        It is no VOTable.
+        The text is not a VOTable.
     """
     outline = _Outline(source, len(xml))
-    with damage_told(source, expat.ExpatError):
+    with reading_errors(source, expat.ExpatError):
         parser = outline.parser()
         parser.Parse(xml, True)
-    fields = (one for table in outline.tables for one in table.fields)
-    return {one.get("name", ""): (one.get("unit", ""), one.get("ucd", "")) for one in fields}
+    return {
+        attributes.get("name", ""): (attributes.get("unit", ""), attributes.get("ucd", ""))
+        for table in outline.tables
+        for attributes in table.fields
+    }
 
 
-def _delivered(one: Any, values: Any) -> DeliveredColumn:
+def _to_column(description: Field, values: npt.NDArray[np.generic]) -> DeliveredColumn:
     missing: npt.NDArray[np.bool_] = np.ma.getmaskarray(values)
     if missing.ndim > 1:
         missing = np.asarray(missing.reshape(len(missing), -1).all(axis=1))
-    unit = "" if one.unit is None else one.unit.to_string()
-    name = (one.name or one.ID or "").strip()
+    unit = "" if description.unit is None else description.unit.to_string()
+    name = (description.name or description.ID or "").strip()
     return DeliveredColumn(
         name=name,
-        values=series_of(np.asarray(values), missing if missing.any() else None),
+        values=build_series(np.asarray(values), missing if missing.any() else None),
         unit=unit,
-        ucd=one.ucd or "",
+        ucd=description.ucd or "",
     )
 
 
@@ -117,9 +123,9 @@ def _read_outline(source: CatalogSource) -> _Outline:
         while block := stream.read(BLOCK_BYTES):
             n_bytes += len(block)
             parser.Parse(block, False)
-            if n_bytes - parser.CurrentByteIndex > LONGEST_TAG_BYTES:
+            if n_bytes - parser.CurrentByteIndex > MAX_TAG_BYTES:
                 raise CatalogError(
-                    f"{source.origin} has a tag or comment of more than {LONGEST_TAG_BYTES:,} bytes: it is cut off or "
+                    f"{source.origin} has a tag or comment of more than {MAX_TAG_BYTES:,} bytes: it is cut off or "
                     "damaged, so export or download it again"
                 )
         parser.Parse(b"", True)
@@ -128,12 +134,12 @@ def _read_outline(source: CatalogSource) -> _Outline:
 
 
 class _Outline:
-    """What a VOTable has, by its elements' names and attributes alone."""
+    """Structure of a VOTable, from the names and attributes of its elements."""
 
     def __init__(self, source: CatalogSource, n_bytes: int) -> None:
         self.tables: list[_TableOutline] = []
         self._source = source
-        # an array has a value, if only an empty one, for each byte at most
+        # each value of an array, even an empty one, takes at least a byte
         self._values_left = max(n_bytes, BLOCK_BYTES)
         self._is_begun = False
 
@@ -144,27 +150,27 @@ class _Outline:
         return parser
 
     def check_memory(self, n_bytes: int) -> None:
-        """Refuse tables that would take far more memory than the file has bytes."""
-        rows = max((max(one.n_rows, one.n_rows_claimed or 0, LEAST_ROWS) for one in self.tables), default=0)
-        widest = max((one.row_bytes for one in self.tables), default=0)
-        if rows * widest > MEMORY_FREE_BYTES + MEMORY_PER_FILE_BYTE * n_bytes or rows > max(n_bytes, LEAST_ROWS):
+        """Reject tables that would take far more memory than the size of the file."""
+        rows = max((max(table.n_rows, table.n_rows_claimed or 0, MIN_ROWS) for table in self.tables), default=0)
+        widest = max((table.row_bytes for table in self.tables), default=0)
+        if rows * widest > MIN_MEMORY_BYTES + MEMORY_PER_FILE_BYTE * n_bytes or rows > max(n_bytes, MIN_ROWS):
             raise CatalogError(
-                f"{self._source.origin} claims {rows:,} rows of up to {widest:,} bytes but is a file of {n_bytes:,}: "
-                "mend nrows and arraysize, or export it again"
+                f"{self._source.origin} claims {rows:,} rows of up to {widest:,} bytes but the file has {n_bytes:,}: "
+                "fix nrows and arraysize, or export it again"
             )
 
     def _refuse_entity(self, name: str, *_: object) -> None:
         raise CatalogError(
-            f"{self._source.origin} declares the XML entity {name!r}, which a VOTable does not need and a trap does: "
-            "write it without <!ENTITY>"
+            f"{self._source.origin} declares the XML entity {name!r}, which a VOTable does not need and an attack may "
+            "use: write it without <!ENTITY>"
         )
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         tag = tag.rpartition(":")[2]
         if not self._is_begun and tag != "VOTABLE":
             raise CatalogError(
-                f"{self._source.origin} is an XML or HTML file with the root <{tag[:40]}>, not a VOTable: if it is a "
-                "service's error page, open it to read why; else export the table as VOTable"
+                f"{self._source.origin} is an XML or HTML file with the root <{tag[:40]}>, not a VOTable: if it is the "
+                "error page of a service, open it to read why; else export the table as VOTable"
             )
         self._is_begun = True
         if tag == "TR" and self.tables:
@@ -180,29 +186,29 @@ class _Outline:
             raise ValueError("a row has no bytes")
         elif tag in ("FITS", "PARQUET") or (tag == "STREAM" and "href" in attributes):
             raise CatalogError(
-                f"{self._source.origin} keeps its rows in another file ({attributes.get('href') or tag}), which is not "
-                "fetched: download that file and give its path, or export the table as BINARY2"
+                f"{self._source.origin} stores its rows in another file ({attributes.get('href') or tag}), which is "
+                "not fetched: download that file and give its path, or export the table as BINARY2"
             )
 
     def _start_field(self, tag: str, attributes: dict[str, str]) -> None:
         name = attributes.get("name", "")
         if not is_plausible_unit(attributes.get("unit", "")):
             raise CatalogError(
-                f"{self._source.origin}: {tag} {name!r} has the unknown unit {attributes['unit'][:40]!r}: name the "
-                "unit as the VOUnit standard does, or leave it out"
+                f"{self._source.origin}: {tag} {name!r} has the unknown unit {attributes['unit'][:40]!r}: use a "
+                "unit of the VOUnit standard, or leave it empty"
             )
         sides = attributes.get("arraysize", "1").strip().split("x")
         is_varying = sides[-1].endswith("*")
         counts = [int(side.removesuffix("*") or 1) for side in sides]
         self._values_left -= math.prod(counts)
-        # varying arrays of nothing: their length is read, and never their end
+        # variable-length arrays of empty elements never end
         is_endless = is_varying and 0 in counts[:-1]
         if is_endless or min(counts) < 0 or self._values_left < 0:
             raise CatalogError(
                 f"{self._source.origin}: {tag} {name!r} claims an array of {attributes['arraysize'][:40]} values, "
-                "which the file cannot hold: mend its arraysize, or export it again"
+                "which the file cannot hold: fix its arraysize, or export it again"
             )
         if tag == "FIELD" and self.tables:
-            n_bytes = math.prod(counts) * MOST_BYTES_A_VALUE
+            n_bytes = math.prod(counts) * MAX_VALUE_BYTES
             self.tables[-1].row_bytes += max(n_bytes, 8) if is_varying else n_bytes
             self.tables[-1].fields.append(attributes)

@@ -1,1 +1,1 @@
-"""Checks that a survey's services still answer as galstore expects."""
+"""Checks that the services of a survey still respond as galstore expects."""

@@ -1,4 +1,4 @@
-"""The catalog's side of a probe: four SQL queries."""
+"""Probe of a catalog service, with four SQL queries."""
 
 from __future__ import annotations
 
@@ -11,145 +11,154 @@ import pandas as pd
 from galstore.survey.probe.checks import Check, Verdict
 from galstore.survey.row_checks import prepare_catalog
 from galstore.survey.skyserver import SkyServer
-from galstore.survey.skyserver_sql import ask_sql, build_query
+from galstore.survey.skyserver_sql import build_query, query_sql_once
 from schemas.errors import CatalogError, ContractError, QueryRefusedError, ServiceError
 from schemas.recipes import SurveySection
 from schemas.selection import QUERY_COLUMNS, QUERY_TABLES
 
 PROBED_ROWS = 5
 
-_NO_SELECT = "PRINT 'galstore probe'"
-_NO_SUCH_COLUMN = "SELECT TOP 1 G.galstoreProbe FROM Galaxy G"
+_NOT_A_SELECT = "PRINT 'galstore probe'"
+_UNKNOWN_COLUMN = "SELECT TOP 1 G.galstoreProbe FROM Galaxy G"
+
+Query = Callable[[str], pd.DataFrame]
+Outcome = tuple[Verdict, str, str]
+"""Verdict, response in words, and advice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogProbe:
-    """The checks, and the rows of the catalog that were got on the way; empty where there are none."""
+    """Results of the checks, and the catalog rows received; empty if the first check failed."""
 
     checks: tuple[Check, ...]
     objects: pd.DataFrame
 
 
 def probe_catalog(service: SkyServer, survey: SurveySection, *, timeout_s: float) -> CatalogProbe:
-    """Ask for a few rows, for how many there are, and for two things that must be refused.
+    """Query a few rows, their number, and two statements that the service must refuse.
 
     Parameters
     ----------
     service
-        Whose catalog.
+        Catalog service.
     survey
         Selection and columns.
     timeout_s
-        Of each query.
+        Time limit of each query.
     """
     selection, names = survey.narrowed_selection, tuple(survey.columns or QUERY_COLUMNS)
 
-    def ask(sql: str) -> pd.DataFrame:
-        return ask_sql(service, sql, timeout_s=timeout_s)
+    def query(sql: str) -> pd.DataFrame:
+        return query_sql_once(service, sql, timeout_s=timeout_s)
 
-    first = build_query(selection, names, top=PROBED_ROWS)
-    page, checks = pd.DataFrame(), []
-    expected = f"{len({'objID', 'specObjID', *names})} columns, at most {PROBED_ROWS} rows in the order of objID"
-    started_s = time.monotonic()
-    try:
-        page = ask(first)
-        verdict, got, advice = _judge_page(page, names)
-    except (ServiceError, ContractError) as error:
-        verdict, got, advice = _tell_error(error)
-    checks.append(
-        Check(
-            name="catalog: columns, types, TOP", verdict=verdict, expected=expected, got=got, advice=advice,
-            seconds=time.monotonic() - started_s,
-        )
-    )  # fmt: skip
-    objects = pd.DataFrame()
-    if verdict is Verdict.OK:
+    page = objects = pd.DataFrame()
+
+    def check_page() -> Outcome:
+        nonlocal page
+        page = query(build_query(selection, names, top=PROBED_ROWS))
+        return _check_page(page, names)
+
+    expected = f"{len({'objID', 'specObjID', *names})} columns, at most {PROBED_ROWS} rows ordered by objID"
+    checks = [_run_check("catalog: columns, types, TOP", expected, check_page)]
+    if checks[0].verdict is Verdict.OK:
         objects = prepare_catalog(page, origin="the survey's catalog").rows
-        checks.append(_check_count(ask, selection.sql, page))
+        checks.append(_check_count(query, selection.sql, page))
     else:
-        checks.append(_skipped("catalog: COUNT", "as many rows as TOP gave", "there are no rows to count"))
-    checks.append(_check_refusal(ask, "catalog: refusal", _NO_SELECT, "refuses the query", "200 with error_message"))
+        checks.append(
+            Check(
+                name="catalog: COUNT",
+                verdict=Verdict.SKIPPED,
+                expected="the number of rows from TOP",
+                got="no rows to count",
+            )
+        )
     checks.append(
-        _check_refusal(ask, "catalog: SQL error", _NO_SUCH_COLUMN, "cannot run the query", "500 with ErrorMessage")
+        _check_refusal(query, "catalog: refusal", _NOT_A_SELECT, "refuses the query", "200 with error_message")
+    )
+    checks.append(
+        _check_refusal(query, "catalog: SQL error", _UNKNOWN_COLUMN, "cannot run the query", "500 with ErrorMessage")
     )
     return CatalogProbe(checks=tuple(checks), objects=objects)
 
 
-def _judge_page(page: pd.DataFrame, names: tuple[str, ...]) -> tuple[Verdict, str, str]:
+def _run_check(name: str, expected: str, check: Callable[[], Outcome]) -> Check:
+    started_s = time.monotonic()
+    try:
+        verdict, got, advice = check()
+    except (ServiceError, ContractError) as error:
+        verdict, got, advice = _describe_error(error)
+    return Check(
+        name=name, verdict=verdict, expected=expected, got=got, advice=advice, seconds=time.monotonic() - started_s
+    )
+
+
+def _check_page(page: pd.DataFrame, names: tuple[str, ...]) -> Outcome:
     missing = [name for name in ("objID", "specObjID", *names) if name not in page]
     if missing:
-        told = f"no column {', '.join(missing)} (there are {', '.join(map(str, page.columns))})"
-        return Verdict.DIFFERS, told, "the survey's tables have changed: choose survey.columns that it has"
+        got = f"no column {', '.join(missing)} (columns found: {', '.join(map(str, page.columns))})"
+        return Verdict.DIFFERS, got, "the survey's tables have changed: set survey.columns to existing columns"
     if len(page) > PROBED_ROWS:
-        told = f"{len(page)} rows where TOP {PROBED_ROWS} was asked for"
-        return Verdict.DIFFERS, told, "TOP is ignored, so that pages would overlap: report it, do not ingest"
+        got = f"{len(page)} rows for TOP {PROBED_ROWS}"
+        return Verdict.DIFFERS, got, "the service ignores TOP, so pages would overlap: report it, do not ingest"
     if page.empty:
         return Verdict.DIFFERS, "no rows", "check survey.selection, survey.where, survey.since and the data release"
     keys = list(zip(page["objID"], page["specObjID"], strict=True))
     if keys != sorted(keys):
-        told = "rows that are not in the order of objID and specObjID"
-        return Verdict.DIFFERS, told, "ORDER BY is ignored, so that pages would overlap: report it, do not ingest"
+        got = "rows that are not in the order of objID and specObjID"
+        return Verdict.DIFFERS, got, "the service ignores ORDER BY, so pages would overlap: report it, do not ingest"
     try:
         prepared = prepare_catalog(page, origin="the survey's catalog")
     except CatalogError as error:
-        return Verdict.DIFFERS, str(error), "choose survey.columns with objID, ra and dec"
-    bad = prepared.rejected[prepared.rejected["reason"] != "repeated_id"]
-    if len(bad) == len(page):
-        row = bad.iloc[0]
-        told = f"not one of {len(page)} rows can be kept: {row['column']} = {row['value']!r} ({row['reason']})"
-        return Verdict.DIFFERS, told, "another unit or type than the contract's in schemas/catalog.py: report it"
-    return Verdict.OK, f"{len(page.columns)} columns, {len(page)} rows, ids of 64 bits", ""
+        return Verdict.DIFFERS, str(error), "include objID, ra and dec in survey.columns"
+    invalid = prepared.rejected[prepared.rejected["reason"] != "repeated_id"]
+    if len(invalid) == len(page):
+        row = invalid.iloc[0]
+        got = f"{len(page)} of {len(page)} rows rejected, such as {row['column']} = {row['value']!r} ({row['reason']})"
+        return Verdict.DIFFERS, got, "unit or type differ from the contract in schemas/catalog.py: report it"
+    return Verdict.OK, f"{len(page.columns)} columns, {len(page)} rows, 64-bit ids", ""
 
 
-def _check_count(ask: Callable[[str], pd.DataFrame], where: str, page: pd.DataFrame) -> Check:
-    """Rows up to the last one of the page, counted: TOP, ORDER BY and COUNT must tell the same."""
+def _check_count(query: Query, where: str, page: pd.DataFrame) -> Check:
+    """Check that COUNT agrees with TOP and ORDER BY, for the rows up to the last one of the page."""
     last = int(page["objID"].iloc[-1])
     sql = f"SELECT COUNT(*) AS n_rows FROM {QUERY_TABLES} WHERE {where} AND G.objID <= {last}"  # noqa: S608
-    # the last galaxy's other spectra may come behind the page
+
+    def check() -> Outcome:
+        table = query(sql)
+        if "n_rows" not in table or len(table) != 1:
+            n_rows, got = -1, f"columns {', '.join(map(str, table.columns))}, {len(table)} rows"
+        else:
+            n_rows = int(table["n_rows"].iloc[0])
+            got = str(n_rows)
+        # further spectra of the last galaxy may come after the page
+        if len(page) <= n_rows <= len(page) + PROBED_ROWS:
+            return Verdict.OK, got, ""
+        return Verdict.DIFFERS, got, "parts of the catalog would be missed or read twice: report it"
+
     expected = f"COUNT(*) of the same rows = {len(page)} (or a few more spectra of the last galaxy)"
-    started_s = time.monotonic()
-    try:
-        answer = ask(sql)
-        n_rows = int(answer["n_rows"].iloc[0]) if "n_rows" in answer and len(answer) == 1 else -1
-        verdict = Verdict.OK if len(page) <= n_rows <= len(page) + PROBED_ROWS else Verdict.DIFFERS
-        got = f"{n_rows}" if n_rows >= 0 else f"columns {', '.join(map(str, answer.columns))}, {len(answer)} rows"
-        advice = "" if verdict is Verdict.OK else "a part of the catalog would be missed or read twice: report it"
-    except (ServiceError, ContractError) as error:
-        verdict, got, advice = _tell_error(error)
-    return Check(
-        name="catalog: COUNT", verdict=verdict, expected=expected, got=got, advice=advice,
-        seconds=time.monotonic() - started_s,
-    )  # fmt: skip
+    return _run_check("catalog: COUNT", expected, check)
 
 
-def _check_refusal(ask: Callable[[str], pd.DataFrame], name: str, sql: str, words: str, form: str) -> Check:
-    """A query that must be refused in a form that the client knows."""
-    started_s = time.monotonic()
-    advice = ""
-    try:
-        answer = ask(sql)
-        verdict, got = Verdict.DIFFERS, f"a table with the columns {', '.join(map(str, answer.columns))}"
-        advice = "refusals would be taken for rows: report it, do not ingest"
-    except QueryRefusedError as refusal:
-        got = str(refusal)
-        verdict = Verdict.OK if words in got else Verdict.DIFFERS
-        if verdict is Verdict.DIFFERS:
-            advice = "the refusal is known as one, but comes in another form: report it"
-    except ServiceError as error:
-        verdict, got, advice = _tell_error(error)
-    return Check(
-        name=name, verdict=verdict, expected=f"{form}, for {sql!r}", got=got, advice=advice,
-        seconds=time.monotonic() - started_s,
-    )  # fmt: skip
+def _check_refusal(query: Query, name: str, sql: str, phrase: str, form: str) -> Check:
+    """Check that the service refuses a query in a form that the client knows."""
+
+    def check() -> Outcome:
+        try:
+            table = query(sql)
+        except QueryRefusedError as refusal:
+            got = str(refusal)
+            if phrase in got:
+                return Verdict.OK, got, ""
+            return Verdict.DIFFERS, got, "the client recognises the refusal, but its form is new: report it"
+        got = f"a table with the columns {', '.join(map(str, table.columns))}"
+        return Verdict.DIFFERS, got, "refusals would be read as rows: report it, do not ingest"
+
+    return _run_check(name, f"{form}, for {sql!r}", check)
 
 
-def _tell_error(error: Exception) -> tuple[Verdict, str, str]:
+def _describe_error(error: Exception) -> Outcome:
     if isinstance(error, QueryRefusedError):
-        return Verdict.DIFFERS, str(error), "read what the survey says: wait a minute, or choose columns that it has"
+        return Verdict.DIFFERS, str(error), "follow the survey's message: wait a minute, or choose existing columns"
     if isinstance(error, ServiceError):
-        return Verdict.FAILED, str(error), "try again later; if it stays so, the service has changed: report it"
+        return Verdict.FAILED, str(error), "try again later; if it persists, the service has changed: report it"
     return Verdict.DIFFERS, str(error), "change the recipe as the message says"
-
-
-def _skipped(name: str, expected: str, got: str) -> Check:
-    return Check(name=name, verdict=Verdict.SKIPPED, expected=expected, got=got)

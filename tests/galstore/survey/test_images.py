@@ -6,7 +6,7 @@ import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from galstore.survey.images import judge_body
+from galstore.survey.images import check_image
 from schemas.cutouts import Reason
 from tests.conftest import draw_blobs, encode
 
@@ -15,7 +15,7 @@ GREY = simplejpeg.encode_jpeg(np.ascontiguousarray(draw_blobs(1)[0, :, :, :1]), 
 
 
 def test_a_good_body_comes_back_as_its_pixels() -> None:
-    judgement = judge_body(GOOD)
+    judgement = check_image(GOOD)
     assert judgement.reason is Reason.NONE
     assert np.array_equal(judgement.pixels, simplejpeg.decode_jpeg(GOOD))
 
@@ -50,7 +50,7 @@ def black_tile() -> bytes:
     ids=lambda value: value.name if isinstance(value, Reason) else "",
 )
 def test_a_bad_body_is_known_for_what_it_is(body: bytes, reason: Reason) -> None:
-    judgement = judge_body(body)
+    judgement = check_image(body)
     assert judgement.reason is reason
     assert judgement.pixels is None
 
@@ -58,7 +58,7 @@ def test_a_bad_body_is_known_for_what_it_is(body: bytes, reason: Reason) -> None
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=4))
 def test_no_damage_raises(position: int, damage: bytes) -> None:
-    judgement = judge_body(GOOD[:position] + damage + GOOD[position + len(damage) :])
+    judgement = check_image(GOOD[:position] + damage + GOOD[position + len(damage) :])
     assert (judgement.pixels is None) == (judgement.reason is not Reason.NONE)
 
 
@@ -66,8 +66,8 @@ def test_a_huge_image_in_a_small_file_gets_no_memory() -> None:
     header = bytearray(GOOD)
     frame = header.index(b"\xff\xc0")
     header[frame + 5 : frame + 9] = (65_000).to_bytes(2, "big") * 2
-    assert judge_body(bytes(header)).reason is Reason.DECOMPRESSION_BOMB
+    assert check_image(bytes(header)).reason is Reason.DECOMPRESSION_BOMB
 
 
 def test_every_real_cutout_is_good(real_bodies: list[bytes]) -> None:
-    assert {judge_body(body).reason for body in real_bodies} == {Reason.NONE}
+    assert {check_image(body).reason for body in real_bodies} == {Reason.NONE}

@@ -12,35 +12,34 @@ import pytest
 
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.emulator.cutout_folder import FolderSurvey
+from galstore.emulator.cutout_folder import CutoutFolder
 from galstore.emulator.faults import Fault, FaultPlan
 from galstore.emulator.server import build_app
 from galstore.survey.collect import collect_cutouts
-from galstore.survey.cutout_service import catalog_service_of, cutout_service_of
-from galstore.survey.legacysurvey import LegacySurveyViewer
+from galstore.survey.cutout_service import LegacySurveyViewer, catalog_service_of, cutout_service_of
 from galstore.survey.responses import CutoutRequest
 from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import DOWN_REASONS, Composite, CutoutScale, Reason, ScaleRule
 from schemas.errors import RecipeError, StoreError
 from schemas.recipes import FaultSection, SurveySection, parse_recipe
 from tests.conftest import draw_blobs, encode
-from tests.galstore.conftest import POLITENESS
+from tests.galstore.conftest import REQUEST_LIMITS
 from tests.slow.integration.test_faults import REASON_OF
-from tests.support.emulator import InlinePainters, played
+from tests.support.emulator import InlineDrawingPool, serve_in_thread
 
 FIRST_ID = 1237648702973411443
-HASTY = replace(POLITENESS, attempts=2, connect_timeout_s=0.3, read_timeout_s=5, breaker_failures=20)
+HASTY = replace(REQUEST_LIMITS, attempts=2, connect_timeout_s=0.3, read_timeout_s=5, breaker_failures=20)
 FIXED = CutoutScale(rule=ScaleRule.FIXED)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> FolderSurvey:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> CutoutFolder:
     place = tmp_path_factory.mktemp("viewer")
     ids = FIRST_ID + np.arange(4)
     for object_id, pixels in zip(ids, draw_blobs(4), strict=True):
         (place / f"{object_id}.jpg").write_bytes(encode(pixels))
     pd.DataFrame({"objID": ids, "ra": 150 + np.arange(4) / 4, "dec": 2.5}).to_csv(place / "catalog.csv", index=False)
-    return FolderSurvey(catalog=place / "catalog.csv", cutouts=place)
+    return CutoutFolder(catalog=place / "catalog.csv", cutouts=place)
 
 
 def requests_to(viewer: LegacySurveyViewer, n: int = 4) -> list[CutoutRequest]:
@@ -63,30 +62,30 @@ def test_a_cutout_is_asked_for_by_size_layer_and_pixel_scale() -> None:
     assert "pixscale" not in viewer.cutout_params(ra_deg=1, dec_deg=2, scale_arcsec=float("nan"))
 
 
-def test_cutouts_arrive_as_delivered(folder: FolderSurvey) -> None:
-    with played(build_app(folder, InlinePainters())) as url:
+def test_cutouts_arrive_as_delivered(folder: CutoutFolder) -> None:
+    with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url)), HASTY))
     bodies = [folder.cutout(FIRST_ID + row, (0, 0), 0.3, 128, 128) for row in range(4)]
-    assert [one.body for one in collected.deliveries] == bodies
+    assert [one.body for one in collected.responses] == bodies
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.STUCK_CACHE, Fault.READ_TIMEOUT)])
-def test_a_wrong_answer_has_its_reason(folder: FolderSurvey, fault: Fault) -> None:
+def test_a_wrong_answer_has_its_reason(folder: CutoutFolder, fault: Fault) -> None:
     plan = FaultPlan(seed=0, section=FaultSection(**{fault.value: 1.0, "lasting": 1.0, "retry_after_s": 0}))
-    with played(build_app(folder, InlinePainters(), faults=plan)) as url:
+    with serve_in_thread(build_app(folder, InlineDrawingPool(), faults=plan)) as url:
         collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url), 1), HASTY))
     # without coverage, the viewer's tile has one colour
     reason = Reason.FLAT if fault is Fault.OUT_OF_FOOTPRINT else REASON_OF[fault]
     if reason in DOWN_REASONS:
         # nobody was answered well: the service is down, and the object is left pending
-        assert collected.deliveries == ()
+        assert collected.responses == ()
         assert reason.name in str(collected.down)
     else:
-        assert [one.reason for one in collected.deliveries] == [reason]
+        assert [one.reason for one in collected.responses] == [reason]
 
 
-def test_a_place_without_coverage_is_flat_and_an_unknown_layer_stops_the_run(folder: FolderSurvey) -> None:
-    with played(build_app(folder, InlinePainters())) as url:
+def test_a_place_without_coverage_is_flat_and_an_unknown_layer_stops_the_run(folder: CutoutFolder) -> None:
+    with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         viewer = LegacySurveyViewer(base_url=url)
         nowhere = CutoutRequest(
             row=9, url=viewer.cutout_url, params=viewer.cutout_params(ra_deg=10, dec_deg=-60, scale_arcsec=0.296)
@@ -94,8 +93,8 @@ def test_a_place_without_coverage_is_flat_and_an_unknown_layer_stops_the_run(fol
         uncovered = asyncio.run(collect_cutouts([*requests_to(viewer), nowhere], HASTY))
         unknown = LegacySurveyViewer(base_url=url, layer="ls-dr99")
         refused = asyncio.run(collect_cutouts(requests_to(unknown), HASTY))
-    assert [one.reason for one in uncovered.deliveries] == [Reason.NONE] * 4 + [Reason.FLAT]
-    assert refused.deliveries == ()
+    assert [one.reason for one in uncovered.responses] == [Reason.NONE] * 4 + [Reason.FLAT]
+    assert refused.responses == ()
     assert "ERROR_MESSAGE" in str(refused.down)
 
 

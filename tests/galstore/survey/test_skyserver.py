@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from galstore.survey.skyserver import SkyServer
-from galstore.survey.skyserver_sql import build_query, count_catalog, parse_answer, query_catalog, query_sql
+from galstore.survey.skyserver_sql import build_query, count_catalog, parse_table, query_catalog, query_sql
 from schemas.errors import QueryRefusedError, RecipeError, ServiceError
 from schemas.selection import SELECTIONS
 
@@ -33,7 +33,7 @@ def test_an_unknown_column_is_refused() -> None:
 
 def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
     text = (shared_data / "skyserver_recorded" / "xid_im.txt").read_text()
-    table = parse_answer(text, status=200, base_url=BASE)
+    table = parse_table(text, status=200, base_url=BASE)
     assert len(table) == 18
     assert table["objid"].iloc[0] == 1237653651835781245
 
@@ -50,11 +50,11 @@ def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
 )
 def test_an_answer_that_is_no_table_is_known_for_what_it_is(text, status, error, told) -> None:
     with pytest.raises(error, match=told):
-        parse_answer(text, status=status, base_url=BASE)
+        parse_table(text, status=status, base_url=BASE)
 
 
 def test_an_empty_answer_is_an_empty_table() -> None:
-    assert parse_answer("#Table1\nobjID,ra\n", status=200, base_url=BASE).empty
+    assert parse_table("#Table1\nobjID,ra\n", status=200, base_url=BASE).empty
 
 
 def test_an_unreachable_survey_says_what_to_check() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from galstore.survey import skyserver_sql
 from galstore.survey.row_checks import prepare_catalog
 from galstore.survey.skyserver import SkyServer
-from galstore.survey.skyserver_sql import count_catalog, parse_answer, query_catalog
+from galstore.survey.skyserver_sql import count_catalog, parse_table, query_catalog
 from schemas.errors import ServiceError
 from schemas.selection import QUERY_COLUMNS, SELECTIONS
 from tests.conftest import SHARED_DATA
@@ -100,7 +100,7 @@ class Answers(Target):
 
 
 def _parsed(text: str, status: int) -> object:
-    return parse_answer(text, status=status, base_url=SERVICE.base_url)
+    return parse_table(text, status=status, base_url=SERVICE.base_url)
 
 
 def _prepared(text: str, status: int) -> str:

@@ -1,4 +1,4 @@
-"""Mutated cutouts: what `galstore.survey.images.judge_body` has to judge."""
+"""Mutated cutouts: what `galstore.survey.images.check_image` has to judge."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from galstore.survey.images import MIN_STANDARD_DEVIATION, judge_body
-from galstore.survey.responses import MOST_READ_BYTES
+from galstore.survey.client import MAX_READ_BYTES
+from galstore.survey.images import MIN_STANDARD_DEVIATION, check_image
 from schemas.cube import DELIVERED_BYTES
 from schemas.cutouts import SIDE_PX, Reason
 from tests.conftest import SHARED_DATA, draw_blobs, encode
@@ -89,10 +89,10 @@ class Bodies(Target):
 
     def try_out(self, mutant: Mutant) -> str:
         body = mutant.content
-        judgement = judge_body(body)
-        if len(body) > MOST_READ_BYTES:
+        judgement = check_image(body)
+        if len(body) > MAX_READ_BYTES:
             # of a longer body no more is read
-            assert judge_body(body[:MOST_READ_BYTES]).reason is judgement.reason
+            assert check_image(body[:MAX_READ_BYTES]).reason is judgement.reason
         if judgement.reason is not Reason.NONE:
             assert judgement.pixels is None
             return judgement.reason.name.lower()
@@ -213,7 +213,7 @@ def _insert_segments(rng: random.Random, body: bytes) -> bytes:
 
 def _pad(rng: random.Random, body: bytes) -> bytes:
     """Around the longest that is kept, and around the longest that is read."""
-    length = rng.choice((DELIVERED_BYTES, MOST_READ_BYTES, 200_000)) + rng.choice((-1, 0, 1))
+    length = rng.choice((DELIVERED_BYTES, MAX_READ_BYTES, 200_000)) + rng.choice((-1, 0, 1))
     missing = max(0, length - len(body))
     filling = rng.choice((bytes(missing), b"\xff" * missing, rng.randbytes(missing)))
     return rng.choice((body + filling, body[:-2] + filling + body[-2:]))

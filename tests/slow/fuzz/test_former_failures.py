@@ -11,7 +11,7 @@ import pytest
 from galstore.survey import skyserver_sql
 from galstore.survey.catalog_files.reader import read_catalog_pages
 from galstore.survey.skyserver import SkyServer
-from galstore.survey.skyserver_sql import count_catalog, parse_answer, query_catalog
+from galstore.survey.skyserver_sql import count_catalog, parse_table, query_catalog
 from schemas.errors import CatalogError, ServiceError
 from schemas.selection import SELECTIONS
 from tests.slow.fuzz.catalogs import a_table
@@ -21,7 +21,7 @@ FIRST_ID = 1237648702973411443
 
 
 def parsed(*lines: str, status: int = 200) -> object:
-    return parse_answer("\n".join(lines), status=status, base_url=BASE_URL)
+    return parse_table("\n".join(lines), status=status, base_url=BASE_URL)
 
 
 @pytest.mark.parametrize("written", [f"{FIRST_ID}.0", "1.237648702973411443e18", "inf", "", str(2**63), str(2**64)])

@@ -22,7 +22,7 @@ from astropy.table import MaskedColumn, QTable, Table
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from galstore.survey.catalog_files.columns import known_by_name
+from galstore.survey.catalog_files.columns import match_columns
 from galstore.survey.catalog_files.reader import read_catalog_file, read_catalog_head, read_catalog_pages
 from galstore.survey.catalog_files.units import convert_unit
 from galstore.survey.row_checks import _named, prepare_catalog
@@ -359,7 +359,7 @@ A_NAME = st.sampled_from([*COLUMN, *OBJECT_ID_ALIASES, "colour"]).flatmap(
 def test_names_are_known_as_the_contract_check_knows_them(names: list[str]) -> None:
     names = list(dict.fromkeys([*names, "objID", "ra", "dec"]))
     renamed = _named(pd.DataFrame(columns=names), "new").columns
-    assert {old: new for old, new in zip(names, renamed, strict=True) if new in COLUMN} == known_by_name(names)
+    assert {old: new for old, new in zip(names, renamed, strict=True) if new in COLUMN} == match_columns(names)
 
 
 # astropy writes a missing integer of a VOTable as no number at all

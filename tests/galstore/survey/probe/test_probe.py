@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from galstore.emulator.cutout_folder import FolderSurvey
+from galstore.emulator.cutout_folder import CutoutFolder
 from galstore.emulator.faults import Fault, FaultPlan
 from galstore.emulator.server import build_app
 from galstore.emulator.sky.simulated import SimulatedSky
@@ -20,7 +20,7 @@ from galstore.survey.probe.checks import Check, Verdict
 from galstore.survey.probe.survey import agree, probe_survey
 from schemas.recipes import FaultSection, Recipe, parse_recipe
 from tests.conftest import draw_blobs, encode
-from tests.support.emulator import InlinePainters, played
+from tests.support.emulator import InlineDrawingPool, serve_in_thread
 
 SERVICES = ("skyserver", "legacysurvey")
 FIRST_ID = 1237648702973411443
@@ -57,14 +57,14 @@ NAMED_OTHERWISE = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> FolderSurvey:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> CutoutFolder:
     place = tmp_path_factory.mktemp("probed")
     ids = FIRST_ID + np.arange(6)
     for object_id, pixels in zip(ids, draw_blobs(6), strict=True):
         (place / f"{object_id}.jpg").write_bytes(encode(pixels))
     table = {"objID": ids, "ra": 150 + np.arange(6) / 4, "dec": 2.5, "oh_p50": 8.9}
     pd.DataFrame(table).to_csv(place / "catalog.csv", index=False)
-    return FolderSurvey(catalog=place / "catalog.csv", cutouts=place)
+    return CutoutFolder(catalog=place / "catalog.csv", cutouts=place)
 
 
 def recipe_for(url: str, service: str, *, prepared: bool = True, **survey: object) -> Recipe:
@@ -104,10 +104,10 @@ def the_one(checks: dict[str, Check], word: str) -> Check:
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("fault", Fault)
-def test_every_fault_is_named(folder: FolderSurvey, fault: Fault, service: str) -> None:
+def test_every_fault_is_named(folder: CutoutFolder, fault: Fault, service: str) -> None:
     plan = FaultPlan(seed=0, section=FaultSection(**{fault.value: 1.0, "lasting": 1.0}))
     patience_s = 0.5 if fault is Fault.READ_TIMEOUT else 5.0
-    with played(build_app(folder, InlinePainters(), faults=plan)) as url:
+    with serve_in_thread(build_app(folder, InlineDrawingPool(), faults=plan)) as url:
         recipe = recipe_for(url, service)
         survey = recipe.survey.model_copy(update={"read_timeout_s": patience_s})
         checks = by_name(probe_survey(recipe.model_copy(update={"survey": survey}), url))
@@ -128,7 +128,7 @@ def test_every_fault_is_named(folder: FolderSurvey, fault: Fault, service: str) 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_sound_service_agrees_in_ten_requests_at_most(service: str) -> None:
     sky, n_requests = SimulatedSky(seed=3, n_galaxies=60, n_new=0), 0
-    app = build_app(sky, InlinePainters())
+    app = build_app(sky, InlineDrawingPool())
 
     @web.middleware
     async def count(request: web.Request, handler: object) -> web.StreamResponse:
@@ -137,7 +137,7 @@ def test_a_sound_service_agrees_in_ten_requests_at_most(service: str) -> None:
         return await handler(request)  # type: ignore[operator]
 
     app.middlewares.append(count)
-    with played(app) as url:
+    with serve_in_thread(app) as url:
         recipe = recipe_for(url, service, prepared=False)
         survey = recipe.survey.model_copy(update={"columns": None, "selection": "wu_boada_2019", "read_timeout_s": 60})
         checks = probe_survey(recipe.model_copy(update={"survey": survey}), url)
@@ -146,8 +146,8 @@ def test_a_sound_service_agrees_in_ten_requests_at_most(service: str) -> None:
     assert n_requests == (10 if service == "legacysurvey" else 9)
 
 
-def test_a_service_that_ignores_the_scale_is_named(folder: FolderSurvey) -> None:
-    with played(build_app(folder, InlinePainters())) as url:
+def test_a_service_that_ignores_the_scale_is_named(folder: CutoutFolder) -> None:
+    with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         check = by_name(probe_survey(recipe_for(url, "skyserver", prepared=False), url))["scale"]
     assert check.verdict is Verdict.DIFFERS
     assert "1.00" in check.got
@@ -162,7 +162,7 @@ def test_images_where_there_is_no_coverage_are_named() -> None:
 
     app = web.Application()
     app.add_routes([web.get("/viewer/cutout.jpg", always)])
-    with played(app) as url:
+    with serve_in_thread(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "legacysurvey"), url))
     for word in ("footprint", "dec", "layer"):
         check = the_one(checks, word)
@@ -199,14 +199,14 @@ PAGE = "<html><title>Service unavailable</title></html>"
     ],
 )
 def test_wrong_answers_of_the_catalog_are_named(
-    folder: FolderSurvey, status: int, text: str, verdict: str, facts: str
+    folder: CutoutFolder, status: int, text: str, verdict: str, facts: str
 ) -> None:
     async def answer(_: web.Request) -> web.Response:
         return web.Response(status=status, text=text)
 
     app = web.Application()
     app.add_routes([web.get("/dr14/{tail:.*}", answer)])
-    with played(app) as url:
+    with serve_in_thread(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "skyserver"), url))
     check = the_one(checks, "TOP")
     assert check.verdict == verdict
@@ -216,10 +216,10 @@ def test_wrong_answers_of_the_catalog_are_named(
     assert (the_one(checks, "refusal").verdict is Verdict.OK) == refused
 
 
-def test_a_catalog_file_spares_the_queries(folder: FolderSurvey, tmp_path: Path) -> None:
+def test_a_catalog_file_spares_the_queries(folder: CutoutFolder, tmp_path: Path) -> None:
     table = folder.catalog()[["objID", "ra", "dec"]].rename(columns={"objID": "object_id"})
     table.to_csv(tmp_path / "mine.csv", index=False)
-    with played(build_app(folder, InlinePainters())) as url:
+    with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         recipe = recipe_for(url, "skyserver", catalog=str(tmp_path / "mine.csv"))
         checks = probe_survey(recipe, url)
     assert agree(checks)
