@@ -1,4 +1,4 @@
-"""Blocks: runs of 1,024 rows, the unit of fetching, writing, scoring and retrying."""
+"""Blocks: 1,024 consecutive rows, the unit of fetching, writing, scoring and retrying."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.cube import BLOCK_ROWS
 
 @dataclass(frozen=True, slots=True, order=True)
 class Block:
-    """Rows `start` to `stop` of the cube; the last block of a cube may be shorter than the others."""
+    """Rows `start` to `stop` of the cube. The last block of a cube may be shorter than the others."""
 
     start: int
     stop: int
@@ -34,18 +34,18 @@ class Block:
         return slice(self.start, self.stop)
 
 
-def blocks_with(rows: npt.NDArray[np.bool_]) -> tuple[Block, ...]:
-    """The blocks that hold at least one of the marked rows.
+def blocks_with(is_marked: npt.NDArray[np.bool_]) -> tuple[Block, ...]:
+    """Return the blocks with at least one marked row.
 
     Parameters
     ----------
-    rows
-        One flag an object, shape (object,).
+    is_marked
+        One flag per object, shape (object,).
 
     Examples
     --------
     >>> blocks_with(np.arange(3000) == 1500)
     (Block(start=1024, stop=2048),)
     """
-    starts = np.unique(np.flatnonzero(rows) // BLOCK_ROWS) * BLOCK_ROWS
-    return tuple(Block(int(start), int(min(start + BLOCK_ROWS, rows.size))) for start in starts)
+    starts = np.unique(np.flatnonzero(is_marked) // BLOCK_ROWS) * BLOCK_ROWS
+    return tuple(Block(int(start), int(min(start + BLOCK_ROWS, is_marked.size))) for start in starts)

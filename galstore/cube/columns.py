@@ -1,7 +1,7 @@
-"""Columns: arrays of one value (or a few) for each object, of which the chunks that were asked for stay in memory.
+"""Cache of columns: arrays of one or a few values per object.
 
-A column is held at its full length, but only the chunks that somebody asked for are read into it; what was never
-touched takes no memory. Looking values up is then one step of numpy, however many chunks they come from.
+A column is allocated at its full length, but only the requested chunks are read; untouched pages take no memory.
+A lookup is then one numpy step, however many chunks it spans.
 """
 
 from __future__ import annotations
@@ -10,49 +10,46 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
-from galstore.cube.chunks import read_chunks, rows_of_chunk
+from galstore.cube.arrays import AnyArray, Values, read_chunks, rows_of_chunk
 
-MOST_HELD_BYTES = 256 * 2**20
-"""Of a million objects: 15 catalog columns, and both indexes."""
+CACHE_BYTES = 256 * 2**20
+"""Enough for 15 catalog columns and both indexes of a million objects."""
 
-READ_AT_ONCE = 256
-"""Chunks that are under way together: of 64 kB each, 16 MB."""
+CONCURRENT_CHUNKS = 256
+"""Chunks read concurrently: 16 MB at 64 kB each."""
 
-Piece = tuple[zarr.Array[Any], slice]
-"""An array, and which of its rows; the slice has a start and a stop, and no step."""
+Part = tuple[AnyArray, slice]
+"""An array and a range of its rows; the slice has a start and a stop, and no step."""
 
 
 @dataclass(slots=True)
 class _Column:
-    """Values at full length, and which chunks of them are there."""
-
-    values: npt.NDArray[Any]
-    is_here: npt.NDArray[np.bool_]
+    values: Values
+    is_read: npt.NDArray[np.bool_]
+    """One flag per chunk."""
     n_bytes: int = 0
 
 
-class Columns:
-    """Columns of one snapshot. Several threads may read.
+class ColumnCache:
+    """Cache of the columns of one snapshot, usable from several threads.
 
     Parameters
     ----------
-    most_bytes
-        So much stays in memory between two calls. The columns that were used least recently are forgotten first.
+    max_bytes
+        Bytes that stay in memory between two calls. The least recently used columns are dropped first.
     """
 
-    def __init__(self, most_bytes: int = MOST_HELD_BYTES) -> None:
-        self._most_bytes = most_bytes
-        self._held: OrderedDict[str, _Column] = OrderedDict()
+    def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._columns: OrderedDict[str, _Column] = OrderedDict()
         self._lock = threading.Lock()
 
-    def take(self, arrays: Sequence[zarr.Array[Any]], rows: npt.NDArray[np.int64]) -> list[npt.NDArray[Any]]:
-        """Values of each array at some rows, shape (n, ...), in their order.
+    def take(self, arrays: Sequence[AnyArray], rows: npt.NDArray[np.int64]) -> list[Values]:
+        """Return the values of each array at the given rows, shape (n, ...), in their order.
 
         Raises
         ------
@@ -60,64 +57,64 @@ class Columns:
             A chunk is damaged.
         """
         with self._lock:
-            columns = self._with(arrays, [np.unique(rows // array.chunks[0]) for array in arrays])
+            columns = self._load(arrays, [np.unique(rows // array.chunks[0]) for array in arrays])
             taken = [column.values[rows] for column in columns]
-            self._forget()
+            self._evict()
         return taken
 
-    def read(self, pieces: Sequence[Piece]) -> list[npt.NDArray[Any]]:
-        """The rows of each piece, in the order asked, not to be written to; errors as of `take`."""
+    def read(self, parts: Sequence[Part]) -> list[Values]:
+        """Return the rows of each part as read-only arrays, in the given order; errors as in `take`."""
         with self._lock:
             numbers = [
-                np.arange(rows.start // array.chunks[0], -(-rows.stop // array.chunks[0])) for array, rows in pieces
+                np.arange(rows.start // array.chunks[0], -(-rows.stop // array.chunks[0])) for array, rows in parts
             ]
-            columns = self._with([array for array, _ in pieces], numbers)
-            values = [column.values[rows] for column, (_, rows) in zip(columns, pieces, strict=True)]
-            self._forget()
-        for piece in values:
-            piece.flags.writeable = False
+            columns = self._load([array for array, _ in parts], numbers)
+            values = [column.values[rows] for column, (_, rows) in zip(columns, parts, strict=True)]
+            self._evict()
+        for part in values:
+            part.flags.writeable = False
         return values
 
     def clear(self) -> None:
-        """Forget everything, since the arrays have changed."""
+        """Drop everything, after the arrays have changed."""
         with self._lock:
-            self._held.clear()
+            self._columns.clear()
 
-    def _with(self, arrays: Sequence[zarr.Array[Any]], numbers: Sequence[npt.NDArray[np.int64]]) -> list[_Column]:
-        """The arrays' columns, with these chunks there."""
+    def _load(self, arrays: Sequence[AnyArray], numbers: Sequence[npt.NDArray[np.int64]]) -> list[_Column]:
+        """Return the column of each array, with the given chunks read."""
         columns = [self._column(array) for array in arrays]
         missing = dict.fromkeys(
             (index, int(number))
             for index, wanted in enumerate(numbers)
-            for number in wanted[~columns[index].is_here[wanted]]
+            for number in wanted[~columns[index].is_read[wanted]]
         )
         listed = list(missing)
-        for first in range(0, len(listed), READ_AT_ONCE):
-            batch = listed[first : first + READ_AT_ONCE]
+        for first in range(0, len(listed), CONCURRENT_CHUNKS):
+            batch = listed[first : first + CONCURRENT_CHUNKS]
             chunks = read_chunks([(arrays[index], number) for index, number in batch])
             for (index, number), chunk in zip(batch, chunks, strict=True):
                 self._put(columns[index], arrays[index], number, chunk)
         return columns
 
-    def _column(self, array: zarr.Array[Any]) -> _Column:
-        column = self._held.get(array.path)
+    def _column(self, array: AnyArray) -> _Column:
+        column = self._columns.get(array.path)
         if column is None:
             n_chunks = -(-array.shape[0] // array.chunks[0])
             column = _Column(np.empty(array.shape, dtype=array.dtype), np.zeros(n_chunks, dtype=bool))
-            self._held[array.path] = column
-        self._held.move_to_end(array.path)
+            self._columns[array.path] = column
+        self._columns.move_to_end(array.path)
         return column
 
-    def _put(self, column: _Column, array: zarr.Array[Any], number: int, chunk: Any) -> None:
-        if column.is_here[number]:  # the same array was asked for twice in one call
+    def _put(self, column: _Column, array: AnyArray, number: int, chunk: Values) -> None:
+        if column.is_read[number]:  # one call asked for the same array twice
             return
         place = column.values[rows_of_chunk((array, number))]
         place[...] = chunk[: place.shape[0]]
-        column.is_here[number] = True
+        column.is_read[number] = True
         column.n_bytes += place.nbytes
 
-    def _forget(self) -> None:
-        n_bytes = sum(column.n_bytes for column in self._held.values())
-        while n_bytes > self._most_bytes:
-            _, column = self._held.popitem(last=False)
+    def _evict(self) -> None:
+        n_bytes = sum(column.n_bytes for column in self._columns.values())
+        while n_bytes > self._max_bytes:
+            _, column = self._columns.popitem(last=False)
             n_bytes -= column.n_bytes

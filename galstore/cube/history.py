@@ -1,21 +1,23 @@
-"""History and lineage: which commits made a cube, and what a model, predictions or a training set came from."""
+"""History and lineage: the commits and runs of a cube, and the parents of predictions and training sets."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from itertools import groupby
 
+from galstore.cube.arrays import Attributes
 from galstore.cube.commits import BRANCH, open_repository
 from galstore.cube.reader import Cube, open_cube
 from schemas.errors import FeatureError
 
-_OWN = ("operation", "run", "commit_id")
+_COMMIT_FIELDS = ("operation", "run", "commit_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """One commit; `details` is what its operation noted beside the run, `tags` are names that keep its snapshot."""
+    """One commit, with further metadata of its operation and the tags of its snapshot."""
 
     snapshot: str
     time: datetime
@@ -23,48 +25,119 @@ class Commit:
     operation: str
     run: str
     tags: tuple[str, ...]
-    details: dict[str, Any]
+    details: Attributes
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return {**asdict(self), "time": self.time.isoformat()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ancestor:
-    """One step of a lineage: what it is, its name, and what is known of it."""
+    """One step of a lineage."""
 
     kind: str
     name: str
-    details: dict[str, Any]
+    details: Attributes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """Consecutive commits of one run. Commits without a run, such as those of scoring, are grouped by operation."""
+
+    run: str
+    operations: dict[str, int]
+    """Number of commits by operation."""
+    first: datetime
+    last: datetime
+    n_registered: int
+    """Number of objects added."""
+    n_settled: int
+    """Number of cutouts stored or quarantined, less those made pending again."""
+    n_predicted: int
+    """Number of predictions written."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds between the first and the last commit; 0 for one commit."""
+        return (self.last - self.first).total_seconds()
+
+    @property
+    def settled_per_s(self) -> float | None:
+        """Cutouts per second between the commits; None where it is undefined."""
+        return self.n_settled / self.seconds if self.n_settled > 0 and self.seconds > 0 else None
+
+    def to_dict(self) -> dict[str, object]:
+        times = {"first": self.first.isoformat(), "last": self.last.isoformat()}
+        return {**asdict(self), **times, "seconds": self.seconds, "settled_per_s": self.settled_per_s}
 
 
 def read_history(path: str) -> list[Commit]:
-    """Commits of a cube that are still there, newest first."""
+    """Return the commits of a cube that were not expired, newest first."""
     repository = open_repository(path)
     tags: dict[str, list[str]] = {}
     for tag in sorted(repository.list_tags()):
         tags.setdefault(repository.lookup_tag(tag), []).append(tag)
     return [
         Commit(
-            snapshot=one.id,
-            time=one.written_at,
-            message=one.message,
-            operation=str(one.metadata.get("operation", "")),
-            run=str(one.metadata.get("run", "")),
-            tags=tuple(tags.get(one.id, ())),
-            details={key: value for key, value in one.metadata.items() if key not in _OWN},
+            snapshot=snapshot.id,
+            time=snapshot.written_at,
+            message=snapshot.message,
+            operation=str(snapshot.metadata.get("operation", "")),
+            run=str(snapshot.metadata.get("run", "")),
+            tags=tuple(tags.get(snapshot.id, ())),
+            details={key: value for key, value in snapshot.metadata.items() if key not in _COMMIT_FIELDS},
         )
-        for one in repository.ancestry(branch=BRANCH)
+        for snapshot in repository.ancestry(branch=BRANCH)
     ]
 
 
+def summarise_runs(path: str, max_runs: int = 12) -> list[RunSummary]:
+    """Return the last runs of a cube, newest first, as far as its history goes back.
+
+    Two snapshots are read per run.
+    """
+    # the first, empty commit of the repository has no operation, and is older than the cube
+    history = [commit for commit in read_history(path) if commit.operation]
+    groups = [list(group) for _, group in groupby(history, key=lambda commit: commit.run or commit.operation)]
+    summaries, n_seen = [], 0
+    for commits in groups[:max_runs]:
+        n_seen += len(commits)
+        before = history[n_seen] if n_seen < len(history) else None
+        # if the commit before was expired, the counts before are unknown
+        if before is not None or commits[-1].operation == "create":
+            summaries.append(_summarise_run(path, commits, before))
+    return summaries
+
+
+def _summarise_run(path: str, commits: list[Commit], before: Commit | None) -> RunSummary:
+    newest, oldest = commits[0], commits[-1]
+    registered, settled = _counts(path, newest.snapshot)
+    registered_before, settled_before = _counts(path, before.snapshot if before else None)
+    return RunSummary(
+        run=newest.run,
+        operations=dict(Counter(commit.operation for commit in reversed(commits))),
+        first=oldest.time,
+        last=newest.time,
+        n_registered=registered - registered_before,
+        n_settled=settled - settled_before,
+        n_predicted=sum(int(c.details.get("n_objects", 0)) for c in commits if c.operation == "predict"),
+    )
+
+
+def _counts(path: str, snapshot: str | None) -> tuple[int, int]:
+    if snapshot is None:
+        return 0, 0
+    counts = open_cube(path, snapshot_id=snapshot).counts()
+    return counts.registered, counts.stored + counts.quarantined
+
+
 def trace_lineage(path: str, name: str) -> list[Ancestor]:
-    """From predictions (by the model's id) or a training set back to the survey's query, step by step.
+    """Trace predictions (by model id) or a training set back to the survey's query, step by step.
 
     Raises
     ------
     FeatureError
-        The cube has neither predictions nor a training set of this name.
+        The cube has neither predictions nor a training set named `name`.
     """
     cube = open_cube(path)
     models, sets = cube.group_names("predictions"), cube.group_names("training_sets")
@@ -73,19 +146,19 @@ def trace_lineage(path: str, name: str) -> list[Ancestor]:
         attributes = dict(cube.group_attributes(f"predictions/{name}"))
         chain.append(Ancestor(kind="predictions and model", name=name, details=attributes))
         wanted = str(attributes.get("training_set", ""))
-        kept = [one for one in sets if cube.group_attributes(f"training_sets/{one}")["content_hash"] == wanted]
-        if not kept:
+        stored = [known for known in sets if cube.group_attributes(f"training_sets/{known}")["content_hash"] == wanted]
+        if not stored:
             chain.append(Ancestor(kind="training set", name=wanted[:12], details={"kept": False}))
             return [*chain, *_catalogs(cube)]
-        name = kept[0]
+        name = stored[0]
     elif name not in sets:
         known = ", ".join([*models, *sets]) or "none yet"
-        raise FeatureError(f"{path} has neither predictions nor a training set named {name!r}: there are {known}")
+        raise FeatureError(f"{path} has neither predictions nor a training set named {name!r}: choose one of {known}")
     attributes = dict(cube.group_attributes(f"training_sets/{name}"))
     attributes.pop("moments")
     chain.append(Ancestor(kind="training set", name=name, details=attributes))
     snapshot = str(attributes["snapshot"])
-    commits = {one.snapshot: one for one in read_history(path)}
+    commits = {commit.snapshot: commit for commit in read_history(path)}
     details = commits[snapshot].to_dict() if snapshot in commits else {"in_history": False, "tag": attributes["tag"]}
     chain.append(Ancestor(kind="snapshot", name=snapshot, details=details))
     return [*chain, *_catalogs(open_cube(path, snapshot_id=snapshot))]

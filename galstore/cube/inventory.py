@@ -1,13 +1,13 @@
-"""Inventory: what a cube holds, how large it is, and whether its counts add up."""
+"""Inventory of a cube: contents, size and counts."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 
+from galstore.cube.arrays import Attributes
 from galstore.cube.commits import stored_bytes
 from galstore.cube.reader import Counts, Cube
 from schemas.cube import LEVEL, SCHEMA_VERSION, Listing
@@ -16,7 +16,7 @@ from schemas.cutouts import Reason, Status
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The contents of one snapshot; `bytes_stored` counts every snapshot that the folder holds."""
+    """Contents of one snapshot; `bytes_stored` counts all snapshots of the cube."""
 
     path: str
     survey: str
@@ -26,30 +26,30 @@ class Inventory:
     quarantined_by_reason: dict[str, int]
     rejected_by_catalog: dict[str, int]
     n_vanished: int
-    catalogs: tuple[dict[str, Any], ...]
-    levels: dict[int, dict[str, Any]]
+    catalogs: tuple[Attributes, ...]
+    levels: dict[int, Attributes]
     models: tuple[str, ...]
     snapshot_id: str
     bytes_stored: int
     schema_version: int
     versions: dict[str, str]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data, with the counts at the top level."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data, with the counts at the top level."""
         plain = asdict(self)
         return {**plain.pop("counts"), "counts_add_up": self.counts.add_up, **plain}
 
 
 def take_inventory(cube: Cube) -> Inventory:
-    """Count and measure one snapshot of a cube."""
+    """Count and measure the contents of one snapshot."""
     reasons = cube.read_state("reason")[cube.read_state("status") == Status.QUARANTINED]
     codes, tally = np.unique(reasons, return_counts=True)
-    of_catalog, vanished = cube.read_state("catalog"), cube.read_state("listing") == Listing.VANISHED
+    catalog_index, vanished = cube.read_state("catalog"), cube.read_state("listing") == Listing.VANISHED
     n_catalogs = len(cube.attributes["catalogs"])
-    tallies = (np.bincount(of_catalog, minlength=n_catalogs), np.bincount(of_catalog[vanished], minlength=n_catalogs))
+    tallies = [np.bincount(index, minlength=n_catalogs) for index in (catalog_index, catalog_index[vanished])]
     catalogs = [
-        {**entry, "n_registered": int(n), "n_vanished": int(n_gone)}
-        for entry, n, n_gone in zip(cube.attributes["catalogs"], *tallies, strict=False)
+        {**entry, "n_registered": int(n), "n_vanished": int(n_vanished)}
+        for entry, n, n_vanished in zip(cube.attributes["catalogs"], *tallies, strict=False)
     ]
     rejected = cube.read_rejected()
     return Inventory(

@@ -1,25 +1,22 @@
-"""The resolution pyramid: each level is the area average of the delivered image, rounded once.
+"""Resolution pyramid: each level is the area average of the delivered image, rounded once.
 
-Every level comes from exact integer sums of the finest one. Pooling from rounded levels would shift the 1 px level by
+Levels are computed from exact integer sums of the finest one. Pooling from rounded levels would shift the 1 px level by
 +0.9 counts, where its signal has a standard deviation of 4.9.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 import numpy.typing as npt
 
+from galstore.cube.arrays import Values
 from schemas.cube import LEVEL, LEVELS
 from schemas.cutouts import SIDE_PX
 
-Pixels = npt.NDArray[Any]
 
-
-def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Pixels]:
-    """All eight levels of a stack of cutouts, as the cube stores them.
+def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Values]:
+    """Build all eight levels of a stack of cutouts, as the cube stores them.
 
     Parameters
     ----------
@@ -42,11 +39,11 @@ def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Pixels]:
         raise ValueError(
             f"a pyramid starts from uint8 (object, {SIDE_PX}, {SIDE_PX}, band), got {pixels.dtype} {pixels.shape}"
         )
-    levels: dict[int, Pixels] = {SIDE_PX: pixels}
-    sums: Pixels = pixels
+    levels: dict[int, Values] = {SIDE_PX: pixels}
+    sums: Values = pixels
     for side in LEVELS[1:]:
         level = LEVEL[side]
-        stored: Pixels = np.empty((len(pixels), side, side, pixels.shape[3]), dtype=level.dtype)
+        stored: Values = np.empty((len(pixels), side, side, pixels.shape[3]), dtype=level.dtype)
         quads = np.empty(stored.shape, dtype=np.uint32)
         _sum_quads(sums, quads)
         _round_means(quads, np.uint32(round(1 / level.scale_factor)), np.uint32(level.shrink**2), stored)
@@ -55,7 +52,7 @@ def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Pixels]:
 
 
 @numba.njit(nogil=True, cache=True)
-def _sum_quads(fine: Pixels, coarse: Pixels) -> None:
+def _sum_quads(fine: Values, coarse: Values) -> None:
     n_objects, side, _, n_bands = coarse.shape
     for i in range(n_objects):
         for y in range(side):
@@ -70,7 +67,7 @@ def _sum_quads(fine: Pixels, coarse: Pixels) -> None:
 
 
 @numba.njit(nogil=True, cache=True)
-def _round_means(sums: Pixels, units_per_count: np.uint32, n_pixels: np.uint32, means: Pixels) -> None:
+def _round_means(sums: Values, units_per_count: np.uint32, n_pixels: np.uint32, means: Values) -> None:
     # 16,384 pixels x 255 counts x 256 units fit in 32 bits
     flat_sums, flat_means = sums.ravel(), means.ravel()
     half = n_pixels // np.uint32(2)

@@ -1,12 +1,12 @@
-"""Reading the cube: the last commit, or a snapshot, never a half."""
+"""Read access to one snapshot of the cube."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import icechunk
 import numpy as np
@@ -14,15 +14,23 @@ import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from galstore.cube.chunks import read_chunks_into
-from galstore.cube.columns import Columns
+from galstore.cube.arrays import (
+    AnyArray,
+    Attributes,
+    Values,
+    read_attributes,
+    read_chunks_into,
+    require_array,
+    require_group,
+)
+from galstore.cube.columns import ColumnCache
 from galstore.cube.commits import BRANCH, open_repository
 from galstore.cube.index.lookup import entries_in_cone, open_index
 from galstore.cube.index.segments import SegmentIndex
+from schemas.catalog import REJECTED_TABLE_COLUMNS, RejectReason
 from schemas.cube import BLOCK_ROWS, LABEL_VIEW, LEVEL, LEVELS, REJECTED_COLUMNS, SCHEMA_VERSION, STATE_COLUMNS, Level
 from schemas.cutouts import BANDS, Composite, CutoutScale, ScaleRule, Status
 from schemas.errors import CatalogError, StoreError
-from schemas.rejections import REJECTED_TABLE_COLUMNS, RejectReason
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -33,7 +41,7 @@ TEXT_COLUMNS = tuple(column.name for column in REJECTED_COLUMNS if column.width 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """How many objects stand where; `registered` is the sum of the others, always."""
+    """Number of objects by status; `registered` is always the sum of the others."""
 
     registered: int
     stored: int
@@ -46,109 +54,93 @@ class Counts:
 
 
 class Cube:
-    """One snapshot of a cube, read-only.
-
-    Attributes
-    ----------
-    path
-        Where it is.
-    snapshot_id
-        Which commit this reader sees; it never sees another.
-    """
+    """One snapshot of a cube, read-only. It never sees another commit than `snapshot_id`."""
 
     def __init__(self, path: str, session: icechunk.Session) -> None:
         self.path = path
         self.snapshot_id: str = session.snapshot_id
         self.store = session.store
         self._root = zarr.open_group(session.store, mode="r")
-        # opening an array or an index costs as much as reading a chunk of it, and a snapshot never changes
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        # opening an array or an index costs as much as reading one chunk, and a snapshot never changes
+        self._arrays: dict[str, AnyArray] = {}
         self._indexes: dict[str, SegmentIndex] = {}
-        self._columns = Columns()
+        self._columns = ColumnCache()
         self._group_names: dict[str, tuple[str, ...]] = {}
-        version = self._root.attrs.get("schema_version")
+        version = self.attributes.get("schema_version")
         if version != SCHEMA_VERSION:
             raise StoreError(
                 f"the cube at {path} has schema version {version}, this galstore reads {SCHEMA_VERSION}: use a "
-                "galstore that matches"
+                "matching galstore"
             )
 
     @property
-    def attributes(self) -> Mapping[str, Any]:
-        return self._root.attrs.asdict()
+    def attributes(self) -> Attributes:
+        return read_attributes(self._root)
 
     @property
     def scale(self) -> CutoutScale:
-        """The scale rule of the cube's cutouts."""
-        attributes = self._root.attrs
+        attributes = self.attributes
         return CutoutScale(
-            rule=ScaleRule(str(attributes["scale_rule"])),
-            arcsec_per_px=float(attributes["scale_arcsec_per_px"]),  # type: ignore[arg-type]
-            composite=Composite(str(attributes.get("composite", Composite.SKYSERVER))),
+            rule=ScaleRule(attributes["scale_rule"]),
+            arcsec_per_px=attributes["scale_arcsec_per_px"],
+            composite=Composite(attributes.get("composite", Composite.SKYSERVER)),
         )
 
     @property
     def n_objects(self) -> int:
         return int(self.array("state/status").shape[0])
 
-    def array(self, name: str) -> zarr.Array[Any]:
-        """The Zarr array of this name, as `images/128/pixels`."""
+    def array(self, name: str) -> AnyArray:
+        """Return a Zarr array by its path, such as `images/128/pixels`."""
         if name not in self._arrays:
-            node = self._root[name]
-            if not isinstance(node, zarr.Array):
-                raise StoreError(f"{name} is a group of the cube at {self.path}, not an array")
-            self._arrays[name] = node
+            self._arrays[name] = require_array(self._root, name)
         return self._arrays[name]
 
     def group_names(self, name: str) -> tuple[str, ...]:
-        """Names of the groups inside a group; none where the group is missing."""
+        """Return the sorted names of the groups inside a group; empty if the group does not exist."""
         if name not in self._group_names:
             node = self._root.get(name)
             self._group_names[name] = tuple(sorted(node.group_keys())) if isinstance(node, zarr.Group) else ()
         return self._group_names[name]
 
     def array_names(self, name: str) -> tuple[str, ...]:
-        """Names of the arrays inside a group."""
-        node = self._root[name]
-        return tuple(sorted(node.array_keys())) if isinstance(node, zarr.Group) else ()
+        """Return the sorted names of the arrays inside a group."""
+        return tuple(sorted(require_group(self._root, name).array_keys()))
 
-    def group_attributes(self, name: str) -> Mapping[str, Any]:
-        """Attributes of a group."""
-        return self._root[name].attrs.asdict()
+    def group_attributes(self, name: str) -> Attributes:
+        return read_attributes(require_group(self._root, name))
 
-    def read_values(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[Any]]:
-        """Values of some columns (as `catalog/ra`) at some rows, in their order; what was read is kept for next time.
+    def read_values(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> dict[str, Values]:
+        """Return values of columns (such as `catalog/ra`) at `rows`, in their order, through the cache.
 
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
+        A damaged chunk raises `StoreError`.
         """
         return dict(zip(names, self._columns.take([self.array(name) for name in names], rows), strict=True))
 
-    def read_state(self, name: str) -> npt.NDArray[Any]:
-        """One column of `/state`, shape (object,) or (object, byte)."""
-        if name not in {column.name for column in STATE_COLUMNS}:
-            raise StoreError(f"{name!r} is no state column: choose one of {', '.join(c.name for c in STATE_COLUMNS)}")
+    def read_state(self, name: str) -> Values:
+        """Return one column of `/state`, shape (object,) or (object, byte)."""
+        known = [column.name for column in STATE_COLUMNS]
+        if name not in known:
+            raise StoreError(f"{name!r} is not a state column: choose one of {', '.join(known)}")
         return np.asarray(self.array(f"state/{name}")[:])
 
     def read_catalog(self, names: Sequence[str]) -> pd.DataFrame:
-        """Columns of the catalog, one row an object in row order."""
+        """Return columns of the catalog, one line per object in row order."""
         return pd.DataFrame({name: np.asarray(self.array(f"catalog/{name}")[:]) for name in names})
 
     def read_label(self, name: str, *, view: str = LABEL_VIEW) -> npt.NDArray[np.float64]:
-        """One label, shape (object,); NaN = none."""
-        known = list(self._root[f"labels/{view}"].array_keys())  # type: ignore[union-attr]
+        """Return one label, shape (object,); NaN = no label."""
+        known = self.array_names(f"labels/{view}")
         if name not in known:
-            raise StoreError(f"label {name!r} is not in view {view!r}: choose one of {', '.join(sorted(known))}")
+            raise StoreError(f"label {name!r} is not in view {view!r}: choose one of {', '.join(known)}")
         return np.asarray(self.array(f"labels/{view}/{name}")[:], dtype=np.float64)
 
-    def read_label_versions(self, view: str = LABEL_VIEW) -> list[dict[str, Any]]:
-        """Versions of a label view, oldest first; each but the first names the snapshot that it `supersedes`."""
-        return list(self._root[f"labels/{view}"].attrs["versions"])  # type: ignore[arg-type]
+    def read_label_versions(self, view: str = LABEL_VIEW) -> list[Attributes]:
+        """Return the versions of a label view, oldest first; each but the first names the snapshot it `supersedes`."""
+        return list(self.group_attributes(f"labels/{view}")["versions"])
 
     def read_rejected(self) -> pd.DataFrame:
-        """Rows of the catalogs that were not registered: `catalog` (name) and `REJECTED_TABLE_COLUMNS`."""
+        """Return the rejected rows of all catalogs: `catalog` (name) and `REJECTED_TABLE_COLUMNS`."""
         raw = {column.name: np.asarray(self.array(f"rejected/{column.name}")[:]) for column in REJECTED_COLUMNS}
         names = [str(entry["name"]) for entry in self.attributes["catalogs"]]
         table = {
@@ -169,16 +161,13 @@ class Cube:
         )
 
     def find_rows(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Row of each object id, in the order asked; -1 where it is not registered."""
+        """Return the row of each object id, in the same order; -1 = not registered."""
         return self._index("id").rows_of(np.asarray(object_ids, dtype=np.int64))
 
     def rows_of(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Row of each object id, in the order asked.
+        """Return the row of each object id, in the same order.
 
-        Raises
-        ------
-        CatalogError
-            Some are not registered.
+        An id that is not registered raises `CatalogError`.
         """
         rows = self.find_rows(object_ids)
         missing = np.asarray(object_ids)[rows < 0]
@@ -190,17 +179,14 @@ class Cube:
         return rows
 
     def objects_in_cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
-        """Objects within a radius around a place (ICRS, boundary included), nearest first.
+        """Return the objects within a radius around a position (ICRS, boundary included), nearest first.
 
-        Returns
-        -------
-        DataFrame
-            row, object_id, ra, dec, separation (along a great circle), the last three in degrees.
+        Columns are row, object_id, ra, dec and separation (along a great circle), the last three in degrees.
 
         Raises
         ------
         PositionError
-            Place or radius is out of range.
+            Position or radius is out of range.
         """
         return pd.DataFrame(entries_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg))
 
@@ -209,19 +195,17 @@ class Cube:
             self._indexes[name] = open_index(self._root, name, self._columns)
         return self._indexes[name]
 
-    def read_pixels(
-        self, level: int, rows: npt.NDArray[np.int64], out: npt.NDArray[Any] | None = None
-    ) -> npt.NDArray[Any]:
-        """Images of some objects at one level.
+    def read_pixels(self, level: int, rows: npt.NDArray[np.int64], out: Values | None = None) -> Values:
+        """Read the images of some objects at one level.
 
         Parameters
         ----------
         level
             Side in px.
         rows
-            Row numbers, shape (n,), in any order; ascending ones are read fastest.
+            Row numbers, shape (n,), in any order; ascending rows are read fastest.
         out
-            Written to and returned, instead of a new array.
+            Array to write to and return.
 
         Returns
         -------
@@ -231,7 +215,7 @@ class Cube:
         Raises
         ------
         StoreError
-            No such level, a row without a stored cutout, or a damaged chunk.
+            Unknown level, a row without a stored cutout, or a damaged chunk.
         ValueError
             `out` has another shape.
         """
@@ -243,18 +227,19 @@ class Cube:
         if out is None:
             out = np.empty(shape, dtype=np.uint8 if scale is None else np.float32)
         elif out.shape != shape:
-            raise ValueError(f"out has shape {out.shape}, the images of level {level} asked for have {shape}")
+            raise ValueError(f"out has shape {out.shape}, the {rows.size} images of level {level} have {shape}")
         if not rows.size:
             return out
         missing = self.read_values(["state/status"], rows)["state/status"] != Status.STORED
         if missing.any():
             raise StoreError(
-                f"{np.unique(rows[missing]).size} of the objects asked for have no stored cutout, the first is row "
-                f"{int(rows[missing].min())}: ask for stored rows only"
+                f"{np.unique(rows[missing]).size} of the objects have no stored cutout, the first is row "
+                f"{int(rows[missing].min())}: read stored rows only"
             )
         ascending, places = np.unique(rows, return_inverse=True)
         in_order = ascending.size == rows.size and np.array_equal(ascending, rows)
-        for start, stop in _pieces(ascending):
+        block_starts = np.unique(ascending // BLOCK_ROWS, return_index=True)[1].tolist()
+        for start, stop in pairwise([*block_starts, ascending.size]):
             if in_order:
                 read_chunks_into(array, ascending[start:stop], out[start:stop], scale)
                 continue
@@ -264,29 +249,23 @@ class Cube:
             out[wanted] = images[places[wanted] - start]
         return out
 
-    def read_image(self, level: int, row: int) -> npt.NDArray[Any]:
-        """The image of one stored object as of `read_pixels`, shape (side, side, band)."""
+    def read_image(self, level: int, row: int) -> Values:
+        """Read the image of one stored object in the units of `read_pixels`, shape (side, side, band)."""
         spec = _level(level)
         stored = np.asarray(self.array(spec.path)[row])
         return stored if spec.scale_factor == 1 else stored * np.float32(spec.scale_factor)
 
     def read_body(self, row: int) -> bytes:
-        """The bytes that the survey delivered for one object; empty where none are stored."""
+        """Read the bytes that the survey delivered for one object; empty if none are stored."""
         length = int(self.array("state/body_length")[row])  # type: ignore[arg-type]
         return np.asarray(self.array("delivered/body")[row, :length]).tobytes()
 
     def to_datatree(self) -> xr.DataTree:
-        """The whole snapshot as a labelled, lazy xarray tree."""
-        # half a second that workers and most commands can do without
+        """Open the whole snapshot as a labelled, lazy xarray tree."""
+        # the import takes half a second, which workers and most commands save
         import xarray as xr
 
         return xr.open_datatree(self.store, engine="zarr", consolidated=False)  # type: ignore[arg-type]
-
-
-def _pieces(rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Ascending rows cut by block: where each part starts and stops."""
-    starts = [*np.unique(rows // BLOCK_ROWS, return_index=True)[1].tolist(), rows.size]
-    yield from pairwise(starts)
 
 
 def _level(side_px: int) -> Level:
@@ -296,14 +275,14 @@ def _level(side_px: int) -> Level:
 
 
 def open_cube(path: str, *, snapshot_id: str | None = None, as_of: datetime | None = None) -> Cube:
-    """Open a cube at its last commit, or as of one snapshot, or as it was at a time.
+    """Open a cube at its last commit, at one snapshot, or as it was at a time.
 
     Raises
     ------
     StoreNotFoundError
-        There is no cube at this path.
+        No cube exists at this path.
     StoreError
-        It has no such snapshot (any more), or did not exist at that time.
+        The snapshot does not exist or was expired, or the cube is younger than `as_of`.
     """
     repository = open_repository(path)
     try:
@@ -312,8 +291,8 @@ def open_cube(path: str, *, snapshot_id: str | None = None, as_of: datetime | No
         if as_of is not None:
             return Cube(path, repository.readonly_session(BRANCH, as_of=as_of))
     except icechunk.IcechunkError as error:
-        wanted = f"no snapshot {snapshot_id}" if as_of is None else f"no snapshot as old as {as_of.isoformat()}"
+        missing = f"no snapshot {snapshot_id}" if as_of is None else f"no snapshot as old as {as_of.isoformat()}"
         raise StoreError(
-            f"the cube at {path} has {wanted}, or no longer: `galstore history {path}` lists those that it has"
+            f"the cube at {path} has {missing} (any more): choose one that `galstore history {path}` lists"
         ) from error
     return Cube(path, repository.readonly_session(BRANCH))

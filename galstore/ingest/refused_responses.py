@@ -1,57 +1,57 @@
-"""Refused answers: of each reason the cube keeps a few, so that somebody can look at what came in place of an image."""
+"""Refused responses: the cube stores a few bodies per reason of quarantine that were not valid images."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from galstore.cube.layout import ensure_refused_arrays
+from galstore.cube.arrays import read_array, require_array
+from galstore.cube.layout import create_body_array, create_state_column
 from galstore.cube.reader import Cube
-from galstore.survey.responses import Delivery
+from galstore.survey.responses import CutoutResponse
 from schemas.cube import DELIVERED_BYTES, MOST_REFUSED, REFUSED_COLUMNS
 from schemas.cutouts import Reason, Status
 
 _BODY = "refused/body"
 
 
-def keep_refused(root: zarr.Group, deliveries: Iterable[Delivery]) -> None:
-    """Keep what came for objects that a commit quarantines, while there are fewer than `MOST_REFUSED` of a reason.
+def store_refused(root: zarr.Group, responses: Iterable[CutoutResponse]) -> None:
+    """Store the bodies of refused responses, up to `MOST_REFUSED` per reason.
 
-    Answers for objects that have an image by now, or another reason, make room.
+    Earlier bodies are dropped if their object has an image or another reason by now.
 
     Parameters
     ----------
     root
-        Of a session that can be written, with the state of these deliveries.
-    deliveries
-        Of the commit; what is stored, or came without a body, has nothing to keep.
+        Root group of a writable session that holds the state of these responses.
+    responses
+        All responses of a commit; valid images and responses without a body are ignored.
     """
-    refused = [one for one in deliveries if one.refused]
+    refused = [response for response in responses if response.refused]
     if not refused:
         return
-    ensure_refused_arrays(root)
-    held = _held(root)
-    # tried again, and refused again: the last answer counts
-    held = held[~held["row"].isin([one.row for one in refused])]
-    tally = Counter(held["reason"].tolist())
+    _ensure_arrays(root)
+    stored = _read_current(root)
+    # the last response of a retried object counts
+    stored = stored[~stored["row"].isin([response.row for response in refused])]
+    n_of_reason = Counter(stored["reason"].tolist())
     added = []
-    for one in refused:
-        if tally[int(one.reason)] < MOST_REFUSED:
-            tally[int(one.reason)] += 1
-            added.append({"row": one.row, "reason": int(one.reason), "body": one.refused[:DELIVERED_BYTES]})
+    for response in refused:
+        reason = int(response.reason)
+        if n_of_reason[reason] < MOST_REFUSED:
+            n_of_reason[reason] += 1
+            added.append({"row": response.row, "reason": reason, "body": response.refused[:DELIVERED_BYTES]})
     if added:
-        _write(root, pd.concat([held, pd.DataFrame(added)], ignore_index=True))
+        _write(root, pd.concat([stored, pd.DataFrame(added)], ignore_index=True))
 
 
 def read_refused(cube: Cube) -> pd.DataFrame:
-    """Answers that were kept of objects that are quarantined, in the order in which they came.
+    """Return the stored refused responses of quarantined objects, in order of arrival.
 
     Returns
     -------
@@ -59,46 +59,46 @@ def read_refused(cube: Cube) -> pd.DataFrame:
         `row`, `reason` (a code of `Reason`) and `body` (the beginning, at most 16 kB, bytes).
     """
     root = zarr.open_group(cube.store, mode="r")
-    return _held(root) if _BODY in root else pd.DataFrame({"row": [], "reason": [], "body": []})
+    return _read_current(root) if _BODY in root else pd.DataFrame({"row": [], "reason": [], "body": []})
 
 
-def without_surplus(deliveries: Sequence[Delivery]) -> tuple[Delivery, ...]:
-    """The same deliveries with refused bodies of `MOST_REFUSED` of each reason: more are not kept anyway."""
-    tally: Counter[Reason] = Counter()
-    kept = []
-    for one in deliveries:
-        tally[one.reason] += bool(one.refused)
-        kept.append(replace(one, refused=b"") if tally[one.reason] > MOST_REFUSED else one)
-    return tuple(kept)
+def limit_refused(responses: Sequence[CutoutResponse]) -> tuple[CutoutResponse, ...]:
+    """Drop refused bodies beyond `MOST_REFUSED` per reason, which would not be stored."""
+    n_of_reason: Counter[Reason] = Counter()
+    limited = []
+    for response in responses:
+        n_of_reason[response.reason] += bool(response.refused)
+        limited.append(replace(response, refused=b"") if n_of_reason[response.reason] > MOST_REFUSED else response)
+    return tuple(limited)
 
 
-def _held(root: zarr.Group) -> pd.DataFrame:
-    """What is kept of objects that are quarantined for that very reason."""
-    row, reason, length = (_read(root, f"refused/{column.name}") for column in REFUSED_COLUMNS)
-    bodies = _read(root, _BODY)
-    status, current = (np.asarray(_array(root, f"state/{name}").oindex[row]) for name in ("status", "reason"))
-    still = (status == Status.QUARANTINED) & (current == reason)
-    body = [bodies[k, : length[k]].tobytes() for k in np.flatnonzero(still)]
-    return pd.DataFrame({"row": row[still], "reason": reason[still], "body": body})
+def _ensure_arrays(root: zarr.Group) -> None:
+    if "refused" in root:
+        return
+    group = root.create_group("refused")
+    for column in REFUSED_COLUMNS:
+        create_state_column(group, column, dimension="refused")
+    long_name = "Beginning of the answer, padded with zeros"
+    create_body_array(group, "body", dimension="refused", chunk_rows=MOST_REFUSED, long_name=long_name)
 
 
-def _write(root: zarr.Group, kept: pd.DataFrame) -> None:
-    bodies = np.zeros((len(kept), DELIVERED_BYTES), dtype=np.uint8)
-    for padded, body in zip(bodies, kept["body"], strict=True):
+def _read_current(root: zarr.Group) -> pd.DataFrame:
+    """Return the responses of objects that are still quarantined for the same reason."""
+    row, reason, length = (read_array(root, f"refused/{column.name}") for column in REFUSED_COLUMNS)
+    bodies = read_array(root, _BODY)
+    is_current = (read_array(root, "state/status", row) == Status.QUARANTINED) & (
+        read_array(root, "state/reason", row) == reason
+    )
+    body = [bodies[index, : length[index]].tobytes() for index in np.flatnonzero(is_current)]
+    return pd.DataFrame({"row": row[is_current], "reason": reason[is_current], "body": body})
+
+
+def _write(root: zarr.Group, refused: pd.DataFrame) -> None:
+    bodies = np.zeros((len(refused), DELIVERED_BYTES), dtype=np.uint8)
+    for padded, body in zip(bodies, refused["body"], strict=True):
         padded[: len(body)] = np.frombuffer(body, dtype=np.uint8)
-    values = {"row": kept["row"], "reason": kept["reason"], "length": kept["body"].map(len)}
-    for name, column in values.items():
-        array = _array(root, f"refused/{name}")
-        array.resize((len(kept),))
-        array[:] = column.to_numpy(dtype=array.dtype)
-    array = _array(root, _BODY)
-    array.resize(bodies.shape)
-    array[:] = bodies
-
-
-def _array(root: zarr.Group, name: str) -> Any:
-    return root[name]
-
-
-def _read(root: zarr.Group, name: str) -> npt.NDArray[Any]:
-    return np.asarray(_array(root, name)[:])
+    columns = {"row": refused["row"], "reason": refused["reason"], "length": refused["body"].map(len)}
+    for name, values in {**columns, "body": bodies}.items():
+        array = require_array(root, f"refused/{name}")
+        array.resize((len(refused), *array.shape[1:]))
+        array[:] = np.asarray(values, dtype=array.dtype)

@@ -1,4 +1,4 @@
-"""Cells of the sky: HEALPix pixels (Górski et al. 2005), nested order, ICRS."""
+"""HEALPix cells (Górski et al. 2005), nested order, ICRS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 def sky_cells(
     ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64], *, order: int
 ) -> npt.NDArray[np.int64]:
-    """Number of the cell of each place; there are 12 * 4**order of them.
+    """Return the number of the HEALPix cell of each position, 0 to 12 * 4**order - 1.
 
     Examples
     --------

@@ -1,35 +1,33 @@
-"""Segments: a sorted index of the cube, key -> row, that grows with every page and is never read whole.
+"""Segments: a sorted index of the cube, key -> row, that grows page by page and is never read completely.
 
-The arrays of `/index/<name>`, all of shape (object,), hold one entry for each object: `key`, `row` and what else the
-index carries. They are cut into segments, ranges of positions that are each sorted by key. A page of new objects
-becomes a segment of its own at the end; the last segments are merged where the one before is not at least twice as
-large (a log-structured merge, O'Neil et al. 1996), so that a million objects have at most eight of them in whatever
-order they came. A page whose keys are all above those of the last segment lengthens it: objects that come in the order
-of their keys are never merged, nor written twice.
+The arrays of `/index/<name>`, all of shape (object,), hold one entry per object: `key`, `row` and further columns. They
+are divided into segments, ranges of positions that are each sorted by key. A page of new objects becomes a new segment
+at the end. The last segments are merged unless each is at least twice as large as the next (a log-structured merge,
+O'Neil et al. 1996), so that a million objects have at most eight segments, in any order of arrival. A page whose keys
+are all above those of the last segment extends it: objects that arrive in the order of their keys are never rewritten.
 
-The group's attribute `segments` has of each one where it ends, its largest key, and as its fences the key with which
-it enters each chunk: 20 bytes for 16,384 objects. A lookup reads the chunks that may hold its keys, and no others.
+The group's attribute `segments` stores for each segment its end, its largest key and its fences, the first key in each
+chunk: 20 bytes per 16,384 objects. A lookup reads only the chunks that may hold its keys.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 
-from galstore.cube.columns import Columns
+from galstore.cube.arrays import AnyArray, Attributes, Values, read_attributes, require_array
+from galstore.cube.columns import ColumnCache
 from schemas.cube import INDEX_CHUNK_ROWS
 
 ATTRIBUTE = "segments"
 GROWTH = 2
-"""How many times as large as the segment behind it a segment is at least."""
+"""Minimum ratio between the sizes of a segment and the next one."""
 GAP_CHUNKS = 4
-"""So many chunks that are not wanted are read along where wanted ones lie on both sides: that is cheaper than two
-reads."""
+"""Gaps of up to this many chunks are read as well, which is cheaper than two reads."""
 
 _Integers = npt.NDArray[np.int64]
 _Flags = npt.NDArray[np.bool_]
@@ -56,12 +54,12 @@ class Segment:
     def size(self) -> int:
         return self.stop - self.start
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data; it starts where the one before it stops."""
+    def to_dict(self) -> dict[str, int | list[int]]:
+        """Return plain data without the start, which is the end of the segment before."""
         return {"stop": self.stop, "last": self.last, "fences": self.fences.tolist()}
 
     def runs(self, wanted: _Flags) -> list[slice]:
-        """Positions of the chunks that are wanted, in few pieces."""
+        """Return the positions of the wanted chunks in few ranges."""
         numbers = np.flatnonzero(wanted)
         if not numbers.size:
             return []
@@ -78,30 +76,29 @@ class Segment:
 
 
 class SegmentIndex:
-    """One index of a cube, as of the session in which its group was opened.
+    """One index of a cube.
 
     Parameters
     ----------
     group
-        `/index/<name>`.
+        `/index/<name>`, opened in some session.
     columns
-        Keeps what was read of a snapshot; by default the index keeps it for itself.
+        Cache of the columns of the snapshot; a new one by default.
 
     Attributes
     ----------
     segments
-        In the order of their positions.
+        Segments in the order of their positions.
     """
 
-    def __init__(self, group: zarr.Group, columns: Columns | None = None) -> None:
+    def __init__(self, group: zarr.Group, columns: ColumnCache | None = None) -> None:
         self._group = group
-        self._columns = columns or Columns()
-        self._arrays: dict[str, Any] = {}
-        held: Any = group.attrs[ATTRIBUTE]
-        self.segments: tuple[Segment, ...] = parse_segments(held)
+        self._columns = columns or ColumnCache()
+        self._arrays: dict[str, AnyArray] = {}
+        self.segments: tuple[Segment, ...] = parse_segments(read_attributes(group)[ATTRIBUTE])
 
     def rows_of(self, keys: _Integers) -> _Integers:
-        """Row of each key, -1 where it has none; the index has no key twice.
+        """Return the row of each key, -1 if it is not in the index; keys of the index must be unique.
 
         Parameters
         ----------
@@ -111,107 +108,107 @@ class SegmentIndex:
         rows = np.full(keys.size, -1, dtype=np.int64)
         order = np.argsort(keys, kind="stable")
         ascending = keys[order]
-        is_open = np.ones(keys.size, dtype=bool)
-        # most keys are in the largest
-        for segment in sorted(self.segments, key=lambda one: -one.size):
-            asked = np.flatnonzero(is_open & (ascending >= segment.fences[0]) & (ascending <= segment.last))
-            if not asked.size:
+        is_missing = np.ones(keys.size, dtype=bool)
+        # most keys are in the largest segment
+        for segment in sorted(self.segments, key=lambda segment: -segment.size):
+            candidates = np.flatnonzero(is_missing & (ascending >= segment.fences[0]) & (ascending <= segment.last))
+            if not candidates.size:
                 continue
-            places = self._places_of(ascending[asked], segment)
-            is_found = places >= 0
-            (found,) = self._columns.take([self._array("row")], places[is_found])
-            rows[order[asked[is_found]]] = found
-            is_open[asked[is_found]] = False
+            positions = self._positions_of(ascending[candidates], segment)
+            is_found = positions >= 0
+            (found,) = self._columns.take([self._array("row")], positions[is_found])
+            rows[order[candidates[is_found]]] = found
+            is_missing[candidates[is_found]] = False
         return rows
 
-    def _places_of(self, keys: _Integers, segment: Segment) -> _Integers:
-        """Position of each key in a segment whose range holds them, -1 where it has none: by bisection of one chunk."""
+    def _positions_of(self, keys: _Integers, segment: Segment) -> _Integers:
+        """Return the position of each key in a segment by bisection of one chunk, -1 if it is not there."""
         chunks = segment.start // INDEX_CHUNK_ROWS + np.searchsorted(segment.fences, keys, "right") - 1
         lows = np.maximum(segment.start, chunks * INDEX_CHUNK_ROWS)
         highs = np.minimum(segment.stop, (chunks + 1) * INDEX_CHUNK_ROWS)
-        self._columns.take([self._array("key"), self._array("row")], lows)  # both at once: a read takes a while
-        # the key, if there, is at lows or behind, and before highs
+        self._columns.take([self._array("key"), self._array("row")], lows)  # read both concurrently
+        # the position of the key, if any, is in [lows, highs)
         for _ in range(INDEX_CHUNK_ROWS.bit_length()):
             middles = (lows + highs) // 2
-            (held,) = self._columns.take([self._array("key")], middles)
-            is_above = held > keys
+            (middle_keys,) = self._columns.take([self._array("key")], middles)
+            is_above = middle_keys > keys
             lows, highs = np.where(is_above, lows, middles), np.where(is_above, middles, highs)
-        (held,) = self._columns.take([self._array("key")], lows)
-        return np.where(held == keys, lows, -1)
+        (low_keys,) = self._columns.take([self._array("key")], lows)
+        return np.where(low_keys == keys, lows, -1)
 
-    def read_between(self, lows: _Integers, highs: _Integers, names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-        """Columns of the entries whose key is in one of some ranges, segment by segment.
+    def read_between(self, lows: _Integers, highs: _Integers, names: Sequence[str]) -> dict[str, Values]:
+        """Read columns of the entries with keys in the given ranges, segment by segment.
 
         Parameters
         ----------
         lows, highs
-            Smallest key of each range, and the key after its largest, shape (n,): ascending and apart.
+            Smallest key of each range, and the key after its largest, shape (n,): ascending and disjoint.
         names
             Columns of the index.
         """
         runs: list[slice] = []
         for segment in self.segments:
             wanted = np.zeros(segment.fences.size, dtype=bool)
-            # keys that are equal may begin in the chunk before their fence
+            # equal keys may begin in the chunk before their fence
             firsts = np.maximum(np.searchsorted(segment.fences, lows, "left") - 1, 0)
             stops = np.searchsorted(segment.fences, highs, "left")
             for first, stop in zip(firsts[lows <= segment.last], stops[lows <= segment.last], strict=True):
                 wanted[first:stop] = True
             runs += segment.runs(wanted)
-        held = self._read(dict.fromkeys(("key", *names)), runs)
-        ranges = np.searchsorted(lows, held["key"], "right") - 1
+        entries = self._read(dict.fromkeys(("key", *names)), runs)
+        ranges = np.searchsorted(lows, entries["key"], "right") - 1
         inside = ranges >= 0
-        inside[inside] = held["key"][inside] < highs[ranges[inside]]
-        return {name: held[name][inside] for name in names}
+        inside[inside] = entries["key"][inside] < highs[ranges[inside]]
+        return {name: entries[name][inside] for name in names}
 
-    def append(self, entries: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take up the entries of new objects; the arrays have been lengthened by as many.
+    def append(self, entries: Mapping[str, Values]) -> None:
+        """Add the entries of new objects, after the arrays were extended.
 
         Parameters
         ----------
         entries
-            All columns of the index, each of shape (n,), n > 0; their order does not matter.
+            All columns of the index, each of shape (n,), n > 0, in any order.
         """
         order = np.argsort(entries["key"], kind="stable")
         entries = {name: np.asarray(values)[order] for name, values in entries.items()}
-        held = list(self.segments)
-        end = held[-1].stop if held else 0
-        lengthens = bool(held) and int(entries["key"][0]) > held[-1].last
-        n_kept, size = len(held), order.size
-        if lengthens:
-            n_kept, size = n_kept - 1, size + held[-1].size
-        n_ascending = n_kept
-        # what is smaller than a chunk would be written again with its chunk anyway
-        while n_kept and held[n_kept - 1].size < max(GROWTH * size, INDEX_CHUNK_ROWS):
-            n_kept -= 1
-            size += held[n_kept].size
-        start = held[n_kept].start if n_kept < len(held) else end
+        old = list(self.segments)
+        end = old[-1].stop if old else 0
+        extends = bool(old) and int(entries["key"][0]) > old[-1].last
+        n_unchanged, size = len(old), order.size
+        if extends:
+            n_unchanged, size = n_unchanged - 1, size + old[-1].size
+        n_before_merge = n_unchanged
+        # segments smaller than a chunk are merged too, because their chunk is rewritten in any case
+        while n_unchanged and old[n_unchanged - 1].size < max(GROWTH * size, INDEX_CHUNK_ROWS):
+            n_unchanged -= 1
+            size += old[n_unchanged].size
+        start = old[n_unchanged].start if n_unchanged < len(old) else end
         fences: _Integers = np.empty(0, dtype=np.int64)
-        if lengthens and n_kept == n_ascending:
-            start, fences = end, held[-1].fences
+        if extends and n_unchanged == n_before_merge:
+            start, fences = end, old[-1].fences
         elif start < end:
-            entries = _merged(self._read(entries, [slice(start, end)]), entries)
+            entries = _merge(self._read(entries, [slice(start, end)]), entries)
         for name, values in entries.items():
             self._array(name)[start : start + values.size] = values
         self._columns.clear()
         segment = Segment(
-            start=held[n_kept].start if fences.size else start,
+            start=old[n_unchanged].start if fences.size else start,
             stop=end + order.size,
             last=int(entries["key"][-1]),
             fences=np.concatenate([fences, fences_of(entries["key"], start, is_new=not fences.size)]),
         )
-        self.segments = (*held[:n_kept], segment)
-        self._group.attrs[ATTRIBUTE] = [one.to_dict() for one in self.segments]
+        self.segments = (*old[:n_unchanged], segment)
+        self._group.attrs[ATTRIBUTE] = [segment.to_dict() for segment in self.segments]
 
-    def replace(self, entries: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Put these entries in place of all; the arrays are as long as they are."""
+    def replace(self, entries: Mapping[str, Values]) -> None:
+        """Replace all entries; the arrays have the length of the new ones."""
         self.segments = ()
         self._group.attrs[ATTRIBUTE] = []
         if entries["key"].size:
             self.append(entries)
 
-    def _read(self, names: Mapping[str, Any] | Sequence[str], runs: Sequence[slice]) -> dict[str, npt.NDArray[Any]]:
-        """Columns over some ranges of positions, one behind the other."""
+    def _read(self, names: Mapping[str, object] | Sequence[str], runs: Sequence[slice]) -> dict[str, Values]:
+        """Read columns over ranges of positions, concatenated."""
         arrays = {name: self._array(name) for name in names}
         values = iter(self._columns.read([(array, run) for array in arrays.values() for run in runs]))
         return {
@@ -219,31 +216,34 @@ class SegmentIndex:
             for name, array in arrays.items()
         }
 
-    def _array(self, name: str) -> Any:
+    def _array(self, name: str) -> AnyArray:
         if name not in self._arrays:
-            self._arrays[name] = self._group[name]
+            self._arrays[name] = require_array(self._group, name)
         return self._arrays[name]
 
 
-def parse_segments(held: Sequence[Mapping[str, Any]]) -> tuple[Segment, ...]:
-    """Segments as the attribute has them."""
-    starts = [0, *(int(one["stop"]) for one in held)]
+def parse_segments(entries: Sequence[Attributes]) -> tuple[Segment, ...]:
+    """Parse the attribute `segments`."""
+    starts = [0, *(int(entry["stop"]) for entry in entries)]
     return tuple(
         Segment(
-            start=start, stop=int(one["stop"]), last=int(one["last"]), fences=np.array(one["fences"], dtype=np.int64)
+            start=start,
+            stop=int(entry["stop"]),
+            last=int(entry["last"]),
+            fences=np.array(entry["fences"], dtype=np.int64),
         )
-        for start, one in zip(starts, held, strict=False)
+        for start, entry in zip(starts, entries, strict=False)
     )
 
 
 def fences_of(keys: _Integers, start: int, *, is_new: bool = True) -> _Integers:
-    """Fences of keys that are at positions from `start` on; a segment that is new has one at its start too."""
+    """Return the fences of keys at positions from `start` on; a new segment has one at its start too."""
     firsts = np.arange(-start % INDEX_CHUNK_ROWS, keys.size, INDEX_CHUNK_ROWS)
     if is_new and start % INDEX_CHUNK_ROWS:
         firsts = np.r_[0, firsts]
     return np.asarray(keys[firsts], dtype=np.int64)
 
 
-def _merged(held: Mapping[str, npt.NDArray[Any]], new: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    order = np.argsort(np.concatenate([held["key"], new["key"]]), kind="stable")
-    return {name: np.concatenate([held[name], new[name]])[order] for name in new}
+def _merge(old: Mapping[str, Values], new: Mapping[str, Values]) -> dict[str, Values]:
+    order = np.argsort(np.concatenate([old["key"], new["key"]]), kind="stable")
+    return {name: np.concatenate([old[name], new[name]])[order] for name in new}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from galstore.cube import columns as module
-from galstore.cube.columns import Columns
+from galstore.cube.columns import ColumnCache
 from galstore.cube.layout import CHECKSUM, COLUMN_CODEC
 from galstore.cube.reader import Cube, open_cube
 from schemas.errors import StoreError
@@ -46,7 +46,7 @@ def test_values_are_zarr_s_whatever_is_held(dtype: str, width: int, rows: list[i
     arrays = [made(dtype, width=width, store=store), made("float64", chunk=97, store=store)]
     if not plain:
         arrays.append(made("int32", store=store, compressors=None))
-    columns = Columns(most_bytes=held)
+    columns = ColumnCache(max_bytes=held)
     for part in (rows, rows[::-1], rows[:3]):
         for array, values in zip(arrays, columns.take(arrays, np.array(part, dtype=np.int64)), strict=True):
             assert values.dtype == array.dtype
@@ -62,7 +62,7 @@ def test_what_was_read_is_not_read_again_and_no_more_is_held_than_allowed(monkey
     monkeypatch.setattr(module, "read_chunks", lambda wanted: read.append(len(wanted)) or inner(wanted))
     store: dict[str, Any] = {}
     one, other = made("float64", store=store), made("int64", store=store)
-    columns = Columns(most_bytes=8 * N)
+    columns = ColumnCache(max_bytes=8 * N)
     rows = np.arange(0, N, 700)
     for _ in range(3):
         columns.take([one], rows)
@@ -80,7 +80,7 @@ def test_what_was_read_is_not_read_again_and_no_more_is_held_than_allowed(monkey
 
 def test_pieces_cannot_be_written_to() -> None:
     array = made("int64")
-    (piece,) = Columns().read([(array, slice(0, 5))])
+    (piece,) = ColumnCache().read([(array, slice(0, 5))])
     with pytest.raises(ValueError, match="read-only"):
         piece[0] = 1
 
@@ -89,7 +89,7 @@ def test_threads_read_the_same() -> None:
     store: dict[str, Any] = {}
     arrays = [made("float32", store=store), made("int64", store=store)]
     wanted = [np.random.default_rng(n).integers(0, N, 200) for n in range(40)]
-    columns = Columns(most_bytes=50_000)
+    columns = ColumnCache(max_bytes=50_000)
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(lambda rows: columns.take(arrays, rows), wanted))
     for rows, values in zip(wanted, taken, strict=True):
@@ -102,7 +102,7 @@ def test_a_damaged_chunk_is_refused_and_named(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(bytes(content))
-    columns = Columns()
+    columns = ColumnCache()
     assert columns.take([array], np.array([0, 5 * 512]))[0].size == 2
     with pytest.raises(StoreError, match=r"(?=.*chunk 4\b)(?=.*a/float32-0-512)(?=.*galstore verify)"):
         columns.take([array], np.array([4 * 512 + 1]))

@@ -7,16 +7,14 @@ import pytest
 
 from galstore.cube.history import read_history, trace_lineage
 from galstore.cube.predictions import write_predictions
-from galstore.cube.reader import open_cube
-from galstore.features.training_set import build_training_set
-from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.features.frozen_set import build_training_set
 from schemas.errors import FeatureError
-from tests.galstore.conftest import registered_cube, source_of
+from tests.galstore.conftest import fill, registered_cube
 
 
-def test_history_and_lineage_lead_from_predictions_to_the_survey(folder_service, cube_path, dask_workers) -> None:
+def test_history_and_lineage_lead_from_predictions_to_the_survey(folder_service, cube_path, executor) -> None:
     registered_cube(cube_path, folder_service, limit=50)
-    fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source_of(folder_service), dask_workers, run_id="night-1")
+    fill(cube_path, folder_service, executor, run_id="night-1")
     kept = build_training_set(cube_path, "first", ["oh_p50"], features=["image_32"])
     values = {name: np.full(50, 8.9, dtype=np.float32) for name in ("mean", "view_spread")}
     attributes = {"target": "oh_p50", "training_set": kept.content_hash, "level": 32}

@@ -13,9 +13,10 @@ import simplejpeg
 from flows.runtime import dask_client
 from galstore.cube.blocks import Block
 from galstore.cube.reader import Counts, Cube, open_cube
-from galstore.ingest.fetch import Job
-from galstore.ingest.fill import count_open, fill_cube, plan_jobs
-from galstore.ingest.register import Delivery, register_page
+from galstore.executor import DaskExecutor
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
+from galstore.ingest.fetch import BlockTask
+from galstore.ingest.fill import count_open, fill_cube, plan_block_tasks
 from galstore.survey.row_checks import prepare_catalog
 from galstore.survey.skyserver import SkyServer
 from schemas.cube import LEVELS
@@ -23,7 +24,7 @@ from schemas.cutouts import Reason, Status
 from schemas.errors import ServiceDownError
 from schemas.recipes import DaskSection
 from tests.conftest import running_emulator
-from tests.galstore.conftest import registered_cube, source_of
+from tests.galstore.conftest import fill, registered_cube, source_of
 from tests.galstore.cube.test_pyramid import PRECISION_COUNTS, area_average
 
 
@@ -48,17 +49,17 @@ def test_every_level_is_the_area_average_of_what_was_delivered(filled_cube: Cube
 
 def test_counts_add_up_and_nothing_is_pending(filled_cube: Cube) -> None:
     assert filled_cube.counts() == Counts(registered=1100, stored=1100, quarantined=0, pending=0)
-    assert plan_jobs(filled_cube) == ()
+    assert plan_block_tasks(filled_cube) == ()
     assert (filled_cube.read_state("pixel_scale") == np.float32(0.296)).all()
     assert (filled_cube.read_state("http_status") == 200).all()
 
 
-def test_real_cutouts_come_back_identical(shared_data, dask_workers, cube_path, real_bodies) -> None:
+def test_real_cutouts_come_back_identical(shared_data, executor, cube_path, real_bodies) -> None:
     folder = shared_data / "sdss_demo"
     with running_emulator("--catalog", str(folder / "catalog.csv"), "--cutouts", str(folder / "cutouts")) as base_url:
         service = SkyServer(base_url=base_url)
         registered_cube(cube_path, service)
-        fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source_of(service), dask_workers)
+        fill(cube_path, service, executor)
     cube = open_cube(cube_path)
     ids = cube.read_catalog(["object_id"])["object_id"]
     bodies = [(folder / "cutouts" / f"{object_id}.jpg").read_bytes() for object_id in ids]
@@ -70,25 +71,25 @@ def test_real_cutouts_come_back_identical(shared_data, dask_workers, cube_path, 
         assert error.max() <= PRECISION_COUNTS[side] + 1e-4
 
 
-def test_waves_fill_what_is_pending_and_leave_the_rest(folder_service, dask_workers, cube_path) -> None:
+def test_a_fill_of_one_block_leaves_the_rest_pending(folder_service, executor, cube_path) -> None:
     registered_cube(cube_path, folder_service)
-    first, second = plan_jobs(open_cube(cube_path))
-    filled = fill_cube(cube_path, [second], source_of(folder_service), dask_workers)
+    first, second = plan_block_tasks(open_cube(cube_path))
+    filled = fill_cube(cube_path, [second], source_of(folder_service), executor)
     assert (filled.n_stored, filled.n_requests) == (76, 76)
     cube = open_cube(cube_path)
     assert cube.counts() == Counts(registered=1100, stored=76, quarantined=0, pending=1024)
-    assert plan_jobs(cube) == (first,)
+    assert plan_block_tasks(cube) == (first,)
     assert count_open(cube, [first, second]) == 1024
 
 
-def test_a_block_that_grew_keeps_its_stored_rows(folder_service, dask_workers, cube_path, cutout_folder) -> None:
+def test_a_block_that_grew_keeps_its_stored_rows(folder_service, executor, cube_path, cutout_folder) -> None:
     registered_cube(cube_path, folder_service, limit=100)
     source = source_of(folder_service)
-    fill_cube(cube_path, [Job(block=Block(0, 100))], source, dask_workers)
+    fill_cube(cube_path, [BlockTask(block=Block(0, 100))], source, executor)
     before = open_cube(cube_path).read_pixels(128, np.arange(100))
     catalog = pd.read_csv(cutout_folder / "catalog.csv").iloc[100:150].rename(columns={"objID": "object_id"})
-    register_page(cube_path, Delivery(catalog="more"), prepare_catalog(catalog, origin="more"))
-    requests = fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source, dask_workers).n_requests
+    register_page(cube_path, CatalogUpdate(catalog="more"), prepare_catalog(catalog, origin="more"))
+    requests = fill_cube(cube_path, plan_block_tasks(open_cube(cube_path)), source, executor).n_requests
     cube = open_cube(cube_path)
     assert requests == 50
     assert cube.counts() == Counts(registered=150, stored=150, quarantined=0, pending=0)
@@ -97,11 +98,11 @@ def test_a_block_that_grew_keeps_its_stored_rows(folder_service, dask_workers, c
         assert np.array_equal(cube.read_pixels(128, np.array([row]))[0], simplejpeg.decode_jpeg(cube.read_body(row)))
 
 
-def test_objects_outside_the_footprint_are_quarantined_and_counted(folder_service, dask_workers, cube_path) -> None:
+def test_objects_outside_the_footprint_are_quarantined_and_counted(folder_service, executor, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=20)
     nowhere = pd.DataFrame({"object_id": [1, 2, 3], "ra": [300.0, 301.0, 302.0], "dec": [-80.0, -81.0, -82.0]})
-    register_page(cube_path, Delivery(catalog="nowhere"), prepare_catalog(nowhere, origin="nowhere"))
-    filled = fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source_of(folder_service), dask_workers)
+    register_page(cube_path, CatalogUpdate(catalog="nowhere"), prepare_catalog(nowhere, origin="nowhere"))
+    filled = fill(cube_path, folder_service, executor)
     assert filled.quarantined == {"out_of_footprint": 3}
     cube = open_cube(cube_path)
     assert cube.counts() == Counts(registered=23, stored=20, quarantined=3, pending=0)
@@ -111,24 +112,25 @@ def test_objects_outside_the_footprint_are_quarantined_and_counted(folder_servic
     assert cube.read_body(21) == b""
 
 
-def test_a_dead_survey_quarantines_nobody(folder_service, dask_workers, cube_path) -> None:
+def test_a_dead_survey_quarantines_nobody(folder_service, executor, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     before = open_cube(cube_path).snapshot_id
     dead = source_of(SkyServer(base_url="http://127.0.0.1:1"))
     with pytest.raises(ServiceDownError, match=r"(?=.*\b5 objects)(?=.*CONNECTION_LOST)(?=.*quarantined)"):
-        fill_cube(cube_path, plan_jobs(open_cube(cube_path)), dead, dask_workers)
+        fill_cube(cube_path, plan_block_tasks(open_cube(cube_path)), dead, executor)
     assert open_cube(cube_path).snapshot_id == before
     assert open_cube(cube_path).counts().pending == 5
 
 
-def test_a_killed_worker_costs_a_repeat_and_no_object(folder_service, cube_path) -> None:
+@pytest.mark.slow
+def test_a_killed_dask_worker_costs_a_repeat_and_no_object(folder_service, cube_path) -> None:
     registered_cube(cube_path, folder_service)
-    blocks = plan_jobs(open_cube(cube_path))
+    blocks = plan_block_tasks(open_cube(cube_path))
     with dask_client(DaskSection(workers=2), n_tasks=2) as client:
         (victim, *_) = client.run(os.getpid).values()
         killer = threading.Timer(0.5, os.kill, (victim, signal.SIGKILL))
         killer.start()
-        filled = fill_cube(cube_path, blocks, source_of(folder_service), client)
+        filled = fill_cube(cube_path, blocks, source_of(folder_service), DaskExecutor(client))
         killer.join()
     assert filled.n_stored == 1100
     assert open_cube(cube_path).counts() == Counts(registered=1100, stored=1100, quarantined=0, pending=0)

@@ -5,18 +5,17 @@ import pandas as pd
 import pytest
 
 from galstore.cube.reader import open_cube
-from galstore.ingest.fill import fill_cube, plan_jobs
-from galstore.ingest.quarantine import read_quarantine, reasons_named
+from galstore.ingest.quarantine import parse_reasons, read_quarantine
 from schemas.cutouts import Reason
 from schemas.errors import RecipeError
-from tests.galstore.conftest import add_objects, registered_cube, source_of
+from tests.galstore.conftest import add_objects, fill, registered_cube
 
 
-def test_quarantined_objects_are_listed_with_place_reason_and_attempts(folder_service, dask_workers, cube_path) -> None:
+def test_quarantined_objects_are_listed_with_place_reason_and_attempts(folder_service, executor, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     nowhere = pd.DataFrame({"object_id": [7, 3], "ra": [300.0, 301.0], "dec": [-80.0, -81.0]})
     add_objects(cube_path, nowhere, catalog="nowhere")
-    fill_cube(cube_path, plan_jobs(open_cube(cube_path)), source_of(folder_service), dask_workers)
+    fill(cube_path, folder_service, executor)
     listed = read_quarantine(open_cube(cube_path))
     assert listed.to_dict("records") == [
         {
@@ -30,10 +29,10 @@ def test_quarantined_objects_are_listed_with_place_reason_and_attempts(folder_se
 
 
 def test_reasons_are_called_by_name_and_all_is_every_one() -> None:
-    assert reasons_named(["all"]) == frozenset(Reason) - {Reason.NONE}
-    assert reasons_named([]) == frozenset()
+    assert parse_reasons(["all"]) == frozenset(Reason) - {Reason.NONE}
+    assert parse_reasons([]) == frozenset()
     with pytest.raises(RecipeError, match=r"(?=.*'none')(?=.*\ball\b)(?=.*out_of_footprint, not_a)"):
-        reasons_named(["flat", "none"])
+        parse_reasons(["flat", "none"])
 
 
 def test_a_healthy_cube_has_no_quarantine(filled_cube) -> None:

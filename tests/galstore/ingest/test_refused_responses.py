@@ -9,8 +9,8 @@ import zarr
 from galstore.cube.commits import commit
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import Cube, open_cube
-from galstore.ingest.refused_responses import keep_refused, read_refused, without_surplus
-from galstore.survey.responses import Delivery
+from galstore.ingest.refused_responses import limit_refused, read_refused, store_refused
+from galstore.survey.responses import CutoutResponse
 from schemas.cube import MOST_REFUSED
 from schemas.cutouts import Reason, Status
 from tests.galstore.conftest import SCALE, add_objects
@@ -25,11 +25,11 @@ def path(cube_path: str) -> str:
     return cube_path
 
 
-def refusal(row: int, reason: Reason, body: bytes) -> Delivery:
-    return Delivery(row=row, reason=reason, http_status=200, attempts=1, refused=body)
+def refusal(row: int, reason: Reason, body: bytes) -> CutoutResponse:
+    return CutoutResponse(row=row, reason=reason, http_status=200, attempts=1, refused=body)
 
 
-def settle(path: str, deliveries: list[Delivery]) -> Cube:
+def settle(path: str, deliveries: list[CutoutResponse]) -> Cube:
     """Commit what became of some rows, as an ingest does."""
 
     def write(session) -> None:
@@ -37,7 +37,7 @@ def settle(path: str, deliveries: list[Delivery]) -> Cube:
         for one in deliveries:
             root["state/status"][one.row] = Status.QUARANTINED if one.reason else Status.STORED
             root["state/reason"][one.row] = one.reason
-        keep_refused(root, deliveries)
+        store_refused(root, deliveries)
 
     commit(path, write, message="settle", metadata={})
     return open_cube(path)
@@ -49,7 +49,7 @@ def kept(cube: Cube) -> list[tuple[int, Reason, bytes]]:
 
 def test_a_cube_without_refused_answers_has_none(path) -> None:
     assert kept(open_cube(path)) == []
-    cube = settle(path, [Delivery(row=0, reason=Reason.READ_TIMEOUT, http_status=0, attempts=5)])
+    cube = settle(path, [CutoutResponse(row=0, reason=Reason.READ_TIMEOUT, http_status=0, attempts=5)])
     assert kept(cube) == []
     assert "refused" not in cube.group_names("")
 
@@ -73,7 +73,7 @@ def test_what_was_tried_again_is_shown_as_it_came_last_and_what_is_stored_not_at
         path,
         [
             refusal(1, Reason.TRUNCATED, b"\xff\xd8later"),
-            Delivery(row=2, reason=Reason.NONE, http_status=200, attempts=1),
+            CutoutResponse(row=2, reason=Reason.NONE, http_status=200, attempts=1),
         ],
     )
     assert kept(cube) == [(1, Reason.TRUNCATED, b"\xff\xd8later")]
@@ -83,6 +83,6 @@ def test_what_was_tried_again_is_shown_as_it_came_last_and_what_is_stored_not_at
 
 def test_between_processes_no_more_travel_than_are_kept() -> None:
     many = [refusal(row, Reason.FLAT, b"tile") for row in range(20)] + [refusal(20, Reason.TRUNCATED, b"part")]
-    thinned = without_surplus(many)
+    thinned = limit_refused(many)
     assert [one.row for one in thinned] == list(range(21))
     assert [bool(one.refused) for one in thinned] == [*[True] * MOST_REFUSED, *[False] * (20 - MOST_REFUSED), True]

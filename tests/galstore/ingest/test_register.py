@@ -11,14 +11,9 @@ from galstore.cube.inventory import take_inventory
 from galstore.cube.labels import label_tag
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest.register import (
-    Delivery,
-    Registration,
-    close_delivery,
-    register_file,
-    register_survey,
-)
-from galstore.ingest.seen_rows import Roll
+from galstore.ingest.catalog_update import CatalogUpdate, Registration, finish_update
+from galstore.ingest.register import register_file, register_survey
+from galstore.ingest.seen_rows import SeenRows
 from galstore.survey.row_checks import prepare_catalog
 from schemas.errors import CatalogError
 from schemas.selection import SELECTIONS
@@ -183,7 +178,7 @@ def test_rows_rejected_by_one_part_of_a_survey_outlive_the_delivery_of_another(c
     def reject(*ids: int, value: float = 400.0) -> None:
         frame = pd.DataFrame({"object_id": [1, *ids], "ra": [1.0, *[value] * len(ids)], "dec": 0.0})
         prepared = prepare_catalog(frame, origin="part")
-        close_delivery(cube_path, Delivery(catalog="a"), prepared.rejected, Roll())
+        finish_update(cube_path, CatalogUpdate(catalog="a"), prepared.rejected, SeenRows())
 
     reject(5, 6)
     reject(6, 7, value=500.0)

@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from galstore.ingest.seen_rows import Roll
+from galstore.ingest.seen_rows import SeenRows
 
 
-def test_named_rows_are_remembered() -> None:
-    roll = Roll()
-    assert not roll.has_named(np.array([0, -1])).any()
+def test_listed_rows_are_remembered() -> None:
+    seen = SeenRows()
+    assert not seen.has_accepted(np.array([0, -1])).any()
     nothing = np.array([], dtype=np.int64)
-    roll.name(np.array([2, 5]), at_fault=nothing)
-    roll.name(nothing, at_fault=np.array([6]))
-    assert roll.has_named(np.array([-1, 0, 2, 5, 6, 9])).tolist() == [False, False, True, True, False, False]
-    assert roll.listed(8).tolist() == [False, False, True, False, False, True, True, False]
-    assert roll.listed(3).tolist() == [False, False, True]
-    assert roll.n_named == 2
+    seen.add(np.array([2, 5]), rejected=nothing)
+    seen.add(nothing, rejected=np.array([6]))
+    assert seen.has_accepted(np.array([-1, 0, 2, 5, 6, 9])).tolist() == [False, False, True, True, False, False]
+    assert seen.listed(8).tolist() == [False, False, True, False, False, True, True, False]
+    assert seen.listed(3).tolist() == [False, False, True]
+    assert seen.n_accepted == 2

@@ -19,8 +19,8 @@ from galstore.cube.index.lookup import entries_in_cone, index_entries
 from galstore.cube.index.segments import ATTRIBUTE, SegmentIndex
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest import register
-from galstore.ingest.register import Delivery, register_page
+from galstore.ingest import catalog_update
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
 from galstore.integrity.rebuild import rebuild_index
 from galstore.integrity.verify import verify_cube
 from galstore.survey.row_checks import prepare_catalog
@@ -197,7 +197,7 @@ def overtaken_once(monkeypatch: pytest.MonkeyPatch, overtake: Callable[[], None]
         if len(n_calls) == 1:
             overtake()
 
-    monkeypatch.setattr(register, "index_objects", index_then_overtake)
+    monkeypatch.setattr(catalog_update, "index_objects", index_then_overtake)
     return n_calls
 
 
@@ -206,7 +206,7 @@ def test_an_overtaken_registration_indexes_every_object_once(cube_path, monkeypa
     add_objects(cube_path, objects(range(100, 110)), catalog="a")
     page = prepare_catalog(objects(range(105, 125)), origin="b")
     n_calls = overtaken_once(monkeypatch, lambda: add_objects(cube_path, objects(range(90, 108)), catalog="c"))
-    done = register_page(cube_path, Delivery(catalog="b"), page)
+    done = register_page(cube_path, CatalogUpdate(catalog="b"), page)
     cube = open_cube(cube_path)
     # ours, the other one's, and ours upon it
     assert len(n_calls) == 3
