@@ -1,60 +1,59 @@
-"""What a verification found: problems, each with its place, and the sums."""
+"""Results of a verification: totals and problems with their location."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
 
 
 class ProblemKind(StrEnum):
-    """What is wrong."""
+    """Kinds of problems, worst first."""
 
     FILE = "file"
-    """A chunk file or manifest of the snapshot is missing, or has other bytes than were written."""
+    """A chunk file or manifest of the snapshot is missing or has a wrong checksum."""
     CHUNK = "chunk"
     """Rows of an array cannot be read."""
     ARRAY = "array"
-    """An array is missing, or has another length, shape or type than the layout says."""
+    """An array is missing, or its length, shape or type differs from the layout."""
     BODY = "body"
-    """The delivered bytes of a stored object are not those that its state describes, or no image."""
+    """The delivered bytes of a stored object differ from its state or are not an image."""
     PIXELS = "pixels"
-    """The 128 px level is not what the delivered bytes decode to."""
+    """The 128 px level differs from the decoded delivered bytes."""
     PYRAMID = "pyramid"
-    """A lower level is not the average of what the delivered bytes decode to."""
+    """A lower level is not the average of the decoded delivered bytes."""
     ORPHAN = "orphan"
-    """Bytes, pixels, a digest or a prediction of an object that is not stored."""
+    """An object that is not stored has bytes, pixels, a digest or a prediction."""
     STATE = "state"
-    """A code that is unknown, or that contradicts another one."""
+    """A code is unknown or contradicts another one."""
     COUNT = "count"
-    """Stored, quarantined and pending objects are not all of the registered ones."""
+    """Stored, quarantined and pending objects do not add up to the registered ones."""
     IDENTITY = "identity"
-    """An object id that is negative, or there twice."""
+    """An object id is negative or occurs twice."""
     INDEX = "index"
-    """An index that does not say what the catalog's columns say: `galstore rebuild STORE --index` makes it anew."""
+    """An index differs from the columns of the catalog; `galstore rebuild STORE --index` repairs it."""
     LABELS = "labels"
-    """A superseded version of the labels that can no longer be read."""
+    """A superseded version of the labels can no longer be read."""
     HISTORY = "history"
-    """A damaged chunk file that only other snapshots use, or a part of the history that cannot be read."""
+    """A chunk file used only by other snapshots is damaged, or part of the history cannot be read."""
     REPLACED = "replaced"
-    """As `HISTORY`, but a rebuild has replaced the chunk since: nothing is left to do but to expire old snapshots."""
+    """Like `HISTORY`, but a rebuild has replaced the chunk: only old snapshots need it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong, and where.
+    """Problem found by a verification.
 
     Attributes
     ----------
     path
-        Array, as `images/64/pixels`, or file, as `chunks/JGXHC6KHPAE8SRHHRYK0`.
+        Array, such as `images/64/pixels`, or file, such as `chunks/JGXHC6KHPAE8SRHHRYK0`.
     text
-        What is wrong; where several objects of a block share it, with their number.
+        Description, with the number of objects if several objects of a block share the problem.
     block
-        Number of the block of 1,024 rows; None where it is unknown or the chunk spans several.
+        Number of the block of 1,024 rows; None if it is unknown or the chunk spans several blocks.
     row, object_id
-        The first object concerned, where known.
+        First affected object, if known.
     """
 
     kind: ProblemKind
@@ -72,20 +71,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """What was looked at, and what was found.
+    """Result of a verification.
 
     Attributes
     ----------
     n_chunks
-        Chunks of the snapshot; all of them were read.
+        Number of chunks of the snapshot; all were read.
     n_bytes
-        Bytes of its arrays, decompressed.
+        Decompressed bytes of the arrays.
     n_files, file_bytes
-        Chunk files of a local cube, all snapshots; all of them were read. 0 on an object store.
+        Chunk files of all snapshots of a local cube; all were read. 0 on an object store.
     n_garbage, garbage_bytes
-        Those that no snapshot uses; of these, `n_garbage_damaged` are bad, which harms nobody.
+        Chunk files that no snapshot uses; damage in `n_garbage_damaged` of them is harmless.
     problems
-        Worst first.
+        Problems, worst first.
     """
 
     path: str
@@ -103,34 +102,33 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Nothing is wrong, or nothing but chunks of old snapshots that a rebuild has replaced since."""
+        """True without problems other than chunks of old snapshots that a rebuild has replaced."""
         return all(problem.kind is ProblemKind.REPLACED for problem in self.problems)
 
     @property
     def is_sound(self) -> bool:
-        """Nothing is wrong with the snapshot itself, whatever its history is like."""
+        """True without problems of the snapshot itself; its history may be damaged."""
         return all(problem.kind in (ProblemKind.HISTORY, ProblemKind.REPLACED) for problem in self.problems)
 
     @property
     def summary(self) -> str:
-        """All of it in a sentence or two."""
         read = f"{self.n_objects:,} objects in {self.n_blocks:,} blocks, {self.n_chunks:,} chunks"
         if self.n_files:
             read += f", {self.n_files:,} chunk files of all snapshots"
-        tally = Counter(problem.kind for problem in self.problems)
-        n_replaced = tally.pop(ProblemKind.REPLACED, 0)
-        found = ", ".join(f"{n:,} {kind}" for kind, n in tally.items())
+        counts = Counter(problem.kind for problem in self.problems)
+        n_replaced = counts.pop(ProblemKind.REPLACED, 0)
+        found = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
         parts = [f"{self.path} is {'sound' if self.ok else 'damaged'} ({read})" + (f": {found}" if found else "")]
         if n_replaced:
             parts.append(
-                f"{n_replaced:,} damaged chunk files of older snapshots, replaced since: expire with `galstore gc`"
+                f"{n_replaced:,} damaged chunk files of older snapshots, already replaced: `galstore gc` expires them"
             )
         if self.n_garbage:
             parts.append(
-                f"{self.n_garbage:,} files of no snapshot ({self.garbage_bytes:,} bytes): `galstore gc` frees them"
+                f"{self.n_garbage:,} files without a snapshot ({self.garbage_bytes:,} bytes): `galstore gc` frees them"
             )
         return "; ".join(parts)
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
+    def to_dict(self) -> dict[str, object]:
+        """Return plain data for JSON."""
         return {"ok": self.ok, "is_sound": self.is_sound, **asdict(self)}

@@ -1,10 +1,9 @@
-"""Chunk files and snapshots: whether every file is whole, and which snapshots use it.
+"""Check of chunk files, snapshots and label versions.
 
-Which file belongs to which snapshot is read off Icechunk's manifests: a chunk's file is named by the 12 bytes (in
-Crockford's base 32) by which a manifest refers to it, so that looking for these bytes needs no more of the format than
-its header (https://icechunk.io/en/stable/reference/spec/, the same in versions 1 and 2). A file that no snapshot uses
-is garbage: it was left by a writer that was killed, or is being written. Icechunk writes a local file under another
-name and renames it when it is whole; garbage may be bad after a power failure, and nobody will ever read it.
+Icechunk's manifests give the files of each snapshot. The name of a chunk file is the 12 bytes, in Crockford's base 32,
+that the manifest refers to, so a search for these bytes needs only the header of the format
+(https://icechunk.io/en/stable/reference/spec/, the same in versions 1 and 2). A file that no snapshot uses is garbage:
+a killed writer left it, or it is being written. Damage in garbage, for example after a power failure, is harmless.
 """
 
 from __future__ import annotations
@@ -13,11 +12,9 @@ import base64
 import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import google_crc32c
 import icechunk
@@ -25,36 +22,35 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from galstore.cube.commits import is_remote
+from galstore.cube.arrays import Attributes
 from galstore.cube.labels import label_tag
-from galstore.integrity.checks.state import (
-    IMAGE_SHAPES,
-)
-from galstore.integrity.damaged_reads import first_line, in_order
+from galstore.cube.storage import first_line, is_remote
+from galstore.integrity.checks.state import IMAGE_LAYOUTS
 from galstore.integrity.findings import Problem, ProblemKind
+from galstore.parallel import map_ahead
 
-_MANIFEST_HEADER_BYTES = 39  # magic, implementation, spec version, file type; the last byte: 1 = zstd, 0 = as it is
+_MANIFEST_HEADER_BYTES = 39  # magic, implementation, spec version, file type; the last byte: 1 = zstd, 0 = uncompressed
 _ID_CHARACTERS = 20
 _TO_RFC_4648 = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 
 
-class History:
-    """Snapshots that some branch or tag reaches, and this one, with the manifests of each."""
+class SnapshotHistory:
+    """Snapshots that a branch or tag reaches, and a given one, with their manifests."""
 
     def __init__(self, repository: icechunk.Repository, snapshot_id: str) -> None:
         self.snapshot_id = snapshot_id
         self.problems: list[Problem] = []
-        self.snapshots: dict[str, Any] = {}
+        self.snapshots: dict[str, icechunk.SnapshotInfo] = {}
         self.array_of: dict[str, str] = {}
-        """Path of the array by manifest."""
+        """Path of the array of each manifest."""
         self.manifests: dict[str, dict[str, int]] = {}
-        """By snapshot: manifests, and how many chunks each refers to."""
+        """Number of chunks by snapshot and manifest."""
         starts = [{"branch": name} for name in sorted(repository.list_branches())]
         starts += [{"tag": name} for name in sorted(repository.list_tags())]
         for start in [{"snapshot_id": snapshot_id}, *starts]:
             self._follow(repository, start)
-        for one in self.snapshots:
-            self._inspect(repository, one)
+        for reachable_id in self.snapshots:
+            self._inspect(repository, reachable_id)
 
     @property
     def n_chunks(self) -> int:
@@ -68,27 +64,28 @@ class History:
                 self.snapshots[snapshot.id] = snapshot
         except icechunk.IcechunkError as error:
             name = " ".join(next(iter(start.items())))
-            text = f"the history of {name} cannot be read to its end ({first_line(error)})"
+            text = f"the history of {name} cannot be read completely ({first_line(error)})"
             self.problems.append(Problem(kind=ProblemKind.HISTORY, path="snapshots", text=text))
 
     def _inspect(self, repository: icechunk.Repository, snapshot_id: str) -> None:
         try:
-            raw: Any = repository.inspect_snapshot(snapshot_id)
+            content: str | Attributes = repository.inspect_snapshot(snapshot_id)
         except icechunk.IcechunkError as error:
             text = f"the snapshot cannot be read ({first_line(error)})"
             self.problems.append(Problem(kind=ProblemKind.HISTORY, path=f"snapshots/{snapshot_id}", text=text))
             return
-        # Icechunk 1 hands back JSON, Icechunk 2 what it says; both call it a help for tests, so only ids must be there
-        tree: dict[str, Any] = json.loads(raw) if isinstance(raw, str) else raw
-        self.manifests[snapshot_id] = {one["id"]: int(one.get("num_chunk_refs", 0)) for one in tree["manifests"]}
+        # Icechunk 1 returns JSON, Icechunk 2 a dictionary; both call it a test helper, so only the ids are required
+        tree: Attributes = json.loads(content) if isinstance(content, str) else content
+        manifests = tree["manifests"]
+        self.manifests[snapshot_id] = {entry["id"]: int(entry.get("num_chunk_refs", 0)) for entry in manifests}
         for node in tree.get("nodes", ()):
-            for one in node.get("manifest_refs") or ():
-                self.array_of[one.get("id", "")] = str(node.get("path", "")).lstrip("/")
+            for reference in node.get("manifest_refs") or ():
+                self.array_of[reference.get("id", "")] = str(node.get("path", "")).lstrip("/")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FileCheck:
-    """Chunk files of all snapshots: their sums, and which of them are damaged."""
+class FileTotals:
+    """Totals of the chunk files of all snapshots, and problems."""
 
     n_files: int = 0
     n_bytes: int = 0
@@ -98,22 +95,24 @@ class FileCheck:
     problems: list[Problem] = field(default_factory=list)
 
 
-def check_files(history: History, path: str, pool: ThreadPoolExecutor) -> FileCheck:
-    """Every chunk file of a local cube has the checksum with which it ends, and every one that is used is there."""
+def check_files(history: SnapshotHistory, path: str, *, n_threads: int) -> FileTotals:
+    """Check that all used chunk files of a local cube exist and that each file has the checksum at its end."""
     if is_remote(path):
-        return FileCheck()
+        return FileTotals()
     folder = Path(path).expanduser()
-    # listed after the snapshots, so that what they use is in the list; what others commit meanwhile is garbage here
+    # listed after the snapshots, so that their files are in the list; files of later commits count as garbage
     sizes = _sizes(folder / "chunks")
-    checks = in_order(pool, lambda name: _is_whole(folder / "chunks" / name), sizes, n_ahead=64)
-    damaged = {name for name, whole in zip(sizes, checks, strict=True) if not whole}
-    used = UsedFiles(history, folder, sizes)
-    garbage = sizes.keys() - used.array_of.keys()
-    problems = used.problems + [used.problem(name) for name in sorted(damaged - garbage)]
-    if used.is_partial:
-        # the manifest that refers to it may be among those that cannot be read
-        problems += [used.problem(name) for name in sorted(damaged & garbage)]
-    return FileCheck(
+    checks = map_ahead(
+        lambda name: _has_valid_checksum(folder / "chunks" / name), sizes, n_threads=n_threads, n_ahead=64
+    )
+    damaged = {name for name, is_valid in zip(sizes, checks, strict=True) if not is_valid}
+    usage = FileUsage(history, folder, sizes)
+    garbage = sizes.keys() - usage.array_of.keys()
+    problems = usage.problems + [usage.damage_problem(name) for name in sorted(damaged - garbage)]
+    if usage.is_partial:
+        # an unreadable manifest may refer to it
+        problems += [usage.damage_problem(name) for name in sorted(damaged & garbage)]
+    return FileTotals(
         n_files=len(sizes),
         n_bytes=sum(sizes.values()),
         n_garbage=len(garbage),
@@ -124,17 +123,16 @@ def check_files(history: History, path: str, pool: ThreadPoolExecutor) -> FileCh
 
 
 def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file; a writer may rename one between the listing and the look."""
     sizes = {}
     for entry in os.scandir(folder) if folder.is_dir() else ():
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):  # a writer may rename a file after the listing
             if entry.is_file():
                 sizes[entry.name] = entry.stat().st_size
     return sizes
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether a chunk file ends with the CRC-32C of the rest; one that is gone by now does not matter."""
+def _has_valid_checksum(file: Path) -> bool:
+    """Test whether a chunk file ends with the CRC-32C of the rest; True if it was deleted in the meantime."""
     try:
         content = file.read_bytes()
     except FileNotFoundError:
@@ -144,107 +142,111 @@ def _is_whole(file: Path) -> bool:
     return len(content) > 4 and google_crc32c.value(content[:-4]) == int.from_bytes(content[-4:], "little")
 
 
-class UsedFiles:
-    """Which chunk files the snapshots use.
+class FileUsage:
+    """Chunk files that the snapshots use.
 
     Attributes
     ----------
     array_of
-        Path of the array of each file that some snapshot uses.
+        Path of the array of each used file.
+    current
+        Files that the verified snapshot uses.
+    replaced
+        Files of images that a rebuild has replaced.
     is_partial
-        Some manifest could not be read.
+        True if a snapshot or manifest could not be read.
     """
 
-    def __init__(self, history: History, folder: Path, names: Iterable[str]) -> None:
+    def __init__(self, history: SnapshotHistory, folder: Path, names: Iterable[str]) -> None:
         self.problems: list[Problem] = []
         self.array_of: dict[str, str] = {}
         self.is_partial = bool(history.problems)
-        index = _ChunkIndex(names)
+        search = _ManifestSearch(names)
         files_of: dict[str, frozenset[str]] = {}
         current = history.manifests.get(history.snapshot_id, {})
         self.is_partial |= history.snapshot_id not in history.manifests
-        for manifest, n_chunks in {one: n for ones in history.manifests.values() for one, n in ones.items()}.items():
+        all_manifests = {name: n for manifests in history.manifests.values() for name, n in manifests.items()}
+        for manifest, n_chunks in all_manifests.items():
             path = history.array_of.get(manifest, "an array")
             kind = ProblemKind.FILE if manifest in current else ProblemKind.HISTORY
             try:
-                found = files_of[manifest] = index.files_in(folder / "manifests" / manifest)
+                found = files_of[manifest] = search.files_in(folder / "manifests" / manifest)
             except (OSError, pa.ArrowInvalid) as error:
                 self.is_partial = True
-                text = f"this manifest of {path} cannot be read ({first_line(error)})"
+                text = f"the manifest of {path} cannot be read ({first_line(error)})"
                 self.problems.append(Problem(kind=kind, path=f"manifests/{manifest}", text=text))
                 continue
             self.array_of |= dict.fromkeys(found, path)
             if len(found) < n_chunks:
-                text = f"{n_chunks - len(found):,} of {n_chunks:,} chunk files of {path} that it names are missing"
+                text = f"{n_chunks - len(found):,} of {n_chunks:,} chunk files of {path} in this manifest are missing"
                 self.problems.append(Problem(kind=kind, path=f"manifests/{manifest}", text=text))
         files = {
-            one: frozenset().union(*(files_of.get(manifest, ()) for manifest in manifests))
-            for one, manifests in history.manifests.items()
+            snapshot_id: frozenset().union(*(files_of.get(manifest, ()) for manifest in manifests))
+            for snapshot_id, manifests in history.manifests.items()
         }
         self.current = files.get(history.snapshot_id, frozenset())
-        self.replaced = self._replaced(history, files)
+        self.replaced = self._replaced_files(history, files)
 
-    def _replaced(self, history: History, files: Mapping[str, frozenset[str]]) -> set[str]:
-        """Files of images that a rebuild put others in place of."""
+    def _replaced_files(self, history: SnapshotHistory, files: Mapping[str, frozenset[str]]) -> set[str]:
         replaced: set[str] = set()
-        for one in history.snapshots.values():
-            if one.metadata.get("operation") != "rebuild" or one.id not in files:
+        snapshots = history.snapshots.values()
+        for rebuild in snapshots:
+            if rebuild.metadata.get("operation") != "rebuild" or rebuild.id not in files:
                 continue
-            base = one.metadata.get("base")
-            # where the snapshot that it mended is expired, all older ones stand for it
-            older = [base] if base in files else [
-                other.id for other in history.snapshots.values() if other.written_at < one.written_at
-            ]  # fmt: skip
-            replaced |= frozenset().union(*(files.get(other, ()) for other in older)) - files[one.id]
-        return {name for name in replaced if self.array_of[name] in IMAGE_SHAPES}
+            base = str(rebuild.metadata.get("base"))
+            # if the repaired snapshot is expired, use all older ones
+            older = (
+                [base] if base in files else [other.id for other in snapshots if other.written_at < rebuild.written_at]
+            )
+            replaced |= frozenset().union(*(files.get(snapshot_id, ()) for snapshot_id in older)) - files[rebuild.id]
+        return {name for name in replaced if self.array_of[name] in IMAGE_LAYOUTS}
 
-    def problem(self, name: str) -> Problem:
-        """What a damaged file means."""
-        text = "its bytes do not have the CRC-32C with which they end: it is a chunk"
+    def damage_problem(self, name: str) -> Problem:
+        """Return the problem of a damaged file."""
+        text = "its content does not match the CRC-32C at its end: it is a chunk"
         text += f" of {self.array_of[name]}" if name in self.array_of else ""
         if name in self.current:
             kind = ProblemKind.FILE
         elif name in self.replaced:
-            kind, text = (
-                ProblemKind.REPLACED,
-                f"{text} that a rebuild has replaced: expire old snapshots (`galstore gc`)",
-            )
+            kind = ProblemKind.REPLACED
+            text += " that a rebuild has replaced: expire old snapshots (`galstore gc`)"
         else:
-            kind, text = ProblemKind.HISTORY, f"{text} that only other snapshots use: expire them (`galstore gc`)"
+            kind = ProblemKind.HISTORY
+            text += " that only other snapshots use: expire them (`galstore gc`)"
         return Problem(kind=kind, path=f"chunks/{name}", text=text)
 
 
-class _ChunkIndex:
-    """The ids behind the names of chunk files, to be looked for in manifests."""
+class _ManifestSearch:
+    """Search for the ids of chunk files in manifests."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.names = {chunk_id: name for name in names if (chunk_id := _chunk_id(name))}
-        self.heads = np.sort(np.frombuffer(b"".join(one[:8] for one in self.names), dtype="<u8"))
+        self.heads = np.sort(np.frombuffer(b"".join(chunk_id[:8] for chunk_id in self.names), dtype="<u8"))
 
     def files_in(self, manifest: Path) -> frozenset[str]:
-        """Names of the chunk files that a manifest refers to.
+        """Return the names of the chunk files that a manifest refers to.
 
         Raises
         ------
         OSError, pyarrow.ArrowInvalid
-            It is missing or damaged.
+            The manifest is missing or damaged.
         """
-        raw = manifest.read_bytes()
-        body = raw[_MANIFEST_HEADER_BYTES:]
-        if raw[_MANIFEST_HEADER_BYTES - 1 : _MANIFEST_HEADER_BYTES] == b"\x01":
+        content = manifest.read_bytes()
+        body = content[_MANIFEST_HEADER_BYTES:]
+        if content[_MANIFEST_HEADER_BYTES - 1 : _MANIFEST_HEADER_BYTES] == b"\x01":
             body = pa.CompressedInputStream(pa.BufferReader(body), "zstd").read()
         if len(body) < 12 or not self.heads.size:
             return frozenset()
         windows = np.lib.stride_tricks.sliding_window_view(np.frombuffer(body, dtype=np.uint8), 8)
         heads = np.ascontiguousarray(windows).view("<u8").ravel()
-        places = np.minimum(np.searchsorted(self.heads, heads), self.heads.size - 1)
-        candidates = np.flatnonzero(self.heads[places] == heads)
-        found = (self.names.get(body[place : place + 12]) for place in candidates)
+        nearest = np.minimum(np.searchsorted(self.heads, heads), self.heads.size - 1)
+        candidates = np.flatnonzero(self.heads[nearest] == heads)
+        found = (self.names.get(body[offset : offset + 12]) for offset in candidates)
         return frozenset(name for name in found if name)
 
 
 def _chunk_id(name: str) -> bytes:
-    """The 12 bytes behind the name of a chunk file; none where it is no such name."""
+    """Decode the name of a chunk file to its 12 bytes; empty for other files."""
     if len(name) != _ID_CHARACTERS or not name.isascii():
         return b""
     try:
@@ -253,21 +255,21 @@ def _chunk_id(name: str) -> bytes:
         return b""
 
 
-def check_labels(repository: icechunk.Repository, history: History, root: zarr.Group) -> list[Problem]:
-    """Every superseded version of the labels is still there, by its tag or, until its run ends, in the history."""
+def check_labels(repository: icechunk.Repository, history: SnapshotHistory, root: zarr.Group) -> list[Problem]:
+    """Check that all superseded versions of the labels exist, by tag or, until their run ends, in the history."""
     views = root.get("labels")
     tags = repository.list_tags()
     problems = []
     for name, view in views.groups() if isinstance(views, zarr.Group) else ():
-        versions: Any = view.attrs.get("versions", [])
-        for entry in versions[1:]:
+        attributes: Attributes = view.attrs
+        for entry in attributes.get("versions", [])[1:]:
             tag, snapshot_id = label_tag(name, entry["version"] - 1), str(entry["supersedes"])
-            held = repository.lookup_tag(tag) if tag in tags else None
+            tagged_id = repository.lookup_tag(tag) if tag in tags else None
             text = ""
-            if held is None and snapshot_id not in history.snapshots:
+            if tagged_id is None and snapshot_id not in history.snapshots:
                 text = f"version {entry['version'] - 1} is lost: tag {tag} is missing and its snapshot is expired"
-            elif held is not None and held != snapshot_id:
-                text = f"tag {tag} names snapshot {held}, the version was superseded in {snapshot_id}"
+            elif tagged_id is not None and tagged_id != snapshot_id:
+                text = f"tag {tag} names snapshot {tagged_id}, the version was superseded in {snapshot_id}"
             if text:
                 problems.append(Problem(kind=ProblemKind.LABELS, path=f"labels/{name}", text=text))
     return problems

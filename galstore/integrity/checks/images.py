@@ -1,37 +1,25 @@
-"""Delivered bytes and images of one block: whether they are what the state says they are."""
+"""Check of the delivered bytes and images of one block against its state."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import zarr
 
+from galstore.cube.arrays import AnyArray
 from galstore.cube.blocks import Block
 from galstore.cube.pyramid import build_pyramid
-from galstore.integrity.checks.state import (
-    State,
-    unreadable,
-)
-from galstore.integrity.damaged_reads import BODY_PATH, Rows, decode_delivered, read_rows
+from galstore.integrity.checks.state import StateTable, chunk_problems
+from galstore.integrity.damaged_reads import BODY_PATH, PartialRows, decode_stored_body, read_partial_rows
 from galstore.integrity.findings import Problem, ProblemKind
-from schemas.cube import (
-    DELIVERED_BYTES,
-    DELIVERED_CHUNK_ROWS,
-    LEVEL,
-    LEVELS,
-)
+from schemas.cube import DELIVERED_BYTES, DELIVERED_CHUNK_ROWS, LEVEL, LEVELS
 from schemas.cutouts import BANDS, SIDE_PX
 
-_Array = zarr.Array[Any]
-_Flags = npt.NDArray[np.bool_]
 
-
-class _Findings:
-    """What is wrong within a block: rows by what they share, so that a bad block is some lines and not a thousand."""
+class _BlockProblems:
+    """Problems of a block, one for all rows with the same problem, so that a bad block gives few lines."""
 
     def __init__(self) -> None:
         self.rows: dict[tuple[ProblemKind, str, str], list[int]] = defaultdict(list)
@@ -42,69 +30,68 @@ class _Findings:
         if rows:
             self.rows[kind, path, text] += rows
 
-    def problems(self, state: State) -> list[Problem]:
-        shared = [state.problem(kind, path, rows, text) for (kind, path, text), rows in self.rows.items()]
-        return self.chunks + [problem for problems in shared for problem in problems]
+    def problems(self, state: StateTable) -> list[Problem]:
+        grouped = [state.row_problems(kind, path, rows, text) for (kind, path, text), rows in self.rows.items()]
+        return self.chunks + [problem for problems in grouped for problem in problems]
 
 
-def check_block(arrays: Mapping[str, _Array], state: State, block: Block) -> list[Problem]:
-    """Problems of one block: bytes, digest, the image that they decode to, its pyramid, and what belongs to nobody."""
-    findings = _Findings()
+def check_block(arrays: Mapping[str, AnyArray], state: StateTable, block: Block) -> list[Problem]:
+    """Check the bytes of a block, their digests, the decoded images and pyramids, and values of unstored objects."""
+    found = _BlockProblems()
     levels = {}
     for side in LEVELS[1:]:
         path = LEVEL[side].path
         if path in arrays:
-            levels[side] = read_rows(arrays[path], block.start, block.stop)
-            findings.chunks += unreadable(path, levels[side])
-            _check_orphans(levels[side], path, state, block.start, findings)
-    # the finest level and the bytes come in strips, since a block of them takes 66 MB
+            levels[side] = read_partial_rows(arrays[path], block.start, block.stop)
+            found.chunks += chunk_problems(path, levels[side])
+            _check_orphans(levels[side], path, state, block.start, found)
+    # the finest level and the bytes are read in strips, since they take 66 MB per block
     for start in range(block.start, block.stop, DELIVERED_CHUNK_ROWS):
         stop = min(start + DELIVERED_CHUNK_ROWS, block.stop)
         strip = {
-            path: read_rows(arrays[path], start, stop) for path in (LEVEL[SIDE_PX].path, BODY_PATH) if path in arrays
+            path: read_partial_rows(arrays[path], start, stop)
+            for path in (LEVEL[SIDE_PX].path, BODY_PATH)
+            if path in arrays
         }
         for path, rows in strip.items():
-            findings.chunks += unreadable(path, rows)
-            _check_orphans(rows, path, state, start, findings)
+            found.chunks += chunk_problems(path, rows)
+            _check_orphans(rows, path, state, start, found)
         if BODY_PATH not in strip:
             continue
-        offsets, pixels = _decode_strip(strip[BODY_PATH], state, start, findings)
+        offsets, pixels = _decode_strip(strip[BODY_PATH], state, start, found)
         if offsets.size:
-            held = {side: (rows, offsets + start - block.start) for side, rows in levels.items()}
+            stored = {side: (rows, offsets + start - block.start) for side, rows in levels.items()}
             if LEVEL[SIDE_PX].path in strip:
-                held[SIDE_PX] = strip[LEVEL[SIDE_PX].path], offsets
-            _compare_levels(held, pixels, offsets + start, findings)
-    return findings.problems(state)
+                stored[SIDE_PX] = strip[LEVEL[SIDE_PX].path], offsets
+            _compare_levels(stored, pixels, offsets + start, found)
+    return found.problems(state)
 
 
-def _check_orphans(rows: Rows, path: str, state: State, start: int, findings: _Findings) -> None:
-    unstored = np.flatnonzero(rows.known & state.is_unstored[start : start + rows.known.size])
+def _check_orphans(rows: PartialRows, path: str, state: StateTable, start: int, found: _BlockProblems) -> None:
+    unstored = np.flatnonzero(rows.is_intact & state.is_unstored[start : start + rows.is_intact.size])
     if unstored.size:
-        filled = rows.values[unstored].reshape(unstored.size, -1).any(axis=1)
-        what = "delivered bytes" if path == BODY_PATH else "pixels"
-        findings.add(ProblemKind.ORPHAN, path, f"{what} of an object that is not stored", unstored[filled] + start)
+        has_value = rows.values[unstored].reshape(unstored.size, -1).any(axis=1)
+        content = "delivered bytes" if path == BODY_PATH else "pixels"
+        found.add(ProblemKind.ORPHAN, path, f"{content} of an object that is not stored", unstored[has_value] + start)
 
 
 def _decode_strip(
-    bodies: Rows, state: State, start: int, findings: _Findings
+    bodies: PartialRows, state: StateTable, start: int, found: _BlockProblems
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-    """Rows within a strip whose delivered bytes are good, and the images that they decode to."""
-    here = slice(start, start + bodies.known.size)
-    described = state.is_described[here] & bodies.known
-    lengths = state["body_length"][here]
-    behind = np.arange(DELIVERED_BYTES) >= lengths[:, None]
-    padded = (bodies.values.astype(bool) & behind).any(axis=1)
-    findings.add(
-        ProblemKind.BODY, BODY_PATH, "bytes behind state/body_length are not zero",
-        np.flatnonzero(described & padded) + start,
-    )  # fmt: skip
+    """Return the rows of a strip whose delivered bytes are good, and their decoded images."""
+    strip = slice(start, start + bodies.is_intact.size)
+    is_described = state.is_described[strip] & bodies.is_intact
+    lengths = state["body_length"][strip]
+    is_padding = np.arange(DELIVERED_BYTES) >= lengths[:, None]
+    has_bad_padding = (bodies.values.astype(bool) & is_padding).any(axis=1)
+    bad_rows = np.flatnonzero(is_described & has_bad_padding) + start
+    found.add(ProblemKind.BODY, BODY_PATH, "bytes after state/body_length are not zero", bad_rows)
     offsets, decoded = [], []
-    for offset in np.flatnonzero(described):
-        fault, pixels = decode_delivered(
-            bodies.values[offset], int(lengths[offset]), state["body_sha256"][here][offset]
-        )
+    for offset in np.flatnonzero(is_described):
+        digest = state["body_sha256"][strip][offset]
+        error, pixels = decode_stored_body(bodies.values[offset], int(lengths[offset]), digest)
         if pixels is None:
-            findings.add(ProblemKind.BODY, BODY_PATH, fault, [start + int(offset)])
+            found.add(ProblemKind.BODY, BODY_PATH, error, [start + int(offset)])
         else:
             offsets.append(offset)
             decoded.append(pixels)
@@ -113,18 +100,18 @@ def _decode_strip(
 
 
 def _compare_levels(
-    held: Mapping[int, tuple[Rows, npt.NDArray[np.int64]]],
+    stored: Mapping[int, tuple[PartialRows, npt.NDArray[np.int64]]],
     pixels: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int64],
-    findings: _Findings,
+    found: _BlockProblems,
 ) -> None:
     for side, expected in build_pyramid(pixels).items():
-        if side not in held:
+        if side not in stored:
             continue
-        stored, offsets = held[side]
-        differs = (stored.values[offsets] != expected).any(axis=(1, 2, 3)) & stored.known[offsets]
+        level, offsets = stored[side]
+        differs = (level.values[offsets] != expected).any(axis=(1, 2, 3)) & level.is_intact[offsets]
         if side == SIDE_PX:
-            kind, text = ProblemKind.PIXELS, "the pixels are not those that the delivered bytes decode to"
+            kind, text = ProblemKind.PIXELS, "the pixels differ from the decoded delivered bytes"
         else:
             kind, text = ProblemKind.PYRAMID, "the level is not the average of the delivered image"
-        findings.add(kind, LEVEL[side].path, text, rows[differs])
+        found.add(kind, LEVEL[side].path, text, rows[differs])

@@ -1,4 +1,4 @@
-"""A real emulator in a process of its own, as the command line starts it."""
+"""Emulator in a separate process, as the command line starts it."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ Started = tuple[str, subprocess.Popen[str]]
 @contextmanager
 def emulator_process(section: EmulatorSection, port: int = 0, queries_per_minute: int = 0) -> Iterator[Started]:
     command = [sys.executable, "-c", PROGRAM, section.model_dump_json(), str(port), str(queries_per_minute)]
-    # one BLAS thread: several fight over the cores of a busy machine
+    # one BLAS thread: several compete for the cores of a busy machine
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, env=environment) as process:
         try:
@@ -52,7 +52,7 @@ def new_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sky_url(new_catalog: Path) -> Iterator[str]:
-    """A simulated sky with seed 3, 600 galaxies with spectra and 20 without."""
+    """Serve a simulated sky with seed 3, 600 galaxies with spectra and 20 without."""
     section = EmulatorSection(seed=3, n_galaxies=600, n_new=20, new_catalog=new_catalog)
     with emulator_process(section) as (url, _):
         yield url

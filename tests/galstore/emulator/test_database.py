@@ -41,9 +41,9 @@ def test_paging_by_id_delivers_what_count_promises(database: SurveyDatabase) -> 
 
 
 def test_answers_hold_the_catalogs_values(sky: SimulatedSky, database: SurveyDatabase) -> None:
-    answer = database.query_rows(f"SELECT {COLUMNS} FROM {QUERY_TABLES}")
-    assert answer.columns == tuple(QUERY_COLUMNS)
-    got = pd.DataFrame(answer.rows, columns=answer.columns).sort_values("specObjID").reset_index(drop=True)
+    result = database.query_rows(f"SELECT {COLUMNS} FROM {QUERY_TABLES}")
+    assert result.columns == tuple(QUERY_COLUMNS)
+    got = pd.DataFrame(result.rows, columns=result.columns).sort_values("specObjID").reset_index(drop=True)
     expected = sky.catalog()[list(QUERY_COLUMNS)].sort_values("specObjID").reset_index(drop=True)
     pd.testing.assert_frame_equal(got.astype(expected.dtypes), expected, check_exact=True)
 

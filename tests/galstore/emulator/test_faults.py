@@ -36,8 +36,8 @@ def test_a_place_outside_the_footprint_stays_outside() -> None:
 def test_the_plan_depends_on_the_seed_alone() -> None:
     section = FaultSection(truncated=0.5)
     plans = [FaultPlan(seed=seed, section=section) for seed in (1, 1, 2)]
-    first, again, other = ([plan.fault(object_id, attempt=1) for object_id in IDS] for plan in plans)
-    assert first == again
+    first, repeated, other = ([plan.fault(object_id, attempt=1) for object_id in IDS] for plan in plans)
+    assert first == repeated
     assert first != other
 
 

@@ -38,16 +38,16 @@ def search(url: str, cmd: str, style: str = "csv", **query: object) -> requests.
     return requests.get(address, params={"cmd": cmd, "format": style, **query}, timeout=60)
 
 
-def size_of(answer: requests.Response) -> tuple[int, int]:
-    return Image.open(io.BytesIO(answer.content)).size
+def size_of(response: requests.Response) -> tuple[int, int]:
+    return Image.open(io.BytesIO(response.content)).size
 
 
-def black_share(answer: requests.Response) -> float:
-    return float((np.asarray(Image.open(io.BytesIO(answer.content))) == 0).mean())
+def black_share(response: requests.Response) -> float:
+    return float((np.asarray(Image.open(io.BytesIO(response.content))) == 0).mean())
 
 
 def folder_section(folder: Path, *, n: int, **settings: object) -> EmulatorSection:
-    """A folder survey of `n` objects with pictures of noise, written into `folder`."""
+    """Write a folder of `n` noise images with a catalog and return its section."""
     object_ids = 1237648702973411443 + np.arange(n)
     labels = (8.5 + 0.1 * np.arange(n)).round(1)
     table = pd.DataFrame({"objID": object_ids, "ra": 10 + np.arange(n) / 4, "dec": -3.5, "oh_p50": labels})
@@ -59,7 +59,7 @@ def folder_section(folder: Path, *, n: int, **settings: object) -> EmulatorSecti
 
 @pytest.fixture(scope="session")
 def galaxy(sky_url: str, new_catalog: Path) -> dict[str, float]:
-    """A place with a galaxy on it; the first drawing waits until the painters have loaded GalSim."""
+    """Return the position of a galaxy; the first drawing waits until the workers have loaded GalSim."""
     row = pd.read_csv(new_catalog).iloc[0]
     place = {"ra": float(row["ra"]), "dec": float(row["dec"])}
     assert getjpeg(sky_url, **place).status_code == 200
@@ -71,19 +71,19 @@ def galaxy(sky_url: str, new_catalog: Path) -> dict[str, float]:
 
 def test_a_cutout_is_the_one_that_the_sky_draws(sky_url: str, galaxy: dict[str, float]) -> None:
     sky = SimulatedSky(seed=3, n_galaxies=600, n_new=20)
-    answer = getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128)
+    response = getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128)
     drawing = sky.cutout(sky.find(**_degrees(galaxy)), (0, 0), 0.296, 128, 128)
-    assert answer.headers["Content-Type"] == "image/jpeg"
-    assert answer.content == drawing()
-    assert getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128).content == answer.content
+    assert response.headers["Content-Type"] == "image/jpeg"
+    assert response.content == drawing()
+    assert getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128).content == response.content
 
 
 @pytest.mark.parametrize("release", range(14, 20))
-def test_every_release_from_14_to_19_answers(sky_url: str, galaxy: dict[str, float], release: int) -> None:
+def test_releases_14_to_19_send_cutouts(sky_url: str, galaxy: dict[str, float], release: int) -> None:
     assert size_of(getjpeg(sky_url, release, **galaxy)) == (128, 128)
 
 
-def test_size_and_scale_are_clamped_without_a_word(sky_url: str, galaxy: dict[str, float]) -> None:
+def test_size_and_scale_are_clamped_silently(sky_url: str, galaxy: dict[str, float]) -> None:
     small = getjpeg(sky_url, **galaxy, width=1, height=70)
     assert small.status_code == 200
     assert size_of(small) == (64, 70)
@@ -106,31 +106,31 @@ def test_unknown_parameters_are_ignored(sky_url: str, galaxy: dict[str, float]) 
         ({"ra": 1, "dec": 91}, r"\b91\b"),
     ],
 )
-def test_a_missing_or_wrong_place_is_answered_400_with_json(sky_url: str, query: dict[str, object], facts: str) -> None:
-    answer = getjpeg(sky_url, **query)
-    assert answer.status_code == 400
-    assert answer.json()["ErrorCode"] == 400
-    assert re.search(facts, answer.json()["ErrorMessage"])
+def test_a_missing_or_wrong_position_is_400_with_json(sky_url: str, query: dict[str, object], facts: str) -> None:
+    response = getjpeg(sky_url, **query)
+    assert response.status_code == 400
+    assert response.json()["ErrorCode"] == 400
+    assert re.search(facts, response.json()["ErrorMessage"])
 
 
 def test_outside_the_footprint_is_404_with_a_black_jpeg(sky_url: str) -> None:
-    answer = getjpeg(sky_url, **OUTSIDE)
-    assert answer.status_code == 404
-    assert size_of(answer) == (128, 128)
-    assert 0.85 < black_share(answer) < 0.97
+    response = getjpeg(sky_url, **OUTSIDE)
+    assert response.status_code == 404
+    assert size_of(response) == (128, 128)
+    assert 0.85 < black_share(response) < 0.97
 
 
-def test_older_releases_answer_200_with_the_black_tile(sky_url: str) -> None:
-    answer = getjpeg(sky_url, 12, **OUTSIDE)
-    assert answer.status_code == 200
-    assert black_share(answer) > 0.85
+def test_older_releases_reply_200_with_the_black_tile(sky_url: str) -> None:
+    response = getjpeg(sky_url, 12, **OUTSIDE)
+    assert response.status_code == 200
+    assert black_share(response) > 0.85
 
 
 def test_between_the_galaxies_there_is_sky(sky_url: str) -> None:
-    answer = getjpeg(sky_url, **FOOTPRINT_ONLY)
-    assert answer.status_code == 200
-    assert black_share(answer) < 0.5
-    assert getjpeg(sky_url, **FOOTPRINT_ONLY).content == answer.content
+    response = getjpeg(sky_url, **FOOTPRINT_ONLY)
+    assert response.status_code == 200
+    assert black_share(response) < 0.5
+    assert getjpeg(sky_url, **FOOTPRINT_ONLY).content == response.content
 
 
 # the SQL search
@@ -143,13 +143,13 @@ def test_csv_is_table1_header_rows(sky_url: str) -> None:
     assert all(int(line.split(",")[0]) > 2**53 for line in lines[2:])
 
 
-def test_an_empty_answer_is_two_lines(sky_url: str) -> None:
+def test_an_empty_result_is_two_lines(sky_url: str) -> None:
     assert search(sky_url, "SELECT objID FROM Galaxy WHERE ra < 0").text == "#Table1\nobjID\n"
 
 
 def test_json_names_its_table(sky_url: str) -> None:
-    answer = search(sky_url, "SELECT COUNT(*) AS n FROM Galaxy", "json").json()
-    assert answer == [{"TableName": "Table1", "Rows": [{"n": 600}]}]
+    response = search(sky_url, "SELECT COUNT(*) AS n FROM Galaxy", "json").json()
+    assert response == [{"TableName": "Table1", "Rows": [{"n": 600}]}]
 
 
 def test_whole_numbers_are_printed_without_a_point(sky_url: str) -> None:
@@ -157,19 +157,19 @@ def test_whole_numbers_are_printed_without_a_point(sky_url: str) -> None:
     assert text.splitlines()[2] == "-9999,-3"
 
 
-def test_wrong_sql_is_answered_500_with_json(sky_url: str) -> None:
-    answer = search(sky_url, "SELECT brightness FROM Galaxy")
-    assert answer.status_code == 500
-    assert answer.json()["ErrorCode"] == 500
-    assert "no such column: brightness" in answer.json()["ErrorMessage"]
+def test_wrong_sql_is_500_with_json(sky_url: str) -> None:
+    response = search(sky_url, "SELECT brightness FROM Galaxy")
+    assert response.status_code == 500
+    assert response.json()["ErrorCode"] == 500
+    assert "no such column: brightness" in response.json()["ErrorMessage"]
 
 
 @pytest.mark.parametrize("command", ["DROP TABLE Galaxy", ""])
 def test_a_refusal_is_200_with_the_column_error_message(sky_url: str, command: str) -> None:
-    answer = search(sky_url, command)
-    assert answer.status_code == 200
-    assert answer.text.splitlines()[:2] == ["#Table1", "error_message"]
-    assert "SELECT" in answer.text
+    response = search(sky_url, command)
+    assert response.status_code == 200
+    assert response.text.splitlines()[:2] == ["#Table1", "error_message"]
+    assert "SELECT" in response.text
 
 
 def test_a_format_that_the_emulator_lacks_is_400(sky_url: str) -> None:
@@ -202,7 +202,7 @@ def test_more_queries_than_allowed_are_refused(start_emulator, tmp_path: Path) -
 # faults
 
 
-def test_answers_are_spoiled_as_planned_and_logged(start_emulator, tmp_path: Path) -> None:
+def test_faults_follow_the_plan_and_are_logged(start_emulator, tmp_path: Path) -> None:
     shares = dict.fromkeys(("too_many_requests", "server_error", "outage_page", "truncated", "out_of_footprint"), 0.18)
     section = folder_section(tmp_path, n=60, seed=5, faults=shares)
     plan = FaultPlan(seed=5, section=FaultSection(**shares))
@@ -210,9 +210,9 @@ def test_answers_are_spoiled_as_planned_and_logged(start_emulator, tmp_path: Pat
     with start_emulator(section) as (url, _):
         with ThreadPoolExecutor(4) as pool:
             for attempt in (1, 2, 3):
-                answers = list(pool.map(lambda row: getjpeg(url, ra=row.ra, dec=row.dec), catalog.itertuples()))
-                for object_id, answer in zip(catalog["objID"], answers, strict=True):
-                    _check_answer(answer, plan.fault(object_id, attempt=attempt))
+                responses = list(pool.map(lambda row: getjpeg(url, ra=row.ra, dec=row.dec), catalog.itertuples()))
+                for object_id, response in zip(catalog["objID"], responses, strict=True):
+                    _check_response(response, plan.fault(object_id, attempt=attempt))
         log = requests.get(f"{url}/emulator/log", timeout=10).json()
     planned = [plan.fault(object_id, attempt=attempt) for object_id in catalog["objID"] for attempt in (1, 2, 3)]
     assert log["requests"] == 180
@@ -221,31 +221,31 @@ def test_answers_are_spoiled_as_planned_and_logged(start_emulator, tmp_path: Pat
     assert {event["object_id"] for event in log["spoiled"]} <= {str(object_id) for object_id in catalog["objID"]}
 
 
-def _check_answer(answer: requests.Response, fault: Fault | None) -> None:
-    whole = answer.content[:2] == b"\xff\xd8" and answer.content[-2:] == b"\xff\xd9"
+def _check_response(response: requests.Response, fault: Fault | None) -> None:
+    whole = response.content[:2] == b"\xff\xd8" and response.content[-2:] == b"\xff\xd9"
     if fault is None:
-        assert answer.status_code == 200
+        assert response.status_code == 200
         assert whole
-        assert black_share(answer) < 0.5
+        assert black_share(response) < 0.5
     elif fault is Fault.TOO_MANY_REQUESTS:
-        assert answer.status_code == 429
-        wait_s = retry_after_s(answer.headers["Retry-After"])
+        assert response.status_code == 429
+        wait_s = retry_after_s(response.headers["Retry-After"])
         assert wait_s is not None
         assert wait_s <= 2
     elif fault is Fault.SERVER_ERROR:
-        assert answer.status_code == 500
+        assert response.status_code == 500
         assert whole
     elif fault is Fault.OUTAGE_PAGE:
-        assert answer.status_code == 503
-        assert answer.headers["Content-Type"].startswith("text/html")
-        assert "<html>" in answer.text
+        assert response.status_code == 503
+        assert response.headers["Content-Type"].startswith("text/html")
+        assert "<html>" in response.text
     elif fault is Fault.TRUNCATED:
-        assert answer.status_code == 200
-        assert answer.content[:2] == b"\xff\xd8"
+        assert response.status_code == 200
+        assert response.content[:2] == b"\xff\xd8"
         assert not whole
     else:
-        assert answer.status_code == 404
-        assert black_share(answer) > 0.85
+        assert response.status_code == 404
+        assert black_share(response) > 0.85
 
 
 # folders
@@ -255,8 +255,8 @@ def test_a_folder_is_served_byte_for_byte(start_emulator, tmp_path: Path) -> Non
     with start_emulator(folder_section(tmp_path, n=2)) as (url, process):
         for row in pd.read_csv(tmp_path / "catalog.csv").itertuples():
             for scale in (0.1, 0.396):
-                answer = getjpeg(url, ra=row.ra, dec=row.dec, scale=scale)
-                assert answer.content == (tmp_path / f"{row.objID}.jpg").read_bytes()
+                response = getjpeg(url, ra=row.ra, dec=row.dec, scale=scale)
+                assert response.content == (tmp_path / f"{row.objID}.jpg").read_bytes()
         assert getjpeg(url, ra=100, dec=0).status_code == 404
         text = search(
             url, f"SELECT G.objID, G.ra, E.oh_p50 FROM {QUERY_TABLES} WHERE E.oh_p50 <> -9999 ORDER BY G.objID"
@@ -279,7 +279,7 @@ def test_the_real_demo_cutouts_are_served(start_emulator, shared_data: Path) -> 
             assert getjpeg(url, ra=row.ra, dec=row.dec).content == (demo / f"cutouts/{row.objID}.jpg").read_bytes()
 
 
-# life and death of the server
+# start and end of the server
 
 
 def test_new_galaxies_are_listed_for_scoring(sky_url: str, new_catalog: Path) -> None:
@@ -297,7 +297,7 @@ def test_a_taken_port_is_named() -> None:
             emulate(EmulatorSection(n_galaxies=1), port=port)
 
 
-def painters_of(pid: int) -> list[int]:
+def workers_of(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
@@ -311,19 +311,19 @@ def alive(pid: int) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc to see child processes")
 @pytest.mark.parametrize(("end", "code"), [(signal.SIGINT, 0), (signal.SIGKILL, -9)])
-def test_no_painter_outlives_the_server(start_emulator, tmp_path: Path, end: signal.Signals, code: int) -> None:
+def test_no_drawing_process_outlives_the_server(start_emulator, tmp_path: Path, end: signal.Signals, code: int) -> None:
     section = EmulatorSection(seed=3, n_galaxies=1, n_new=1, new_catalog=tmp_path / "new.csv")
     with start_emulator(section) as (url, process):
         place = pd.read_csv(tmp_path / "new.csv").iloc[0]
         assert getjpeg(url, ra=place["ra"], dec=place["dec"]).status_code == 200
-        painters = painters_of(process.pid)
-        assert len(painters) >= 1
+        workers = workers_of(process.pid)
+        assert len(workers) >= 1
         os.kill(process.pid, end)
         assert process.wait(30) == code
         deadline = time.monotonic() + 10
-        while any(alive(painter) for painter in painters) and time.monotonic() < deadline:
+        while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not any(alive(painter) for painter in painters)
+        assert not any(alive(worker) for worker in workers)
 
 
 def _degrees(place: dict[str, float]) -> dict[str, float]:

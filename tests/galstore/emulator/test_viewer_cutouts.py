@@ -1,4 +1,4 @@
-"""The emulator's Legacy Surveys viewer answers as the real one was found to."""
+"""Responses of the emulated Legacy Surveys viewer."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def cutout(url: str, **query: object) -> requests.Response:
     return requests.get(f"{url}/viewer/cutout.jpg", params=query, timeout=60)
 
 
-def pixels_of(answer: requests.Response) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(answer.content)), dtype=float)
+def pixels_of(response: requests.Response) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(response.content)), dtype=float)
 
 
 @pytest.fixture(scope="module")
@@ -44,30 +44,30 @@ def test_a_galaxy_is_deeper_and_redder_than_in_sdss(url: str, place: dict[str, f
         requests.get(f"{url}/dr14/SkyServerWS/ImgCutout/getjpeg", params={**place, "scale": 0.296}, timeout=60)
     )
     assert deep.shape == shallow.shape == sdss.shape == (128, 128, 3)
-    # the sky between the galaxies: less noise; and no two of the three have the same colours
+    # the sky between the galaxies has less noise, and the colours of the three differ
     corner = (slice(0, 16), slice(0, 16))
     assert deep[corner].std() < 0.7 * shallow[corner].std()
-    for one, other in ((deep, shallow), (deep, sdss), (shallow, sdss)):
-        assert np.abs(one - other).mean() > 1
+    for first, second in ((deep, shallow), (deep, sdss), (shallow, sdss)):
+        assert np.abs(first - second).mean() > 1
     assert cutout(url, **query).content == cutout(url, **query, layer="ls-dr9").content
 
 
 @pytest.mark.parametrize(("size", "side_px"), [(None, 256), (64, 64), (99_999, 3000)])
-def test_sizes_are_cut_to_3000_px_without_a_word(url: str, size: int | None, side_px: int) -> None:
+def test_sizes_are_silently_limited_to_3000_px(url: str, size: int | None, side_px: int) -> None:
     nowhere = {"ra": 10, "dec": -60} | ({} if size is None else {"size": size})
-    answer = cutout(url, **nowhere)
-    assert answer.status_code == 200
-    assert pixels_of(answer).shape[:2] == (side_px, side_px)
-    assert pixels_of(answer).std() < 1
+    response = cutout(url, **nowhere)
+    assert response.status_code == 200
+    assert pixels_of(response).shape[:2] == (side_px, side_px)
+    assert pixels_of(response).std() < 1
 
 
 @pytest.mark.parametrize("query", [{"ra": 1}, {"dec": 1}, {"ra": "12h", "dec": 1}, {"ra": 1, "dec": 91}])
-def test_a_missing_or_wrong_place_is_400_with_a_text(url: str, query: dict[str, object]) -> None:
-    answer = cutout(url, **query)
-    assert answer.status_code == 400
-    assert answer.text == "Need ra,dec keywords"
+def test_a_missing_or_wrong_position_is_400_with_a_text(url: str, query: dict[str, object]) -> None:
+    response = cutout(url, **query)
+    assert response.status_code == 400
+    assert response.text == "Need ra,dec keywords"
 
 
 def test_an_unknown_layer_is_200_with_a_text(url: str, place: dict[str, float]) -> None:
-    answer = cutout(url, **place, layer="ls-dr99")
-    assert (answer.status_code, answer.text) == (200, "no such layer")
+    response = cutout(url, **place, layer="ls-dr99")
+    assert (response.status_code, response.text) == (200, "no such layer")

@@ -13,8 +13,8 @@ import pytest
 from galstore.cube.commits import open_repository, stored_bytes
 from galstore.cube.labels import label_tag
 from galstore.cube.reader import open_cube
-from galstore.ingest.register import Delivery, register_page
-from galstore.integrity.expiry import expire_snapshots, parse_keep
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
+from galstore.integrity.expiry import expire_snapshots, parse_duration
 from galstore.integrity.findings import ProblemKind
 from galstore.integrity.rebuild import rebuild_block
 from galstore.survey.row_checks import prepare_catalog
@@ -26,14 +26,14 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def whole_cube(tmp_path_factory, folder_service, dask_workers, cutout_folder) -> Path:
+def whole_cube(tmp_path_factory, folder_service, executor, cutout_folder) -> Path:
     path = tmp_path_factory.mktemp("expiry") / "cube"
-    return Path(build_cube(str(path), folder_service, dask_workers, cutout_folder))
+    return Path(build_cube(str(path), folder_service, executor, cutout_folder))
 
 
 @pytest.fixture
 def cube_copy(whole_cube: Path, tmp_path: Path) -> Path:
-    """A cube whose history may go."""
+    """Return a copy whose history may expire."""
     return copy_cube(whole_cube, tmp_path / "copy")
 
 
@@ -49,10 +49,10 @@ def test_the_tip_and_superseded_labels_stay_and_the_bytes_are_really_freed(cube_
         labels_before[snapshot_id] = open_cube(path, snapshot_id=snapshot_id).read_label("oh_p50")
     before = stored_bytes(path)
     done = expire_snapshots(path, keep=NOTHING, grace=NOTHING)
-    # the tip, the tagged snapshot and the repository's first one are left
+    # the tip, the tagged snapshot and the first snapshot of the repository remain
     assert done.n_snapshots_expired == len(ids) - 3
     assert history(cube_copy) == [tip.snapshot_id, ids[-1]]
-    # expiring writes the snapshots that stay anew, with another parent: some bytes more or less
+    # expiry rewrites the remaining snapshots with another parent: some bytes more or less
     assert before - stored_bytes(path) == pytest.approx(done.bytes_freed, abs=1000)
     assert done.bytes_freed > 100_000
     assert done.n_objects_deleted > done.n_snapshots_expired
@@ -105,9 +105,8 @@ def test_damaged_chunks_that_a_rebuild_replaced_go_with_their_snapshots(cube_cop
 
 def test_a_damaged_chunk_that_a_tag_holds_stays_known_as_replaced(cube_copy: Path) -> None:
     repository = open_repository(str(cube_copy))
-    held = set(chunk_files(cube_copy)[0]["images/1/pixels"])
-    repository.create_tag("kept", snapshot_id=open_cube(str(cube_copy)).snapshot_id)
-    (file,) = held
+    repository.create_tag("tip", snapshot_id=open_cube(str(cube_copy)).snapshot_id)
+    (file,) = chunk_files(cube_copy)[0]["images/1/pixels"]
     flip(file, np.random.default_rng(0))
     rebuild_block(str(cube_copy), 0)
     expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
@@ -120,27 +119,27 @@ def test_a_superseded_version_without_a_tag_gets_one_first(cube_copy: Path) -> N
     path = str(cube_copy)
     before = open_cube(path)
     ids = before.read_catalog(["object_id"])["object_id"]
-    again = pd.DataFrame({"object_id": ids[:3], "ra": 120.0, "dec": 0.0, "oh_p50": 7.5})
-    register_page(path, Delivery(catalog="more", run_id="killed"), prepare_catalog(again, origin="more"))
+    corrected = pd.DataFrame({"object_id": ids[:3], "ra": 120.0, "dec": 0.0, "oh_p50": 7.5})
+    register_page(path, CatalogUpdate(catalog="more", run_id="killed"), prepare_catalog(corrected, origin="more"))
     assert label_tag("galspec", 2) not in open_repository(path).list_tags()
     expire_snapshots(path, keep=NOTHING, grace=NOTHING)
-    kept = open_cube(path, snapshot_id=open_repository(path).lookup_tag(label_tag("galspec", 2)))
-    assert np.array_equal(kept.read_label("oh_p50"), before.read_label("oh_p50"), equal_nan=True)
+    tagged = open_cube(path, snapshot_id=open_repository(path).lookup_tag(label_tag("galspec", 2)))
+    assert np.array_equal(tagged.read_label("oh_p50"), before.read_label("oh_p50"), equal_nan=True)
     assert open_cube(path).read_label("oh_p50")[0] == 7.5
     assert verified(cube_copy).ok
 
 
 def test_nothing_expires_while_a_superseded_version_has_no_tag(cube_copy: Path, monkeypatch) -> None:
     open_repository(str(cube_copy)).delete_tag(label_tag("galspec", 1))
-    # as if the run that made the version were at it between the look at the tags and the lock
-    monkeypatch.setattr("galstore.integrity.expiry.keep_label_versions", lambda _: None)
+    # simulates a run that changes the labels between the check of the tags and the lock
+    monkeypatch.setattr("galstore.integrity.expiry.tag_label_versions", lambda _: None)
     ids = history(cube_copy)
     with pytest.raises(StoreBusyError, match="labels-galspec@1"):
         expire_snapshots(str(cube_copy), keep=NOTHING, grace=NOTHING)
     assert history(cube_copy) == ids
 
 
-def test_a_cube_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_cube_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreNotFoundError, match=r"/nothing\b"):
         expire_snapshots(str(tmp_path / "nothing"), keep=DAY)
 
@@ -148,4 +147,4 @@ def test_a_cube_that_is_not_there_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "30", "d", "1.5d", "-1d", "30 days", "99999d"])
 def test_durations_of_another_form_are_refused(text: str) -> None:
     with pytest.raises(ContractError, match=re.escape(repr(text))):
-        parse_keep(text)
+        parse_duration(text)

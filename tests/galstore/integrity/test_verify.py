@@ -15,13 +15,13 @@ import pytest
 import zarr
 
 from galstore.cube.commits import commit, open_repository
-from galstore.cube.labels import keep_label_versions, label_tag
+from galstore.cube.labels import label_tag, tag_label_versions
 from galstore.cube.layout import ensure_cube
 from galstore.cube.predictions import write_predictions
 from galstore.cube.reader import open_cube
-from galstore.ingest.fill import fill_cube, plan_jobs
-from galstore.ingest.register import Delivery, register_page
-from galstore.integrity.checks.files import History, UsedFiles
+from galstore.ingest.catalog_update import CatalogUpdate, register_page
+from galstore.ingest.fill import fill_cube, plan_block_tasks
+from galstore.integrity.checks.files import FileUsage, SnapshotHistory
 from galstore.integrity.findings import Problem, ProblemKind, Verification
 from galstore.integrity.verify import verify_cube
 from galstore.survey.row_checks import prepare_catalog
@@ -33,17 +33,17 @@ N_OBJECTS = 300
 
 
 def build_cube(path: str, service: SkyServer, workers: distributed.Client, cutout_folder: Path) -> str:
-    """300 objects: 290 stored in two runs, 10 quarantined; two versions of the labels; predictions written twice."""
+    """Build 300 objects: 290 stored in two runs, 10 quarantined; two label versions; predictions written twice."""
     registered_cube(path, service, limit=200)
-    fill_cube(path, plan_jobs(open_cube(path)), source_of(service), workers)
+    fill_cube(path, plan_block_tasks(open_cube(path)), source_of(service), workers)
     catalog = pd.read_csv(cutout_folder / "catalog.csv").rename(columns={"objID": "object_id"})
     nowhere = pd.DataFrame({"object_id": range(10), "ra": 300.0, "dec": np.linspace(-89, -80, 10), "oh_p50": 8.9})
     for part in (catalog[200:290], nowhere):
-        register_page(path, Delivery(catalog="more"), prepare_catalog(part, origin="more"))
-    fill_cube(path, plan_jobs(open_cube(path)), source_of(service), workers)
+        register_page(path, CatalogUpdate(catalog="more"), prepare_catalog(part, origin="more"))
+    fill_cube(path, plan_block_tasks(open_cube(path)), source_of(service), workers)
     corrected = catalog[:5].assign(oh_p50=8.0)
-    register_page(path, Delivery(catalog="more", run_id="second"), prepare_catalog(corrected, origin="more"))
-    keep_label_versions(path)
+    register_page(path, CatalogUpdate(catalog="more", run_id="second"), prepare_catalog(corrected, origin="more"))
+    tag_label_versions(path)
     rows = np.arange(290)
     for value in (8.5, 8.6):
         write_predictions(path, "m", rows, {"mean": rows * 0 + value, "view_spread": rows * 0 + 0.1}, attributes={})
@@ -51,14 +51,14 @@ def build_cube(path: str, service: SkyServer, workers: distributed.Client, cutou
 
 
 @pytest.fixture(scope="module")
-def whole_cube(tmp_path_factory, folder_service, dask_workers, cutout_folder) -> Path:
+def whole_cube(tmp_path_factory, folder_service, executor, cutout_folder) -> Path:
     path = tmp_path_factory.mktemp("verify") / "cube"
-    return Path(build_cube(str(path), folder_service, dask_workers, cutout_folder))
+    return Path(build_cube(str(path), folder_service, executor, cutout_folder))
 
 
 @pytest.fixture
 def cube_copy(whole_cube: Path, tmp_path: Path) -> Path:
-    """A cube to be damaged."""
+    """Return a copy to be damaged."""
     return copy_cube(whole_cube, tmp_path / "copy")
 
 
@@ -72,24 +72,24 @@ def verified(path: Path) -> Verification:
 
 
 def plant(path: Path, change: Callable[[Any], None]) -> None:
-    """Commit something that galstore would never write."""
+    """Commit a change that galstore would never make."""
     commit(str(path), lambda session: change(zarr.open_group(session.store, mode="a")), message="plant", metadata={})
 
 
 def flip(file: Path, rng: np.random.Generator) -> bytes:
-    """Change one byte of a file; returns what it held."""
-    held = file.read_bytes()
-    damaged = bytearray(held)
-    damaged[rng.integers(len(held))] ^= int(rng.integers(1, 256))
+    """Change one byte of a file and return the previous content."""
+    previous = file.read_bytes()
+    damaged = bytearray(previous)
+    damaged[rng.integers(len(previous))] ^= int(rng.integers(1, 256))
     file.write_bytes(damaged)
-    return held
+    return previous
 
 
 def chunk_files(path: Path) -> tuple[dict[str, list[Path]], list[Path]]:
-    """Chunk files that the tip uses, by array, and those that only older snapshots use."""
+    """Return the chunk files of the tip, by array, and the ones that only older snapshots use."""
     cube = open_cube(str(path))
     files = sorted((path / "chunks").iterdir())
-    used = UsedFiles(History(open_repository(str(path)), cube.snapshot_id), path, [file.name for file in files])
+    used = FileUsage(SnapshotHistory(open_repository(str(path)), cube.snapshot_id), path, [file.name for file in files])
     current: dict[str, list[Path]] = {}
     for file in files:
         if file.name in used.current:
@@ -139,11 +139,11 @@ def test_one_flipped_byte_anywhere_is_found(cube_copy: Path, long_run: bool) -> 
     n_flips, n_found, n_of_tip = 100 if long_run else 30, 0, 0
     for _ in range(n_flips):
         file = files[rng.integers(len(files))]
-        held = flip(file, rng)
+        previous = flip(file, rng)
         verification = verified(cube_copy)
-        n_found += not verification.ok and f"chunks/{file.name}" in {one.path for one in verification.problems}
+        n_found += not verification.ok and f"chunks/{file.name}" in {problem.path for problem in verification.problems}
         n_of_tip += not verification.is_sound
-        file.write_bytes(held)
+        file.write_bytes(previous)
     print(f"{n_found} of {n_flips} flipped bytes found, {n_of_tip} of them in the last snapshot")
     assert n_found == n_flips
     assert 0 < n_of_tip < n_flips
@@ -177,7 +177,7 @@ def test_a_flipped_byte_is_named_by_its_array_its_rows_and_its_file(cube_copy: P
 def test_a_damaged_chunk_hides_no_other_one(cube_copy: Path) -> None:
     for file in chunk_files(cube_copy)[0]["images/128/pixels"][:3]:
         file.write_bytes(b"\0" * 100)
-    n_named = sum(one.kind is ProblemKind.CHUNK for one in verified(cube_copy).problems)
+    n_named = sum(problem.kind is ProblemKind.CHUNK for problem in verified(cube_copy).problems)
     assert n_named == 3
 
 
@@ -196,15 +196,15 @@ def test_a_chunk_file_of_another_length_is_found(cube_copy: Path, array, damage,
     damage(chunk_files(cube_copy)[0][array][0])
     verification = verified(cube_copy)
     assert not verification.is_sound
-    assert [one for one in verification.problems if one.kind is kind and text in one.text]
+    assert [problem for problem in verification.problems if problem.kind is kind and text in problem.text]
 
 
 def test_two_chunk_files_in_place_of_each_other_are_found(cube_copy: Path) -> None:
     current, _ = chunk_files(cube_copy)
-    one, other = current["images/1/pixels"][0], current["predictions/m/mean"][0]
-    first, second = one.read_bytes(), other.read_bytes()
-    one.write_bytes(second)
-    other.write_bytes(first)
+    pixels, means = current["images/1/pixels"][0], current["predictions/m/mean"][0]
+    pixel_bytes, mean_bytes = pixels.read_bytes(), means.read_bytes()
+    pixels.write_bytes(mean_bytes)
+    means.write_bytes(pixel_bytes)
     assert {problem.path for problem in verified(cube_copy).problems} >= {"images/1/pixels", "predictions/m/mean"}
 
 
@@ -223,20 +223,20 @@ def test_a_missing_chunk_file_of_an_older_snapshot_is_found(cube_copy: Path) -> 
     chunk_files(cube_copy)[1][0].unlink()
     problem = only(verified(cube_copy))
     assert problem.kind is ProblemKind.HISTORY
-    # How many files the superseded manifest names depends on which of them the listing gives first.
+    # the number of files in the superseded manifest depends on the order of the listing
     assert re.search(r"\b1 of \d+ chunk files", problem.text)
 
 
 @pytest.mark.parametrize("damage", ["delete", "zero"])
 def test_a_damaged_manifest_is_found(cube_copy: Path, damage: str) -> None:
     for file in sorted((cube_copy / "manifests").iterdir())[::10]:
-        held = file.read_bytes()
+        previous = file.read_bytes()
         if damage == "delete":
             file.unlink()
         else:
-            file.write_bytes(held[:60] + bytes(len(held) - 60))
+            file.write_bytes(previous[:60] + bytes(len(previous) - 60))
         assert f"manifests/{file.name}" in {problem.path for problem in verified(cube_copy).problems}
-        file.write_bytes(held)
+        file.write_bytes(previous)
 
 
 def test_a_missing_snapshot_is_found(cube_copy: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_missing_snapshot_is_found(cube_copy: Path) -> None:
     assert verification.is_sound
 
 
-def test_what_a_killed_writer_left_is_no_problem_but_counted(cube_copy: Path) -> None:
+def test_files_of_a_killed_writer_are_counted_and_no_problem(cube_copy: Path) -> None:
     (cube_copy / "chunks" / "ZZZZZZZZZZZZZZZZZZZG").write_bytes(b"half a chunk")
     (cube_copy / "chunks" / "ZZZZZZZZZZZZZZZZZZZ0#1").write_bytes(b"")
     verification = verified(cube_copy)
@@ -269,7 +269,7 @@ def put(path: str, where: Any, value: Any) -> Callable[[Any], None]:
 
 
 def add(path: str, where: Any) -> Callable[[Any], None]:
-    """Another value than the one that is there."""
+    """Return a change that adds 1 to a value."""
 
     def change(root: Any) -> None:
         root[path][where] = np.asarray(root[path][where]) + np.asarray(1, dtype=root[path].dtype)
@@ -324,7 +324,7 @@ def rejected_with_unknown_code(root: Any) -> None:
         (put("catalog/object_id", 7, 5), "index", "index/id", "catalog", 7),
         (put("catalog/dec", 7, 91.0), "index", "index/sky", "catalog", 7),
         (put("catalog/ra", 7, np.nan), "index", "index/sky", "catalog", 7),
-        (put("index/id/row", slice(0, 300), np.r_[1, 1:300]), "index", "index/id", "object", 0),
+        (put("index/id/row", slice(0, 300), np.r_[1, 1:300]), "index", "index/id", r"\b2 objects", 0),
         (
             lambda root: root["index/id"].attrs.update({"segments": []}),
             "index", "index/id", r"(?=.*segments)(?=.*\b300\b)", None,
@@ -345,11 +345,11 @@ def rejected_with_unknown_code(root: Any) -> None:
         (rejected_with_unknown_code, "state", "rejected/reason", r"(?=.*\breason\b)(?=.*\bcode\b)", 0),
     ],
 )  # fmt: skip
-def test_what_does_not_hang_together_is_found(cube_copy: Path, change, kind, path, facts, row) -> None:
+def test_inconsistencies_are_found(cube_copy: Path, change, kind, path, facts, row) -> None:
     plant(cube_copy, change)
     verification = verified(cube_copy)
-    named = [one for one in verification.problems if (one.kind, one.path) == (kind, path)]
-    found = [one for one in named if re.search(facts, one.text)]
+    named = [problem for problem in verification.problems if (problem.kind, problem.path) == (kind, path)]
+    found = [problem for problem in named if re.search(facts, problem.text)]
     assert len(found) == 1, verification.problems
     assert found[0].row == row
     if row is not None and not path.startswith("rejected"):
@@ -365,13 +365,13 @@ def test_objects_that_share_a_fault_are_one_problem(cube_copy: Path) -> None:
     assert re.search(r"(?=.*\breason\b)(?=.*\b20 objects)", only(verified(cube_copy)).text)
 
 
-def test_damaged_state_is_named_and_its_rows_are_not_judged(cube_copy: Path) -> None:
+def test_damaged_state_is_named_and_its_rows_are_not_checked(cube_copy: Path) -> None:
     current, _ = chunk_files(cube_copy)
     for name in ("status", "reason", "body_sha256"):
         current[f"state/{name}"][0].unlink()
     current["catalog/object_id"][0].write_bytes(b"")
     verification = verified(cube_copy)
-    unreadable = {one.path for one in verification.problems if one.kind is ProblemKind.CHUNK}
+    unreadable = {problem.path for problem in verification.problems if problem.kind is ProblemKind.CHUNK}
     assert unreadable == {"state/status", "state/reason", "state/body_sha256", "catalog/object_id"}
     assert kinds(verification) == {ProblemKind.CHUNK, ProblemKind.FILE}
 
@@ -381,13 +381,13 @@ def test_a_superseded_version_of_the_labels_must_stay_readable(cube_copy: Path) 
     tag = label_tag("galspec", 1)
     superseded = repository.lookup_tag(tag)
     repository.delete_tag(tag)
-    # a run that was killed before it tagged it; the next one does, and until then it is in the history
+    # a run was killed before it added the tag; the next run adds it, and until then the history has the snapshot
     assert verified(cube_copy).ok
     repository.expire_snapshots(datetime.now(UTC))
     problem = only(verified(cube_copy))
     assert (problem.kind, problem.path) == (ProblemKind.LABELS, "labels/galspec")
     assert re.search(r"(?=.*\bversion 1\b)(?=.*\blabels-galspec@1\b)", problem.text)
-    assert superseded not in {one.id for one in repository.ancestry(branch="main")}
+    assert superseded not in {snapshot.id for snapshot in repository.ancestry(branch="main")}
 
 
 def test_a_tag_on_another_snapshot_is_found(cube_copy: Path) -> None:
@@ -398,6 +398,6 @@ def test_a_tag_on_another_snapshot_is_found(cube_copy: Path) -> None:
 
 
 def test_an_empty_cube_is_sound(cube_path: str) -> None:
-    ensure_cube(cube_path, survey="made-up", scale=SCALE)
+    ensure_cube(cube_path, survey="simulated", scale=SCALE)
     verification = verify_cube(open_cube(cube_path))
     assert (verification.problems, verification.n_objects, verification.n_blocks) == ((), 0, 0)

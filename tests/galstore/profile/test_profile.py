@@ -24,11 +24,11 @@ ANY_VALUES = st.lists(
 )
 
 
-def same(one: Distribution, other: Distribution) -> bool:
+def same(first: Distribution, second: Distribution) -> bool:
     return (
-        np.array_equal(one.keys, other.keys)
-        and np.array_equal(one.counts, other.counts)
-        and (one.n_null, one.low, one.high) == (other.n_null, other.low, other.high)
+        np.array_equal(first.keys, second.keys)
+        and np.array_equal(first.counts, second.counts)
+        and (first.n_null, first.low, first.high) == (second.n_null, second.low, second.high)
     )
 
 
@@ -82,12 +82,12 @@ def test_a_sample_has_not_drifted_from_itself_in_another_order(values, random) -
 
 def test_samples_of_one_population_are_hardly_ever_called_drifted() -> None:
     rng = np.random.default_rng(1)
-    called = [
+    verdicts = [
         measure_drift("x", Distribution.of(rng.normal(size=2000)), Distribution.of(rng.normal(size=n))).verdict
         for n in (40, 100, 600)
         for _ in range(100)
     ]
-    assert sum(one is not DriftVerdict.NONE for one in called) <= 9
+    assert sum(verdict is not DriftVerdict.NONE for verdict in verdicts) <= 9
 
 
 def test_a_shifted_sample_is_found_and_its_ks_distance_is_scipys() -> None:
@@ -113,8 +113,8 @@ def test_columns_are_ranked_with_changed_nulls_first_and_empty_ones_last() -> No
     }
     empty = Distribution.of([np.nan] * 5)
     ranked = rank_drift({"never": empty, "gone": old["same"], **old}, {**now, "never": empty, "gone": empty})
-    assert [one.column for one in ranked] == ["nulls", "moved", "same", "gone", "never"]
-    assert [one.verdict for one in ranked] == [
+    assert [drift.column for drift in ranked] == ["nulls", "moved", "same", "gone", "never"]
+    assert [drift.verdict for drift in ranked] == [
         DriftVerdict.NULLS, DriftVerdict.LARGE, DriftVerdict.NONE, DriftVerdict.EMPTY, DriftVerdict.UNKNOWN,
     ]  # fmt: skip
 
@@ -185,7 +185,7 @@ def test_the_history_says_what_a_run_added_and_how_fast(filled_cube) -> None:
     cube = filled_cube
     runs = summarise_runs(cube.path)
     counts = cube.counts()
-    assert sum(one.n_registered for one in runs) == counts.registered
-    assert sum(one.n_settled for one in runs) == counts.stored + counts.quarantined
-    assert all(one.first <= one.last for one in runs)
-    assert sum("fill" in one.operations for one in runs) >= 1
+    assert sum(run.n_registered for run in runs) == counts.registered
+    assert sum(run.n_settled for run in runs) == counts.stored + counts.quarantined
+    assert all(run.first <= run.last for run in runs)
+    assert sum("fill" in run.operations for run in runs) >= 1

@@ -11,7 +11,7 @@ from schemas.errors import ContractError
 
 
 def pixels(jpeg: bytes) -> np.ndarray:
-    """Decoded by Pillow, while the drawing encodes with simplejpeg."""
+    """Decode with Pillow, while the drawing encodes with simplejpeg."""
     return np.asarray(Image.open(io.BytesIO(jpeg)), dtype=np.float64)
 
 
@@ -37,7 +37,7 @@ def test_jpegs_are_as_large_as_the_surveys(cutouts: list[bytes]) -> None:
 
 
 def test_light_is_spread_over_bands_as_in_the_survey(cutouts: list[bytes]) -> None:
-    # 400 real cutouts: .057 .046 .039, scaled to fill the frame more than ours do at 0.296 arcsec per pixel
+    # 400 real cutouts: .057 .046 .039, scaled to fill more of the frame than at 0.296 arcsec per pixel
     means = np.mean([pixels(jpeg).mean((0, 1)) for jpeg in cutouts], axis=0) / 255
     np.testing.assert_allclose(means, (0.045, 0.039, 0.031), atol=0.012)
     assert means[0] > means[1] > means[2]
@@ -49,8 +49,8 @@ def test_few_pixels_are_exactly_black(cutouts: list[bytes]) -> None:
 
 
 def test_the_same_request_gives_the_same_bytes(sky: SimulatedSky, cutouts: list[bytes]) -> None:
-    again = SimulatedSky(seed=6, n_galaxies=5_000, n_new=30)
-    assert [cutout(again, int(object_id)) for object_id in sky.object_ids[:5]] == cutouts[:5]
+    larger_sky = SimulatedSky(seed=6, n_galaxies=5_000, n_new=30)
+    assert [cutout(larger_sky, int(object_id)) for object_id in sky.object_ids[:5]] == cutouts[:5]
 
 
 def test_a_smaller_frame_shows_the_middle_of_the_same_picture(sky: SimulatedSky) -> None:
@@ -107,14 +107,14 @@ def test_metal_poor_disks_are_bluer_in_the_picture() -> None:
 
 
 def test_empty_sky_is_dim_and_repeats() -> None:
-    first, again, other = (draw_empty_sky(seed, scale_arcsec=0.4, width_px=128, height_px=128) for seed in (1, 1, 2))
-    assert first == again != other
+    first, repeated, other = (draw_empty_sky(seed, scale_arcsec=0.4, width_px=128, height_px=128) for seed in (1, 1, 2))
+    assert first == repeated != other
     assert 1 < pixels(first).std() < 25
     assert np.median(pixels(first)) < 10
 
 
 def test_missing_galsim_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    # None in sys.modules is how the import system is told that a module cannot be had
+    # None in sys.modules marks a module that cannot be imported
     monkeypatch.setitem(sys.modules, "galsim", None)
     with pytest.raises(ContractError, match=r"galstore\[emulator\]"):
         require_galsim()

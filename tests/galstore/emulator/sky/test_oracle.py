@@ -8,7 +8,7 @@ from schemas.errors import ContractError
 
 
 def errors(sky: SimulatedSky) -> pd.Series:
-    """RMSE of each predictor, and of the mean, in dex."""
+    """Return the RMSE of each predictor and of the mean, in dex."""
     truth = sky.truth()
     predictions = oracle_predictions(sky, truth["object_id"])
     label = truth["label"].to_numpy()
@@ -16,7 +16,7 @@ def errors(sky: SimulatedSky) -> pd.Series:
     return pd.Series(rmse | {"mean": label.std()})
 
 
-def test_looks_tell_metallicity_far_better_than_total_colours() -> None:
+def test_appearance_predicts_metallicity_far_better_than_total_colours() -> None:
     rmse = errors(SimulatedSky(seed=8, n_galaxies=9_000, n_new=0))
     assert 0.055 < rmse["oracle"] < 0.075
     assert 0.110 < rmse["total_colours"] < 0.130
@@ -28,7 +28,7 @@ def test_no_predictor_beats_the_noise_of_the_label() -> None:
     assert errors(SimulatedSky(seed=9, n_galaxies=4_000, n_new=0))["oracle"] > 0.045
 
 
-def test_a_null_sky_tells_nothing() -> None:
+def test_a_null_sky_carries_no_information() -> None:
     rmse = errors(SimulatedSky(seed=8, n_galaxies=9_000, n_new=0, informative=False))
     assert rmse["oracle"] / rmse["mean"] == pytest.approx(1, abs=0.01)
     assert rmse["total_colours"] / rmse["mean"] == pytest.approx(1, abs=0.01)

@@ -14,10 +14,10 @@ def sky() -> SimulatedSky:
 
 @pytest.fixture(scope="module")
 def labelled(sky: SimulatedSky) -> pd.DataFrame:
-    """What the paper's selection keeps, written with pandas where the survey uses SQL."""
+    """Apply the selection of the paper, written with pandas instead of SQL."""
     table = sky.catalog()
     colour = table["modelMag_u"] - table["modelMag_r"]
-    kept = (
+    is_selected = (
         table["petroMag_r"].between(10, 18, inclusive="neither")
         & colour.between(0, 6, inclusive="neither")
         & (table["rChi2"] < 2)
@@ -26,8 +26,8 @@ def labelled(sky: SimulatedSky) -> pd.DataFrame:
         & (table["oh_p50"] != -9999)
     )
     for band in "ugriz":
-        kept &= table[f"modelMag_{band}"].between(10, 25, inclusive="neither")
-    return table[kept]
+        is_selected &= table[f"modelMag_{band}"].between(10, 25, inclusive="neither")
+    return table[is_selected]
 
 
 # Wu & Boada (2019), section 2.1, and their catalog
