@@ -1,5 +1,6 @@
-"""Export: a snapshot of the cube, or some of its objects, as files that other tools open without galstore."""
+"""Export of a snapshot of the cube to files that other tools read without galstore."""
 
-from galstore.export.cube import Exported, ExportFormat, export_cube
+from galstore.export.cube import export_cube
+from galstore.export.formats import Exported, ExportFormat
 
 __all__ = ["ExportFormat", "Exported", "export_cube"]

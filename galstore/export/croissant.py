@@ -1,33 +1,33 @@
-"""The table and the JPEGs described in Croissant 1.0, the vocabulary of machine-learning data sets."""
+"""Table and JPEGs described in Croissant 1.0 (MLCommons, 2024), the vocabulary of machine-learning data sets."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from galstore.cube.reader import Cube
 from galstore.export.jpeg_folder import write_images
+from galstore.export.object_table import IMAGE_FILE, ExportRequest, TableColumn, cube_columns, cube_table, image_column
 from galstore.export.parquet import write_parquet
-from galstore.export.provenance import Provenance
-from galstore.export.table import IMAGE_FILE, TableColumn, image_column, table_columns
+from galstore.export.provenance import ExportProvenance
 from schemas.cutouts import SIDE_PX
 
 _TABLE, _IMAGES = "catalog.parquet", "jpeg-files"
 
-# the JSON-LD context that the specification prescribes, word for word
+_TERMS = (
+    "citeAs column extract field fileObject fileProperty fileSet format includes isLiveDataset jsonPath key md5 "
+    "parentField path recordSet references regex repeated replace samplingRate separator source subField transform"
+)
+# JSON-LD context prescribed by the specification
 _CONTEXT = {
+    **{term: f"cr:{term}" for term in _TERMS.split()},
     "@language": "en",
     "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
     "conformsTo": "dct:conformsTo",
     "cr": "http://mlcommons.org/croissant/",
     "data": {"@id": "cr:data", "@type": "@json"},
@@ -35,71 +35,31 @@ _CONTEXT = {
     "dct": "http://purl.org/dc/terms/",
     "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
     "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
 }
 
 
-def write_croissant(
-    cube: Cube,
-    folder: Path,
-    rows: npt.NDArray[np.int64],
-    provenance: Provenance,
-    *,
-    on_progress: Callable[[int], None],
-) -> None:
-    """Write `catalog.parquet`, `images/` and `metadata.json` with the record sets `objects` and `images`.
+def write_croissant(request: ExportRequest, folder: Path) -> None:
+    """Write `catalog.parquet`, `images/` and `metadata.json`.
 
-    `objects` is the table, every object of it; `images` has the objects with an image, the image beside the columns.
-    See the Croissant format specification 1.0 (MLCommons, 2024).
-
-    Parameters
-    ----------
-    cube
-        The snapshot.
-    folder
-        An empty folder.
-    rows
-        Row numbers, shape (n,), ascending.
-    provenance
-        Part of the description.
-    on_progress
-        Called with how many objects have been written since the last call.
+    The record set `objects` contains all objects. The record set `images` contains the objects with an image, and the
+    image beside their columns.
     """
-    write_parquet(cube, folder / _TABLE, rows, provenance, extra_columns=(image_column(),), on_progress=lambda _: None)
-    write_images(cube, folder, rows, on_progress=on_progress)
+    table = cube_table(request.cube, with_images=True)
+    write_parquet(replace(request, table=table, on_progress=lambda _: None), folder / _TABLE)
+    write_images(request, folder)
     with (folder / _TABLE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    text = json.dumps(
-        _description(provenance, table_columns(cube), table_sha256=digest), indent=2, sort_keys=True, ensure_ascii=False
-    )
+    metadata = _metadata(request.provenance, cube_columns(request.cube), table_sha256=digest)
+    text = json.dumps(metadata, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "metadata.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _description(provenance: Provenance, columns: tuple[TableColumn, ...], *, table_sha256: str) -> dict[str, Any]:
+def _metadata(
+    provenance: ExportProvenance, columns: tuple[TableColumn, ...], *, table_sha256: str
+) -> dict[str, object]:
+    table_file = {"contentUrl": _TABLE, "encodingFormat": "application/x-parquet", "sha256": table_sha256}
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -112,65 +72,66 @@ def _description(provenance: Provenance, columns: tuple[TableColumn, ...], *, ta
         "identifier": provenance.snapshot_id,
         "datePublished": provenance.committed[:10],
         "distribution": [
-            {
-                "@type": "cr:FileObject", "@id": _TABLE, "name": _TABLE, "contentUrl": _TABLE,
-                "description": "Catalog, labels and state, one row an object",
-                "encodingFormat": "application/x-parquet", "sha256": table_sha256,
-            },
-            {
-                "@type": "cr:FileSet", "@id": _IMAGES, "name": _IMAGES, "includes": "images/*.jpg",
-                "description": "JPEGs with the bytes that the survey delivered", "encodingFormat": "image/jpeg",
-            },
+            _node("cr:FileObject", _TABLE, "Catalog, labels and state", **table_file),
+            _node("cr:FileSet", _IMAGES, "JPEGs", includes="images/*.jpg", encodingFormat="image/jpeg"),
         ],
         "recordSet": [
-            {
-                "@type": "cr:RecordSet", "@id": "objects", "name": "objects", "key": {"@id": "objects/object_id"},
-                "description": "Every object, also those without an image",
-                "field": list(_column_fields("objects", (*columns, image_column()))),
-            },
-            {
-                "@type": "cr:RecordSet", "@id": "images", "name": "images", "key": {"@id": "images/object_id"},
-                "description": "Objects that have an image, with the image",
-                "field": [_image_field(provenance), *_column_fields("images", columns), _join_field()],
-            },
+            _record_set("objects", "All objects", [*_column_fields("objects", (*columns, image_column()))]),
+            _record_set(
+                "images",
+                "Objects with an image",
+                [_image_field(provenance), *_column_fields("images", columns), _join_field()],
+            ),
         ],
-    }  # fmt: skip
+    }
 
 
-def _column_fields(record_set: str, columns: tuple[TableColumn, ...]) -> Iterator[dict[str, Any]]:
+def _record_set(name: str, description: str, fields: list[dict[str, object]]) -> dict[str, object]:
+    return _node("cr:RecordSet", name, description, key={"@id": f"{name}/object_id"}, field=fields)
+
+
+def _node(kind: str, path: str, description: str, **properties: object) -> dict[str, object]:
+    name = path.rpartition("/")[2]
+    return {"@type": kind, "@id": path, "name": name, "description": description, **properties}
+
+
+def _column_fields(record_set: str, columns: tuple[TableColumn, ...]) -> Iterator[dict[str, object]]:
     for column in columns:
         unit = f", {column.unit}" if column.unit else ""
-        none = f"; {column.null} = none" if column.null is not None else ""
-        yield {
-            "@type": "cr:Field", "@id": f"{record_set}/{column.name}", "name": column.name,
-            "description": f"{column.description}{unit}{none}", "dataType": _data_type(column.type),
-            "source": {"fileObject": {"@id": _TABLE}, "extract": {"column": column.name}},
-        }  # fmt: skip
+        null = f"; {column.null} = none" if column.null is not None else ""
+        yield _node(
+            "cr:Field",
+            f"{record_set}/{column.name}",
+            f"{column.description}{unit}{null}",
+            dataType=_data_type(column.type),
+            source={"fileObject": {"@id": _TABLE}, "extract": {"column": column.name}},
+        )
 
 
-def _image_field(provenance: Provenance) -> dict[str, Any]:
-    return {
-        "@type": "cr:Field", "@id": "images/image", "name": "image", "dataType": "sc:ImageObject",
-        "description": (
-            f"Image of {SIDE_PX} x {SIDE_PX} px, {provenance.scale_in_words}; red, green and blue are the bands "
-            f"{', '.join(provenance.scale.composite.bands)}"
-        ),
-        "source": {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "content"}},
-    }  # fmt: skip
+def _image_field(provenance: ExportProvenance) -> dict[str, object]:
+    return _node(
+        "cr:Field",
+        "images/image",
+        f"Image of {SIDE_PX} x {SIDE_PX} px, {provenance.image_description}",
+        dataType="sc:ImageObject",
+        source={"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "content"}},
+    )
 
 
-def _join_field() -> dict[str, Any]:
-    """The field by which an image finds its row of the table."""
-    return {
-        "@type": "cr:Field", "@id": f"images/{IMAGE_FILE}", "name": IMAGE_FILE, "dataType": "sc:Text",
-        "description": image_column().description,
-        "source": {
+def _join_field() -> dict[str, object]:
+    """Return the field that joins an image to its row of the table."""
+    return _node(
+        "cr:Field",
+        f"images/{IMAGE_FILE}",
+        image_column().description,
+        dataType="sc:Text",
+        source={
             "fileSet": {"@id": _IMAGES},
             "extract": {"fileProperty": "fullpath"},
             "transform": {"regex": r"(images/\d+\.jpg)"},
         },
-        "references": {"fileObject": {"@id": _TABLE}, "extract": {"column": IMAGE_FILE}},
-    }  # fmt: skip
+        references={"fileObject": {"@id": _TABLE}, "extract": {"column": IMAGE_FILE}},
+    )
 
 
 def _data_type(kind: pa.DataType) -> str:

@@ -1,4 +1,4 @@
-"""Where an export comes from: said in every format by the same words."""
+"""Provenance of an export, written in every format with the same keys."""
 
 from __future__ import annotations
 
@@ -12,48 +12,47 @@ from schemas.cutouts import CutoutScale, ScaleRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """The parents of an export."""
+class ExportProvenance:
+    """Origin of an export: survey, snapshot, galstore version and, for predictions, the model."""
 
     survey: str
     simulated: bool
-    """The sky is made up."""
     snapshot_id: str
     committed: str
-    """When the snapshot was committed, ISO 8601, UTC, to the second."""
+    """Time of the snapshot's commit, ISO 8601, UTC, to the second."""
     galstore: str
     """Version of galstore."""
     n_objects: int
     scale: CutoutScale
     model_id: str = ""
-    """Of predictions."""
+    """Model or ensemble of exported predictions, else empty."""
     further: Mapping[str, str] = field(default_factory=dict)
-    """Further parents by name: model, training set, run."""
+    """Further parents by name: training set, run."""
 
     @property
     def name(self) -> str:
-        """A short name of what is exported."""
         return f"{self.survey}_{self.model_id}" if self.model_id else self.survey
 
     @property
     def title(self) -> str:
-        """What is exported, in words."""
         return f"Predictions of model {self.model_id} for {self.sky}" if self.model_id else f"Objects of {self.sky}"
 
     @property
     def sky(self) -> str:
-        """The survey's name, and that it is made up where it is."""
+        """Name of the survey, marked if it is simulated."""
         return f"{self.survey} (simulated sky)" if self.simulated else self.survey
 
     @property
-    def scale_in_words(self) -> str:
-        """The scale of the images, as part of a sentence."""
+    def image_description(self) -> str:
+        """Pixel scale and bands of the images, as part of a sentence."""
         if self.scale.rule is ScaleRule.FIXED:
-            return f"{self.scale.arcsec_per_px:g} arcsec per px"
-        return "2 petroR90_r / 0.396 / 128 arcsec per px (pixel_scale of each object)"
+            pixel_scale = f"{self.scale.arcsec_per_px:g} arcsec per px"
+        else:
+            pixel_scale = "2 petroR90_r / 0.396 / 128 arcsec per px (pixel_scale of each object)"
+        return f"{pixel_scale}; red, green and blue are the bands {', '.join(self.scale.composite.bands)}"
 
     def to_dict(self) -> dict[str, str]:
-        """As texts, for the key-value metadata of files."""
+        """Return the key-value metadata of files."""
         return {
             "galstore": self.galstore,
             "simulated": str(self.simulated).lower(),
@@ -64,10 +63,10 @@ class Provenance:
         }
 
 
-def provenance_of(cube: Cube, *, n_objects: int) -> Provenance:
-    """The provenance of an export of so many objects."""
+def read_provenance(cube: Cube, *, n_objects: int) -> ExportProvenance:
+    """Return the provenance of an export of `n_objects` objects of a snapshot."""
     snapshot = next(iter(open_repository(cube.path).ancestry(snapshot_id=cube.snapshot_id)))
-    return Provenance(
+    return ExportProvenance(
         survey=str(cube.attributes["survey"]),
         simulated=bool(cube.attributes["simulated"]),
         snapshot_id=cube.snapshot_id,

@@ -1,8 +1,8 @@
-"""Splits: which galaxies train, validate and test, by a stable hash of the object id or of the place on the sky.
+"""Splits into training, validation and test objects, by a stable hash of the object id or of the cell of the sky.
 
-An object's split depends on its id (or place) and the seed alone: not on row order, not on what else is in the cube.
-Two rules look at neighbours too: objects that are one galaxy under several ids go where the smallest id goes, and a
-split by sky cells leaves out who is too close to a cell that judges them.
+The split of an object depends on its id (or cell) and the seed, not on row order or other objects. There are two
+exceptions. Objects that are one galaxy with several ids get the split of the smallest id, and a split by sky cells
+drops objects that are too close to a cell of another split.
 """
 
 from __future__ import annotations
@@ -13,16 +13,34 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
+from galstore.cube.index.healpix import sky_cells
 from schemas.features import Split
+from schemas.recipes import SplitSection
 
-LEFT_OUT = -1
-"""In place of a code of `Split`: the object is in none."""
+NO_SPLIT = -1
+"""Code of an object that is in no split."""
 
 
-def split_of(
+def apply_split_rule(
+    rule: SplitSection,
+    object_ids: npt.NDArray[np.int64],
+    ra_deg: npt.NDArray[np.float64],
+    dec_deg: npt.NDArray[np.float64],
+) -> npt.NDArray[np.int8]:
+    """Return the code of `Split` for each object, or `NO_SPLIT`."""
+    if rule.by == "object":
+        keys = smallest_duplicates(object_ids, ra_deg, dec_deg, separation_arcsec=rule.duplicate_arcsec)
+        return assign_split(keys, train=rule.train, validation=rule.validation, seed=rule.seed)
+    cells = sky_cells(ra_deg, dec_deg, order=rule.cell_order)
+    codes = assign_split(cells, train=rule.train, validation=rule.validation, seed=rule.seed)
+    separation_deg = max(rule.separation_deg, rule.duplicate_arcsec / 3600)
+    return drop_neighbours(codes, ra_deg, dec_deg, separation_deg=separation_deg)
+
+
+def assign_split(
     object_ids: npt.NDArray[np.int64], *, train: float, validation: float, seed: int = 0
 ) -> npt.NDArray[np.int8]:
-    """Code of `Split` for each object id.
+    """Return the code of `Split` for each object id.
 
     Parameters
     ----------
@@ -31,11 +49,11 @@ def split_of(
     train, validation
         Shares of the whole; the rest is the test split.
     seed
-        Another seed gives another, independent split.
+        Splits of different seeds are independent.
 
     Examples
     --------
-    >>> split_of(np.array([1237648702973411443, 1237648702994383943]), train=0.6, validation=0.2).tolist()
+    >>> assign_split(np.array([1237648702973411443, 1237648702994383943]), train=0.6, validation=0.2).tolist()
     [2, 0]
     """
     share = hash_share(object_ids, seed=seed)
@@ -43,8 +61,8 @@ def split_of(
 
 
 def hash_share(object_ids: npt.NDArray[np.int64], *, seed: int = 0) -> npt.NDArray[np.float64]:
-    """Hash of each id as a number in [0, 1), by the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is the point
+    """Hash each id to a number in [0, 1) with the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
+    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is intended
         state = object_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -52,21 +70,21 @@ def hash_share(object_ids: npt.NDArray[np.int64], *, seed: int = 0) -> npt.NDArr
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def leaders(
+def smallest_duplicates(
     object_ids: npt.NDArray[np.int64],
     ra_deg: npt.NDArray[np.float64],
     dec_deg: npt.NDArray[np.float64],
     *,
     separation_arcsec: float,
 ) -> npt.NDArray[np.int64]:
-    """For each object the smallest id among those that are the same galaxy, by closeness on the sky.
+    """Return for each object the smallest id of the objects that are the same galaxy.
 
-    Closeness is handed on: of three objects in a row the ends are one galaxy too.
+    Objects closer than `separation_arcsec` are the same galaxy, and so are objects linked by a chain of close objects.
 
     Examples
     --------
     >>> ids, ra = np.array([30, 10, 20]), np.array([150.0, 150.0001, 151.0])
-    >>> leaders(ids, ra, np.zeros(3), separation_arcsec=2).tolist()
+    >>> smallest_duplicates(ids, ra, np.zeros(3), separation_arcsec=2).tolist()
     [10, 10, 20]
     """
     pairs = cKDTree(_unit_vectors(ra_deg, dec_deg)).query_pairs(_chord(separation_arcsec / 3600), output_type="ndarray")
@@ -77,28 +95,28 @@ def leaders(
     return np.asarray(smallest[group])
 
 
-def leave_out_neighbours(
+def drop_neighbours(
     split: npt.NDArray[np.int8],
     ra_deg: npt.NDArray[np.float64],
     dec_deg: npt.NDArray[np.float64],
     *,
     separation_deg: float,
 ) -> npt.NDArray[np.int8]:
-    """A split in which no two objects of different parts are within a distance of each other.
+    """Return a split with at least `separation_deg` between objects of different splits.
 
-    A training object that is too close to a validation or test object, and a validation object that is too close to a
-    test object, is `LEFT_OUT`.
+    Training objects too close to a validation or test object, and validation objects too close to a test object, get
+    `NO_SPLIT`.
     """
-    places, kept = _unit_vectors(ra_deg, dec_deg), split.copy()
-    for part in (Split.VALIDATION, Split.TRAIN):
-        judges = kept > part
-        ours = np.flatnonzero(kept == part)
-        if judges.any() and ours.size:
-            # one part in 10^12 wider, so that rounding of a distance lets nobody in
+    vectors, codes = _unit_vectors(ra_deg, dec_deg), split.copy()
+    for code in (Split.VALIDATION, Split.TRAIN):
+        later = codes > code
+        members = np.flatnonzero(codes == code)
+        if later.any() and members.size:
+            # wider by 1 in 10^12, so that rounding of a distance never admits an object
             reach = _chord(separation_deg) * (1 + 1e-12)
-            distance, _ = cKDTree(places[judges]).query(places[ours], distance_upper_bound=np.nextafter(reach, 3))
-            kept[ours[distance <= reach]] = LEFT_OUT
-    return kept
+            distance, _ = cKDTree(vectors[later]).query(vectors[members], distance_upper_bound=np.nextafter(reach, 3))
+            codes[members[distance <= reach]] = NO_SPLIT
+    return codes
 
 
 def _unit_vectors(ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -107,5 +125,5 @@ def _unit_vectors(ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float
 
 
 def _chord(angle_deg: float) -> float:
-    """Length of the straight line between two points of the unit sphere at this angle."""
+    """Return the straight distance between two points of the unit sphere at an angle."""
     return float(2 * np.sin(np.deg2rad(angle_deg) / 2))

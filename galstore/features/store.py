@@ -1,8 +1,4 @@
-"""The feature store: features, cutouts and training sets of a cube, by object id, place on the sky, and time.
-
-store = open_store("demo/cube")
-store.get_features([1237648702973411443], "colours@1")
-"""
+"""Feature store: features, cutouts and training sets of a cube, by object id, position and time."""
 
 from __future__ import annotations
 
@@ -14,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from galstore.cube.arrays import Values
 from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
-from galstore.features.similar import EMBEDDING_PREFIX, embedding_table, find_similar, read_embeddings
-from galstore.features.training_set import TrainingSet, build_training_set, open_training_set
+from galstore.features.frozen_set import build_training_set, open_training_set
+from galstore.features.similar import EMBEDDING_PREFIX, embedding_table, find_similar
+from galstore.features.training_set import TrainingSet
 from galstore.features.views import read_features
 from schemas.cube import Listing
 from schemas.cutouts import Reason, Status
@@ -26,41 +24,43 @@ from schemas.features import FEATURE_VIEWS, feature_view
 from schemas.predictions import flag_names
 from schemas.recipes import SplitSection
 
+ObjectIds = Sequence[int] | npt.NDArray[np.int64]
+"""64-bit object ids, shape (n,)."""
+
 
 class FeatureStore:
-    """One snapshot of a cube, read by object.
+    """One snapshot of a cube, read by object id.
 
     Attributes
     ----------
     cube
-        The snapshot.
+        Snapshot to read.
     """
 
     def __init__(self, cube: Cube) -> None:
         self.cube = cube
 
-    def get_features(self, object_ids: Sequence[int] | npt.NDArray[np.int64], view: str) -> pd.DataFrame:
-        """Features of some objects, one row for each id, in the order asked.
+    def get_features(self, object_ids: ObjectIds, view: str) -> pd.DataFrame:
+        """Return features, one row for each id, in the order of the ids.
 
         Parameters
         ----------
         object_ids
-            64-bit integers, shape (n,), known or not.
+            Ids, registered or not.
         view
             `name@version`, a name alone for its newest version, or `embeddings/<model id>`.
 
         Returns
         -------
         DataFrame
-            object_id, registered (bool), and the columns of the view: null where the object is not registered or has
-            no value.
+            object_id, registered (bool), and the columns of the view; NaN for unregistered objects and missing values.
 
         Raises
         ------
         FeatureError
-            There is no such view, or it is one of images.
+            The view is unknown, or contains images.
         """
-        ids = _whole_ids(object_ids)
+        ids = _validate_ids(object_ids)
         rows = self.cube.find_rows(ids)
         known = rows >= 0
         model_id = view.removeprefix(EMBEDDING_PREFIX)
@@ -75,83 +75,67 @@ class FeatureStore:
         features.insert(1, "registered", known)
         return features
 
-    def cutout(self, object_id: int, level: int = 128) -> npt.NDArray[Any]:
-        """The image of one object, shape (level, level, band), in counts; bands as of the cube.
+    def cutout(self, object_id: int, level: int = 128) -> Values:
+        """Return the image of an object in counts, shape (level, level, band).
 
         Raises
         ------
         CatalogError
-            It is not registered.
+            The object is not registered.
         StoreError
-            No such level, or it has no stored image; the message says why.
+            The level does not exist, or the object lacks a stored image.
         """
-        (row,) = self.cube.rows_of(_whole_ids([object_id]))
+        (row,) = self.cube.rows_of(_validate_ids([object_id]))
         status, reason = (int(self.cube.array(f"state/{name}")[row]) for name in ("status", "reason"))  # type: ignore[arg-type]
         if status != Status.STORED:
-            why = Reason(reason).name.lower() if status == Status.QUARANTINED else "it was not fetched yet"
+            cause = Reason(reason).name.lower() if status == Status.QUARANTINED else "it was not fetched yet"
             raise StoreError(
-                f"object {object_id} of {self.cube.path} has no image ({why}): run `galstore ingest` again, with "
-                "--retry-quarantined to ask for what was quarantined"
+                f"object {object_id} of {self.cube.path} has no image ({cause}): run `galstore ingest` again, with "
+                "--retry-quarantined for quarantined objects"
             )
         return self.cube.read_image(level, int(row))
 
     def cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
-        """Objects within a circle on the sky, nearest first: object_id, ra, dec, separation (all in deg)."""
+        """Return the objects in a circle on the sky, nearest first: object_id, ra, dec, separation (deg)."""
         return self.cube.objects_in_cone(ra_deg, dec_deg, radius_deg).drop(columns="row")
 
-    def get_embeddings(
-        self, object_ids: Sequence[int] | npt.NDArray[np.int64], model_id: str
-    ) -> npt.NDArray[np.float32]:
-        """How a model sees some objects, shape (n, feature), in the order asked; NaN where it has not scored them."""
-        return read_embeddings(self.cube, model_id, self.cube.rows_of(_whole_ids(object_ids)))
-
     def similar(self, object_id: int, k: int = 10, *, model_id: str | None = None) -> pd.DataFrame:
-        """Look-alikes of one object, as of `galstore.features.similar.find_similar`."""
+        """Return the k most similar objects, see `galstore.features.similar.find_similar`."""
         return find_similar(self.cube, object_id, k, model_id=model_id)
 
-    def describe(self, object_id: int) -> dict[str, Any]:
-        """All that is known of one object: state, catalog, computed features, labels, predictions; null = NaN.
+    def describe(self, object_id: int) -> dict[str, object]:
+        """Return state, catalog, computed features, labels and predictions of an object.
 
         Raises
         ------
         CatalogError
-            It is not registered.
+            The object is not registered.
         """
         cube = self.cube
-        (row,) = self.cube.rows_of(_whole_ids([object_id]))
-
-        def values(group: str) -> dict[str, Any]:
-            columns = {name: np.asarray(cube.array(f"{group}/{name}")[row]) for name in cube.array_names(group)}
-            return {name: one.item() if one.ndim == 0 else one.tobytes().hex() for name, one in columns.items()}
-
-        def predictions(model: str) -> dict[str, Any]:
-            told = read_predictions(cube, model, np.array([row]))
-            flags = int(told.pop("flags")[0])
-            numbers = {str(name): float(values.iloc[0]) for name, values in told.items()}
-            return {**numbers, "flags": flags, "flag_names": flag_names(flags)}
-
-        state = values("state")
-        derived = {
-            column.name: float(read_features(cube, np.array([row]), view)[column.name].iloc[0])
-            for view in FEATURE_VIEWS.values()
-            for column in view.columns
-            if column.is_derived
-        }
+        row = int(cube.rows_of(_validate_ids([object_id]))[0])
+        state = _read_group(cube, "state", row)
         return {
             "object_id": int(object_id),
-            "row": int(row),
+            "row": row,
             "status": Status(state.pop("status")).name.lower(),
             "reason": Reason(state.pop("reason")).name.lower(),
             "listing": Listing(state.pop("listing")).name.lower(),
             "state": state,
-            "catalog": {name: value for name, value in values("catalog").items() if name != "object_id"},
-            "features": derived,
-            "labels": {view: values(f"labels/{view}") for view in cube.group_names("labels")},
-            "predictions": {model: predictions(model) for model in cube.group_names("predictions")},
+            "catalog": {
+                name: value for name, value in _read_group(cube, "catalog", row).items() if name != "object_id"
+            },
+            "features": {
+                column.name: float(read_features(cube, np.array([row]), view)[column.name].iloc[0])
+                for view in FEATURE_VIEWS.values()
+                for column in view.columns
+                if column.is_derived
+            },
+            "labels": {view: _read_group(cube, f"labels/{view}", row) for view in cube.group_names("labels")},
+            "predictions": {model: _read_prediction(cube, model, row) for model in cube.group_names("predictions")},
         }
 
     def training_set(self, name: str) -> TrainingSet:
-        """A training set that is kept, as of `galstore.features.training_set.open_training_set`."""
+        """Open a frozen training set, see `galstore.features.frozen_set.open_training_set`."""
         return open_training_set(self.cube.path, name)
 
     def build_training_set(
@@ -163,11 +147,16 @@ class FeatureStore:
         selection: str = "",
         split: SplitSection | None = None,
     ) -> TrainingSet:
-        """Draw a training set from this snapshot and keep it, as of `galstore.features.training_set.build_training_set`."""
+        """Draw and freeze a training set, see `galstore.features.frozen_set.build_training_set`."""
         return build_training_set(
-            self.cube.path, name, labels, features=features, selection=selection, split=split,
+            self.cube.path,
+            name,
+            labels,
+            features=features,
+            selection=selection,
+            split=split,
             snapshot_id=self.cube.snapshot_id,
-        )  # fmt: skip
+        )
 
 
 def open_store(path: str, *, as_of: str | datetime | None = None) -> FeatureStore:
@@ -178,15 +167,15 @@ def open_store(path: str, *, as_of: str | datetime | None = None) -> FeatureStor
     path
         Folder of the cube, or s3://bucket/prefix.
     as_of
-        Id of a snapshot; or a time, also as text such as 2026-11-24T12:00 (UTC unless it says otherwise): then the last
-        snapshot that was there. By default the last commit.
+        Id of a snapshot, or a time, also as text such as 2026-11-24T12:00 (UTC by default): open the last snapshot
+        before it. Default: the last commit.
 
     Raises
     ------
     StoreNotFoundError
-        There is no cube at this path.
+        No cube exists at this path.
     StoreError
-        It has no such snapshot (any more), or did not exist at that time.
+        The snapshot does not exist, or the cube did not exist at that time.
     """
     if isinstance(as_of, str):
         try:
@@ -198,11 +187,23 @@ def open_store(path: str, *, as_of: str | datetime | None = None) -> FeatureStor
     return FeatureStore(open_cube(path, as_of=as_of))
 
 
-def _whole_ids(object_ids: Sequence[int] | npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def _validate_ids(object_ids: ObjectIds) -> npt.NDArray[np.int64]:
     given = np.asarray(object_ids)
     if given.size and given.dtype.kind not in "iu":
         raise CatalogError(
-            f"object ids are whole numbers of 64 bits, got {given.dtype} ({given.reshape(-1)[0]!r} ...): a float has "
-            "lost their last digits; read them as int64 or text"
+            f"object ids are 64-bit integers, got {given.dtype} ({given.reshape(-1)[0]!r} ...): a float has lost the "
+            "last digits; read ids as int64 or text"
         )
     return given.astype(np.int64).reshape(-1)
+
+
+def _read_group(cube: Cube, group: str, row: int) -> dict[str, Any]:
+    columns = {name: np.asarray(cube.array(f"{group}/{name}")[row]) for name in cube.array_names(group)}
+    return {name: value.item() if value.ndim == 0 else value.tobytes().hex() for name, value in columns.items()}
+
+
+def _read_prediction(cube: Cube, model_id: str, row: int) -> dict[str, object]:
+    prediction = read_predictions(cube, model_id, np.array([row]))
+    flags = int(prediction.pop("flags")[0])
+    numbers = {str(name): float(values.iloc[0]) for name, values in prediction.items()}
+    return {**numbers, "flags": flags, "flag_names": flag_names(flags)}

@@ -1,76 +1,59 @@
-"""Training sets: which objects train, validate and test, with what and for what, frozen under a name.
-
-A training set that is kept is a group of the cube (`/training_sets/<name>`: rows, ids, split, and all that determined
-them) and a tag on the snapshot that it was drawn from, so that it reads the same bytes after any later delivery, change
-of labels or expiry of snapshots. Its content hash covers ids, split, labels, features and delivered images, in the
-order of the ids: the same content has the same hash on any machine.
-"""
+"""Training sets: stored objects with labels, features and a split."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from math import fsum, sqrt
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import icechunk
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import zarr
 
-from galstore.cube.blocks import blocks_with
-from galstore.cube.commits import commit, open_repository, write_lock
-from galstore.cube.index.healpix import sky_cells
-from galstore.cube.layout import create_training_set
-from galstore.cube.reader import Cube, open_cube
-from galstore.features.selection import rows_selected
-from galstore.features.splits import LEFT_OUT, leaders, leave_out_neighbours, split_of
-from galstore.features.views import keep_definition, read_features
-from schemas.cube import LEVEL
+from galstore.cube.arrays import Attributes
+from galstore.cube.reader import Cube
+from galstore.features.content_hash import hash_content
+from galstore.features.moments import Moments
+from galstore.features.selection import evaluate_condition
+from galstore.features.splits import NO_SPLIT, apply_split_rule
+from galstore.features.views import read_features
 from schemas.cutouts import Status
-from schemas.errors import FeatureError, StoreError, TrainingError
+from schemas.errors import FeatureError, TrainingError
 from schemas.features import FeatureView, LabelView, Missing, Split, feature_view, label_view
 from schemas.recipes import SplitSection
 
 if TYPE_CHECKING:
     import xarray as xr
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
-MEMBER_COLUMNS = ("row", "object_id", "split")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingSet:
-    """Stored objects with a label, and their split, as of one snapshot.
+    """Stored objects with a label, and their split, in one snapshot.
 
     Attributes
     ----------
     cube
-        The snapshot that it was drawn from.
+        Snapshot that the set was drawn from.
     rows
-        Row numbers in the cube, ascending, shape (n,).
+        Rows of the cube, ascending, shape (n,).
     object_ids
         Shape (n,).
     split
         Code of `Split`, shape (n,).
     values
-        Each label, shape (n,), float64; at least one of an object's labels is not NaN.
+        Labels by name, shape (n,), float64. Each object has at least one label that is not NaN.
     features
         Refs of feature views, `name@version`.
     content_hash
-        SHA-256, hexadecimal; see the module.
+        SHA-256 of the content, see `galstore.features.content_hash`.
     definition
-        All that determined it: label views with their versions, feature views with their fingerprints, the selection,
-        the rule of the split, and how many objects were left out for which reason.
+        Parameters that determined the set: versions of the label views, fingerprints of the feature views, selection,
+        split rule, and the number of objects dropped for each reason.
     moments
-        Mean and standard deviation (ddof 0) of each feature, of the training objects alone: for normalisation. Of an
-        image level one for each band. Only where the set is kept.
+        Mean and standard deviation of each feature over the training split, see `galstore.features.moments`; empty
+        unless the set is frozen.
     name
-        Under which the cube keeps it; empty where it does not.
+        Name of a frozen set, else empty.
     """
 
     cube: Cube = field(repr=False)
@@ -80,13 +63,13 @@ class TrainingSet:
     values: Mapping[str, npt.NDArray[np.float64]] = field(repr=False)
     features: tuple[str, ...] = ()
     content_hash: str
-    definition: Mapping[str, Any]
-    moments: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    definition: Attributes
+    moments: Mapping[str, Moments] = field(default_factory=dict)
     name: str = ""
 
     @property
     def target(self) -> str:
-        """The first label."""
+        """Name of the first label."""
         return next(iter(self.values))
 
     @property
@@ -99,46 +82,47 @@ class TrainingSet:
         return self.cube.snapshot_id
 
     def indices(self, split: Split) -> npt.NDArray[np.int64]:
-        """Positions in this set (not row numbers) of one split."""
+        """Return the positions in this set (not rows of the cube) of a split."""
         return np.flatnonzero(self.split == split)
 
     def labelled(self, split: Split) -> npt.NDArray[np.int64]:
-        """The same, of those whose first label is known."""
+        """Return the positions in this set of a split's objects with a first label."""
         return np.flatnonzero((self.split == split) & np.isfinite(self.labels))
 
     @property
     def evaluation_split(self) -> Split:
-        """The split that a report judges by: test, or validation where a recipe leaves no test split."""
+        """Split for evaluation: test, or validation if the test split is empty."""
         return Split.TEST if (self.split == Split.TEST).any() else Split.VALIDATION
 
-    def summary(self) -> dict[str, Any]:
-        """What it is, in a few facts, as plain data."""
-        sizes = {split.name.lower(): int(self.indices(split).size) for split in Split}
+    def summary(self) -> dict[str, object]:
+        """Return name, sizes, hash, definition and moments as JSON values."""
         return {
-            "name": self.name, "objects": int(self.rows.size), **sizes, "content_hash": self.content_hash,
-            "snapshot": self.snapshot_id, **self.definition, "moments": dict(self.moments),
-        }  # fmt: skip
+            "name": self.name,
+            "objects": int(self.rows.size),
+            **{split.name.lower(): int(self.indices(split).size) for split in Split},
+            "content_hash": self.content_hash,
+            "snapshot": self.snapshot_id,
+            **self.definition,
+            "moments": dict(self.moments),
+        }
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an object: object_id, split (by name), the features that are columns, and the labels."""
+        """Return object_id, split (by name), tabular features and labels, one row per object."""
         names = np.array([split.name.lower() for split in Split])
         parts = [pd.DataFrame({"object_id": self.object_ids, "split": names[self.split]})]
-        parts += [read_features(self.cube, self.rows, view) for view in _table_views(self.features)]
+        parts += [
+            read_features(self.cube, self.rows, view) for view in map(feature_view, self.features) if not view.level
+        ]
         return pd.concat([*parts, pd.DataFrame(dict(self.values))], axis=1)
 
     def to_xarray(self) -> xr.Dataset:
-        """Everything along `object`, the images too: those are read when they are asked for."""
+        """Return the table and the images along `object`; images are loaded lazily."""
         import xarray as xr
 
         dataset = xr.Dataset.from_dataframe(self.to_pandas().rename_axis("object")).drop_vars("object")
         for view in map(feature_view, self.features):
             if view.level:
-                group = xr.open_zarr(
-                    self.cube.store,
-                    group=f"images/{view.level}",
-                    chunks=None,
-                    consolidated=False,
-                )
+                group = xr.open_zarr(self.cube.store, group=f"images/{view.level}", chunks=None, consolidated=False)
                 pixels = group["pixels"].isel(object=self.rows)
                 dataset[view.name] = pixels.rename(y=f"y_{view.level}", x=f"x_{view.level}")
         return dataset.set_coords(["object_id", "split"]).assign_attrs(
@@ -154,300 +138,104 @@ def draw_training_set(
     selection: str = "",
     split: SplitSection | None = None,
 ) -> TrainingSet:
-    """Every stored object with one of these labels, split by the rule; nothing is kept.
+    """Draw all stored objects with at least one of the labels, and split them. The cube does not change.
 
     Parameters
     ----------
     cube
-        The snapshot.
+        Snapshot to draw from.
     labels
         Names of labels, or of label views.
     features
         Names or `name@version` of feature views.
     selection
-        A condition over columns of the catalog, such as "petroMag_r < 17.5 and z > 0.02"; empty = all.
+        Condition over columns of the catalog, such as "petroMag_r < 17.5 and z > 0.02"; empty = all objects.
     split
-        The rule; 60/20/20 by the object id by default.
+        Split rule; default: 60/20/20 by object id.
 
     Raises
     ------
     FeatureError
-        An unknown view or column, a label that no object has, or a selection without objects.
+        A view or column is unknown, no object has the label, or the selection is empty.
     TrainingError
-        Nothing to train or to validate on.
+        The training or the validation split is empty.
     """
     rule = split or SplitSection()
     feature_views = [feature_view(ref) for ref in features]
     label_views = [label_view(name) for name in labels]
     names = _label_names(labels, label_views)
     read = {name: cube.read_label(name) for name in names}
+    rows = _select_labelled_rows(cube, read, selection)
+    incomplete = _lacks_required_feature(cube, rows, feature_views)
+    rows = rows[~incomplete]
+    ids, ra_deg, dec_deg = (np.asarray(cube.array(f"catalog/{name}")[:])[rows] for name in ("object_id", "ra", "dec"))
+    codes = apply_split_rule(rule, ids, ra_deg, dec_deg)
+    inside = codes != NO_SPLIT
+    n_left_out = {"missing_feature": int(incomplete.sum()), "too_close_to_another_part": int((~inside).sum())}
+    rows, ids, codes = rows[inside], ids[inside], codes[inside]
+    for required in (Split.TRAIN, Split.VALIDATION):
+        if not (codes == required).any():
+            raise TrainingError(
+                f"no galaxy with a stored cutout and a label {names[0]!r} is in the {required.name.lower()} split "
+                f"({rows.size} in all): ingest more objects, or change the shares under [split]"
+            )
+    values = {name: label[rows] for name, label in read.items()}
+    fingerprints = {view.ref: view.fingerprint for view in feature_views}
+    groups = dict.fromkeys(view.group for view in label_views)
+    return TrainingSet(
+        cube=cube,
+        rows=rows,
+        object_ids=ids,
+        split=codes,
+        values=values,
+        features=tuple(fingerprints),
+        content_hash=hash_content(cube, rows, ids, codes, values, feature_views),
+        definition={
+            "labels": list(names),
+            "label_views": {view.ref: view.source for view in label_views},
+            "label_versions": {group: cube.read_label_versions(group)[-1]["version"] for group in groups},
+            "feature_views": fingerprints,
+            "selection": selection,
+            "split": rule.model_dump(mode="json"),
+            "n_left_out": n_left_out,
+        },
+    )
+
+
+def _label_names(refs: Sequence[str], views: Sequence[LabelView]) -> tuple[str, ...]:
+    """Return the names of labels, given by name or by view."""
+    if not refs:
+        raise FeatureError("a training set needs a label: name a label, such as oh_p50, or a label view")
+    names = [[ref] if ref in view.columns else list(view.columns) for ref, view in zip(refs, views, strict=True)]
+    return tuple(dict.fromkeys(name for group in names for name in group))
+
+
+def _select_labelled_rows(
+    cube: Cube, labels: Mapping[str, npt.NDArray[np.float64]], selection: str
+) -> npt.NDArray[np.int64]:
     stored = cube.read_state("status") == Status.STORED
-    labelled = np.any([np.isfinite(values) for values in read.values()], axis=0)
-    if stored.any() and not any(np.isfinite(values[stored]).any() for values in read.values()):
+    labelled = np.any([np.isfinite(values) for values in labels.values()], axis=0)
+    if stored.any() and not (stored & labelled).any():
         raise FeatureError(
-            f"label {' and '.join(names)} is null for all {int(stored.sum())} stored objects of {cube.path}: ingest a "
-            "catalog that has it, or train for another label"
+            f"label {' and '.join(labels)} is null for all {int(stored.sum())} stored objects of {cube.path}: ingest a "
+            "catalog with this label, or train for another label"
         )
-    chosen = rows_selected(cube, selection)
-    rows = np.flatnonzero(stored & labelled & chosen)
+    selected = evaluate_condition(cube, selection)
+    rows = np.flatnonzero(stored & labelled & selected)
     if selection and not rows.size:
         raise FeatureError(
             f"selection {selection!r} leaves no object of {cube.path} with a stored cutout and a label "
-            f"({int(chosen.sum())} of {chosen.size} meet it): widen it"
+            f"({int(selected.sum())} of {selected.size} meet it): widen it"
         )
-    incomplete = _incomplete(cube, rows, feature_views)
-    n_left_out = {"missing_feature": int(incomplete.sum())}
-    rows = rows[~incomplete]
-    catalog = {name: np.asarray(cube.array(f"catalog/{name}")[:])[rows] for name in ("object_id", "ra", "dec")}
-    codes = _split_codes(rule, catalog["object_id"], catalog["ra"], catalog["dec"])
-    n_left_out["too_close_to_another_part"] = int(np.count_nonzero(codes == LEFT_OUT))
-    inside = codes != LEFT_OUT
-    rows, ids, codes = rows[inside], catalog["object_id"][inside], codes[inside]
-    for needed in (Split.TRAIN, Split.VALIDATION):
-        if not (codes == needed).any():
-            raise TrainingError(
-                f"no galaxy with a stored cutout and a label {names[0]!r} is in the {needed.name.lower()} split "
-                f"({rows.size} in all): ingest more objects, or change the shares under [split]"
-            )
-    values = {name: of_all[rows] for name, of_all in read.items()}
-    views = {view.ref: view.fingerprint for view in feature_views}
-    groups = dict.fromkeys(view.group for view in label_views)
-    definition = {
-        "labels": list(names),
-        "label_views": {view.ref: view.source for view in label_views},
-        "label_versions": {group: cube.read_label_versions(group)[-1]["version"] for group in groups},
-        "feature_views": views,
-        "selection": selection,
-        "split": rule.model_dump(mode="json"),
-        "n_left_out": n_left_out,
-    }
-    content_hash = _hash_of(cube, rows, ids, codes, values, feature_views)
-    return TrainingSet(
-        cube=cube, rows=rows, object_ids=ids, split=codes, values=values, features=tuple(views),
-        content_hash=content_hash, definition=definition,
-    )  # fmt: skip
+    return rows
 
 
-def build_training_set(
-    path: str,
-    name: str,
-    labels: Sequence[str],
-    *,
-    features: Sequence[str] = (),
-    selection: str = "",
-    split: SplitSection | None = None,
-    snapshot_id: str | None = None,
-) -> TrainingSet:
-    """Draw a training set and keep it under a name; where the very same is kept already, it is that.
-
-    Parameters
-    ----------
-    path
-        Place of the cube.
-    name
-        Letters, digits, dots, dashes and underscores.
-    labels, features, selection, split
-        As of `draw_training_set`.
-    snapshot_id
-        The snapshot to draw from; the last one by default.
-
-    Raises
-    ------
-    FeatureError
-        Another one is kept under this name; and as of `draw_training_set`.
-    """
-    if not NAME.fullmatch(name):
-        raise FeatureError(
-            f"{name!r} is no name for a training set: use letters, digits, dots, dashes and underscores, at most 80"
-        )
-    cube = open_cube(path, snapshot_id=snapshot_id)
-    drawn = draw_training_set(cube, labels, features=features, selection=selection, split=split)
-    if _kept_hash(open_cube(path), name) is None:
-        _keep(path, name, drawn)
-    return _require_same(open_training_set(path, name), drawn)
-
-
-def open_training_set(path: str, name: str) -> TrainingSet:
-    """A training set that was kept, with the bytes of then.
-
-    Raises
-    ------
-    FeatureError
-        There is none of this name, its snapshot is gone, or what is read is not what was kept.
-    """
-    tip = open_cube(path)
-    names = tip.group_names("training_sets")
-    if name not in names:
-        raise FeatureError(
-            f"training set {name!r} is not in {path}: there {'are ' + ', '.join(names) if names else 'is none'}"
-        )
-    group = f"training_sets/{name}"
-    kept = tip.group_attributes(group)
-    try:
-        cube = open_cube(path, snapshot_id=str(kept["snapshot"]))
-    except StoreError as error:
-        raise FeatureError(
-            f"training set {name} was drawn from snapshot {kept['snapshot']} of {path}, which is gone: its tag must "
-            "have been deleted by hand; build it anew under another name"
-        ) from error
-    rows, ids, split = (np.asarray(tip.array(f"{group}/{one}")[:]) for one in MEMBER_COLUMNS)
-    definition: Mapping[str, Any] = kept["definition"]
-    features = tuple(definition["feature_views"])
-    values = {label: cube.read_label(label)[rows] for label in definition["labels"]}
-    content_hash = _hash_of(cube, rows, ids, split, values, [feature_view(ref) for ref in features])
-    if content_hash != kept["content_hash"]:
-        raise FeatureError(
-            f"training set {name} of {path} has content hash {content_hash[:12]}, {kept['content_hash'][:12]} was "
-            "kept: see what `galstore verify` finds"
-        )
-    return TrainingSet(
-        cube=cube, rows=rows, object_ids=ids, split=split, values=values, features=features,
-        content_hash=content_hash, definition=definition, moments=kept["moments"], name=name,
-    )  # fmt: skip
-
-
-def _keep(path: str, name: str, drawn: TrainingSet) -> None:
-    moments = _moments_of(drawn)
-    tag = f"training-set-{name}-{drawn.content_hash[:12]}-{drawn.snapshot_id[:8]}"
-    with write_lock(path):
-        repository = open_repository(path)
-        if tag not in repository.list_tags():
-            repository.create_tag(tag, snapshot_id=drawn.snapshot_id)
-
-    def write(session: icechunk.Session) -> None:
-        root = zarr.open_group(session.store, mode="a")
-        if f"training_sets/{name}" in root:
-            return
-        for ref in drawn.features:
-            keep_definition(root, path, feature_view(ref))
-        attributes = {
-            "content_hash": drawn.content_hash, "snapshot": drawn.snapshot_id, "tag": tag,
-            "definition": dict(drawn.definition), "moments": moments, "galstore": version("galstore"),
-        }  # fmt: skip
-        group: Any = create_training_set(root, name, drawn.rows.size, attributes)
-        for column, values in zip(MEMBER_COLUMNS, (drawn.rows, drawn.object_ids, drawn.split), strict=True):
-            group[column][:] = values
-
-    metadata = {"operation": "training set", "name": name, "content_hash": drawn.content_hash}
-    commit(path, write, message=f"training set {name}", metadata=metadata)
-
-
-def _kept_hash(cube: Cube, name: str) -> str | None:
-    if name not in cube.group_names("training_sets"):
-        return None
-    return str(cube.group_attributes(f"training_sets/{name}")["content_hash"])
-
-
-def _require_same(kept: TrainingSet, drawn: TrainingSet) -> TrainingSet:
-    if kept.content_hash != drawn.content_hash:
-        raise FeatureError(
-            f"training set {kept.name} of {kept.cube.path} is kept with content hash {kept.content_hash[:12]}, what "
-            f"was asked for has {drawn.content_hash[:12]}: a training set never changes, use another name"
-        )
-    return kept
-
-
-def _label_names(given: Sequence[str], views: Sequence[LabelView]) -> tuple[str, ...]:
-    """Each label by its name; a view means all of its labels."""
-    if not given:
-        raise FeatureError("a training set needs a label: name one, such as oh_p50, or a label view")
-    names = [[one] if one in view.columns else list(view.columns) for one, view in zip(given, views, strict=True)]
-    return tuple(dict.fromkeys(name for some in names for name in some))
-
-
-def _table_views(refs: Iterable[str]) -> list[FeatureView]:
-    return [view for view in map(feature_view, refs) if not view.level]
-
-
-def _incomplete(cube: Cube, rows: npt.NDArray[np.int64], views: Sequence[FeatureView]) -> npt.NDArray[np.bool_]:
-    """Which objects lack a value of a column that may not be missing."""
+def _lacks_required_feature(
+    cube: Cube, rows: npt.NDArray[np.int64], views: Sequence[FeatureView]
+) -> npt.NDArray[np.bool_]:
     incomplete = np.zeros(rows.size, dtype=bool)
     for view in views:
         names = [column.name for column in view.columns if column.missing is Missing.LEFT_OUT]
         if names:
             incomplete |= read_features(cube, rows, view)[names].isna().any(axis=1).to_numpy()
     return incomplete
-
-
-def _split_codes(
-    rule: SplitSection,
-    ids: npt.NDArray[np.int64],
-    ra_deg: npt.NDArray[np.float64],
-    dec_deg: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int8]:
-    shares = {"train": rule.train, "validation": rule.validation, "seed": rule.seed}
-    if rule.by == "object":
-        hashed = leaders(ids, ra_deg, dec_deg, separation_arcsec=rule.duplicate_arcsec)
-        return split_of(hashed, **shares)  # type: ignore[arg-type]
-    codes = split_of(sky_cells(ra_deg, dec_deg, order=rule.cell_order), **shares)  # type: ignore[arg-type]
-    separation_deg = max(rule.separation_deg, rule.duplicate_arcsec / 3600)
-    return leave_out_neighbours(codes, ra_deg, dec_deg, separation_deg=separation_deg)
-
-
-def _hash_of(
-    cube: Cube,
-    rows: npt.NDArray[np.int64],
-    ids: npt.NDArray[np.int64],
-    split: npt.NDArray[np.int8],
-    values: Mapping[str, npt.NDArray[np.float64]],
-    views: Sequence[FeatureView],
-) -> str:
-    order = np.argsort(ids, kind="stable")
-    digest = hashlib.sha256()
-
-    def add(name: str, part: npt.NDArray[Any], dtype: str) -> None:
-        digest.update(f"{name}:{dtype}:{part.shape}\n".encode())
-        digest.update(np.ascontiguousarray(part[order], dtype=dtype).tobytes())
-
-    add("object_id", ids, "<i8")
-    add("split", split, "<i1")
-    for name in sorted(values):
-        add(name, _one_nan(values[name]), "<f8")
-    for view in sorted(views, key=lambda view: view.ref):
-        digest.update(f"{view.ref}:{view.fingerprint}\n".encode())
-        if view.level:
-            add("body_sha256", cube.read_state("body_sha256")[rows], "|u1")
-            add("pixel_scale", _one_nan(cube.read_state("pixel_scale")[rows]), "<f8")
-        else:
-            for column, part in read_features(cube, rows, view).items():
-                add(str(column), _one_nan(part.to_numpy()), "<f8")
-    return digest.hexdigest()
-
-
-def _one_nan(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """NaN has many bit patterns; here it has one."""
-    return np.where(np.isnan(values), np.nan, values).astype(np.float64)
-
-
-def _moments_of(drawn: TrainingSet) -> dict[str, dict[str, Any]]:
-    """By exact sums, so that neither order nor machine shows."""
-    rows = drawn.rows[drawn.indices(Split.TRAIN)]
-    moments: dict[str, dict[str, Any]] = {}
-    for view in map(feature_view, drawn.features):
-        if view.level:
-            moments[view.ref] = _image_moments(drawn.cube, rows, view.level)
-            continue
-        for column, part in read_features(drawn.cube, rows, view).items():
-            finite = part[part.notna()].to_numpy(dtype=np.float64)
-            mean = fsum(finite) / finite.size if finite.size else None
-            std = None if mean is None else sqrt(fsum((finite - mean) ** 2) / finite.size)
-            moments[f"{view.ref}/{column}"] = {"mean": mean, "std": std, "n": int(finite.size)}
-    return moments
-
-
-def _image_moments(cube: Cube, rows: npt.NDArray[np.int64], level: int) -> dict[str, Any]:
-    """Counts of each band over all pixels, by sums of the stored integers."""
-    array, scale = cube.array(LEVEL[level].path), LEVEL[level].scale_factor
-    wanted = np.zeros(cube.n_objects, dtype=bool)
-    wanted[rows] = True
-    sums, squares, n = [0, 0, 0], [0, 0, 0], 0
-    for block in blocks_with(wanted):
-        stored = np.asarray(array[block.rows])[wanted[block.rows]].astype(np.uint64)
-        n += stored[..., 0].size
-        for band in range(3):
-            sums[band] += int(stored[..., band].sum())
-            squares[band] += int((stored[..., band] ** 2).sum())
-    means = [one / n for one in sums]
-    # integers until the last step: n * sum(x^2) - sum(x)^2
-    stds = [sqrt(n * square - one * one) / n for one, square in zip(sums, squares, strict=True)]
-    return {"mean": [one * scale for one in means], "std": [one * scale for one in stds], "n": n, "unit": "count"}

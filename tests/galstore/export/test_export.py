@@ -1,4 +1,4 @@
-"""Exports, each opened by the tool that it is for."""
+"""Tests of exports, opened with the tools they are made for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import astropy.units as u
-import distributed
 import hats
 import mlcroissant
 import numpy as np
@@ -27,18 +26,19 @@ from hats.io.validation import is_valid_catalog
 
 from galstore.cube.predictions import write_predictions
 from galstore.cube.reader import Cube, open_cube
+from galstore.executor import Executor
 from galstore.export import ExportFormat, export_cube
 from galstore.export import hats as hats_export
 from galstore.export.jpeg_folder import write_jpeg_folder
+from galstore.export.object_table import ExportRequest, cube_table
 from galstore.export.parquet import write_parquet
-from galstore.export.provenance import provenance_of
-from galstore.export.rows import read_rows
-from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.export.provenance import read_provenance
+from galstore.export.sparse_rows import read_sparse_rows
 from galstore.survey.skyserver import SkyServer
 from schemas.catalog import CATALOG_COLUMNS, COLUMN, LABEL_COLUMNS
 from schemas.cube import LEVEL, LEVELS, STATE_COLUMNS
 from schemas.errors import ExportError, StoreError
-from tests.galstore.conftest import add_objects, registered_cube, source_of
+from tests.galstore.conftest import add_objects, fill, registered_cube
 
 SPARSE = np.array([3, 5, 700, 1023, 1024, 1099])
 """Rows of both blocks of `filled_cube`."""
@@ -49,13 +49,13 @@ N_STORED, N_NOWHERE, N_PENDING = 20, 3, 2
 def mixed_cube(
     tmp_path_factory: pytest.TempPathFactory,
     folder_service: SkyServer,
-    dask_workers: distributed.Client,
+    executor: Executor,
     cutout_folder: Path,
 ) -> Cube:
-    """20 stored objects, 3 out of the footprint, 2 pending, and predictions of a model."""
+    """Return a cube with 20 stored objects, 3 out of the footprint, 2 pending, and predictions of a model."""
     path = registered_cube(str(tmp_path_factory.mktemp("mixed") / "cube"), folder_service, limit=N_STORED)
     add_objects(path, pd.DataFrame({"object_id": [1, 2, 3], "ra": 300.0, "dec": [-80.0, -81, -82]}), catalog="nowhere")
-    fill_cube(path, plan_jobs(open_cube(path)), source_of(folder_service), dask_workers)
+    fill(path, folder_service, executor)
     late = pd.read_csv(cutout_folder / "catalog.csv").rename(columns={"objID": "object_id"})[100:102]
     add_objects(path, late, catalog="late")
     rows = np.arange(N_STORED)
@@ -67,8 +67,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+def request_of(cube: Cube, rows: np.ndarray, **changes: Any) -> ExportRequest:
+    provenance = read_provenance(cube, n_objects=rows.size)
+    return ExportRequest(cube=cube, rows=rows, provenance=provenance, table=cube_table(cube), **changes)
+
+
 def exported_catalog(cube: Cube) -> pd.DataFrame:
-    """Object_id, ra, dec, oh_p50 as the cube has them."""
+    """Return object_id, ra, dec, oh_p50 of the cube."""
     return cube.read_catalog(["object_id", "ra", "dec"]).assign(oh_p50=cube.read_label("oh_p50").astype(np.float32))
 
 
@@ -88,17 +93,17 @@ def test_the_same_snapshot_gives_the_same_bytes(mixed_cube: Cube, tmp_path: Path
 @pytest.mark.parametrize("kind", ExportFormat)
 def test_every_format_names_its_provenance(mixed_cube: Cube, tmp_path: Path, kind: ExportFormat) -> None:
     export_cube(mixed_cube, tmp_path / "out", format=kind, rows=np.array([0]))
-    said = b"".join(files_of(tmp_path / "out").values())
+    content = b"".join(files_of(tmp_path / "out").values())
     for word in (mixed_cube.snapshot_id, "made-up", version("galstore")):
-        assert word.encode() in said
-    assert str(tmp_path).encode() not in said
+        assert word.encode() in content
+    assert str(tmp_path).encode() not in content
 
 
 def test_zarr_opens_with_xarray_and_holds_the_cube(mixed_cube: Cube, tmp_path: Path) -> None:
     export_cube(mixed_cube, tmp_path / "out.zarr", format=ExportFormat.ZARR)
     with xr.open_datatree(tmp_path / "out.zarr", engine="zarr") as tree, mixed_cube.to_datatree() as cube:
-        kept = tree.attrs.pop("exported_from")
-        assert kept["snapshot_id"] == mixed_cube.snapshot_id
+        exported_from = tree.attrs.pop("exported_from")
+        assert exported_from["snapshot_id"] == mixed_cube.snapshot_id
         expected = cube.filter(lambda group: not group.path.startswith("/index"))
         xr.testing.assert_identical(tree.load(), expected.load())
     arrays = zarr.open_group(tmp_path / "out.zarr", mode="r").members(
@@ -144,16 +149,16 @@ print(tree["images/64/pixels"].to_numpy().shape, not {"galstore", "schemas", "ic
 
 
 def test_zarr_reads_no_more_than_a_block_at_once(filled_cube: Cube, tmp_path: Path, monkeypatch) -> None:
-    read: list[int] = []
+    sizes: list[int] = []
 
-    def record(array: Any, rows: np.ndarray, **how: Any) -> np.ndarray:
+    def record(array: Any, rows: np.ndarray, **options: Any) -> np.ndarray:
         if array.ndim > 1:
-            read.append(rows.size)
-        return read_rows(array, rows, **how)
+            sizes.append(rows.size)
+        return read_sparse_rows(array, rows, **options)
 
-    monkeypatch.setattr("galstore.export.zarr.read_rows", record)
+    monkeypatch.setattr("galstore.export.zarr.read_sparse_rows", record)
     export_cube(filled_cube, tmp_path / "out", format=ExportFormat.ZARR)
-    assert set(read) == {1024, 76}
+    assert set(sizes) == {1024, 76}
 
 
 def test_parquet_opens_with_astropy_and_its_units(mixed_cube: Cube, tmp_path: Path) -> None:
@@ -193,10 +198,7 @@ def test_parquet_describes_every_column_in_its_votable(filled_cube: Cube, tmp_pa
 
 
 def test_parquet_is_written_in_row_groups(filled_cube: Cube, tmp_path: Path) -> None:
-    rows, provenance = np.arange(1100), provenance_of(filled_cube, n_objects=1100)
-    write_parquet(
-        filled_cube, tmp_path / "catalog.parquet", rows, provenance, group_rows=500, on_progress=lambda _: None
-    )
+    write_parquet(request_of(filled_cube, np.arange(1100), group_rows=500), tmp_path / "catalog.parquet")
     file = pyarrow.parquet.ParquetFile(tmp_path / "catalog.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [500, 500, 100]
     assert np.array_equal(file.read()["object_id"], filled_cube.read_catalog(["object_id"])["object_id"])
@@ -223,7 +225,7 @@ def test_hats_opens_with_hats_and_holds_every_object_once(filled_cube: Cube, tmp
     pd.testing.assert_frame_equal(whole[list(expected)], expected)
 
 
-def test_hats_pixels_without_objects_are_not_there() -> None:
+def test_hats_omits_pixels_without_objects() -> None:
     index = np.array([0, 5, 8]) << 58
     assert list(hats_export._partition(np.sort(index))) == [
         (0, 0, slice(0, 1)),
@@ -265,7 +267,7 @@ def test_croissant_validates_and_gives_records(mixed_cube: Cube, tmp_path: Path)
         assert np.abs(np.asarray(record["images/image"]).astype(int) - finest).max() <= 2, "another JPEG decoder"
 
 
-def test_jpeg_folder_has_the_delivered_bytes_and_misses_nobody(mixed_cube: Cube, tmp_path: Path) -> None:
+def test_jpeg_folder_has_the_delivered_bytes_and_all_objects(mixed_cube: Cube, tmp_path: Path) -> None:
     export_cube(mixed_cube, tmp_path / "out", format=ExportFormat.JPEG_FOLDER)
     catalog = pd.read_csv(tmp_path / "out" / "catalog.csv", dtype={"specObjID": "Int64"})
     assert list(catalog) == ["object_id", "file", *CATALOG_COLUMNS, *LABEL_COLUMNS]
@@ -292,8 +294,7 @@ def test_jpeg_folder_has_the_delivered_bytes_and_misses_nobody(mixed_cube: Cube,
 
 def test_jpeg_folder_of_rows_far_apart(filled_cube: Cube, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    provenance = provenance_of(filled_cube, n_objects=6)
-    write_jpeg_folder(filled_cube, tmp_path / "out", SPARSE, provenance, group_rows=4, on_progress=lambda _: None)
+    write_jpeg_folder(request_of(filled_cube, SPARSE, group_rows=4), tmp_path / "out")
     catalog = pd.read_csv(tmp_path / "out" / "catalog.csv")
     assert len(catalog) == 6
     for row, file in zip(SPARSE, catalog["file"], strict=True):
@@ -302,7 +303,7 @@ def test_jpeg_folder_of_rows_far_apart(filled_cube: Cube, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ExportFormat)
-def test_a_place_with_something_in_it_is_refused(filled_cube: Cube, tmp_path: Path, kind: ExportFormat) -> None:
+def test_an_existing_target_is_refused(filled_cube: Cube, tmp_path: Path, kind: ExportFormat) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("keep")
     with pytest.raises(ExportError, match=r"/out\b(?!/)"):
@@ -312,7 +313,7 @@ def test_a_place_with_something_in_it_is_refused(filled_cube: Cube, tmp_path: Pa
     assert files_of(tmp_path) == {"out/mine": b"keep"}
 
 
-def test_an_empty_folder_is_taken(filled_cube: Cube, tmp_path: Path) -> None:
+def test_an_empty_folder_is_accepted(filled_cube: Cube, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     export_cube(filled_cube, tmp_path / "out", format=ExportFormat.PARQUET, rows=SPARSE)
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["catalog.parquet"]
@@ -354,8 +355,8 @@ def test_levels_that_cannot_be_exported_are_named(filled_cube: Cube, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_s_levels_say_their_scale(mixed_cube: Cube, tmp_path: Path) -> None:
-    """CF `scale_factor` travels, so that xarray gives counts at every level."""
+def test_exported_levels_have_their_scale_factor(mixed_cube: Cube, tmp_path: Path) -> None:
+    """Xarray applies CF `scale_factor`, so every level is in counts."""
     export_cube(mixed_cube, tmp_path / "out", format=ExportFormat.ZARR, rows=np.arange(N_STORED))
     for side in LEVELS:
         with xr.open_zarr(tmp_path / "out", group=f"images/{side}") as level:

@@ -1,4 +1,4 @@
-"""Published predictions, opened by the tools that they are for."""
+"""Tests of published predictions, opened with the tools they are made for."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from astropy.table import Table
 
 from galstore.cube.predictions import write_predictions
 from galstore.cube.reader import Cube, open_cube
-from galstore.export import hats
+from galstore.export import hats, predictions
 from galstore.export.predictions import PredictionFormat, publish_predictions, write_scored_catalog
 from schemas.errors import ExportError
 from schemas.predictions import PREDICTION_COLUMNS, Flag
@@ -28,7 +28,7 @@ ATTRIBUTES = {"target": "lgm_tot_p50", "units": "log10(solMass)", "training_set"
 
 @pytest.fixture
 def scored(folder_service, cube_path) -> Cube:
-    """40 objects of a survey and 2 of another catalog; the first 30 are scored, a third of them flagged."""
+    """Return 40 objects of a survey and 2 of another catalog; the first 30 are scored, a third of them flagged."""
     registered_cube(cube_path, folder_service, limit=N)
     add_objects(cube_path, pd.DataFrame({"object_id": [1, 2], "ra": 300.0, "dec": [-80.0, -81]}), catalog="nowhere")
     rows = np.arange(N_SCORED)
@@ -38,7 +38,7 @@ def scored(folder_service, cube_path) -> Cube:
     return open_cube(cube_path)
 
 
-@pytest.mark.parametrize("format", [one for one in PredictionFormat if one is not PredictionFormat.HATS])
+@pytest.mark.parametrize("format", sorted(set(PredictionFormat) - {PredictionFormat.HATS}))
 def test_every_format_holds_the_same_rows(scored, tmp_path, format) -> None:  # noqa: A002
     done = publish_predictions(scored, "abc123", tmp_path / "out" / "file", format=format)
     assert (done.n_objects, done.n_files) == (N_SCORED, 1)
@@ -53,26 +53,26 @@ def test_every_format_holds_the_same_rows(scored, tmp_path, format) -> None:  # 
     assert len(table) == N_SCORED
     assert np.allclose(table["prediction"], np.arange(N_SCORED) * 0.1, atol=1e-6)
     assert table["flags"].tolist()[:4] == [33, 0, 0, 33]
-    named = ["" if str(one) in {"--", "None"} else str(one).strip() for one in table["flag_names"][:2]]
-    assert named == ["outside_training_support|extrapolated_range", ""]
+    names = ["" if str(name) in {"--", "None"} else str(name).strip() for name in table["flag_names"][:2]]
+    assert names == ["outside_training_support|extrapolated_range", ""]
     assert np.array_equal(table["object_id"], scored.read_catalog(["object_id"])["object_id"][:N_SCORED])
     assert set(map(str, table["status"])) == {"scored"}
 
 
-def test_parquet_says_units_ucds_and_provenance(scored, tmp_path) -> None:
+def test_parquet_has_units_ucds_and_provenance(scored, tmp_path) -> None:
     publish_predictions(scored, "abc123", tmp_path / "p.parquet")
     schema = pyarrow.parquet.read_schema(tmp_path / "p.parquet")
     assert schema.field("sigma").metadata[b"unit"] == b"log10(solMass)"
     assert schema.field("sigma").metadata[b"ucd"] == b"stat.stdev;phys.mass"
     assert schema.field("ra").metadata[b"unit"] == b"deg"
-    told = {name: schema.metadata[f"galstore.{name}".encode()].decode() for name in ("model_id", "training_set")}
-    assert told == {"model_id": "abc123", "training_set": "a1b2c3"}
+    parents = {name: schema.metadata[f"galstore.{name}".encode()].decode() for name in ("model_id", "training_set")}
+    assert parents == {"model_id": "abc123", "training_set": "a1b2c3"}
     assert schema.metadata[b"galstore.snapshot"].decode() == scored.snapshot_id
     assert schema.metadata[b"galstore.run"]
     assert Table.read(tmp_path / "p.parquet", format="parquet.votable")["dec"].unit == u.deg
 
 
-def test_fits_and_votable_say_units_ucds_and_provenance(scored, tmp_path) -> None:
+def test_fits_and_votable_have_units_ucds_and_provenance(scored, tmp_path) -> None:
     publish_predictions(scored, "abc123", tmp_path / "p.fits", format=PredictionFormat.FITS)
     header = fits.getheader(tmp_path / "p.fits", 1)
     number = next(n for n in range(1, 30) if header[f"TTYPE{n}"] == "p84")
@@ -85,10 +85,10 @@ def test_fits_and_votable_say_units_ucds_and_provenance(scored, tmp_path) -> Non
     fields = {field.name: field for field in document.get_first_table().fields}
     assert fields["ra"].unit == u.deg
     assert fields["flags"].ucd == "meta.code.qual"
-    assert {one.name: one.value for one in document.resources[0].infos}["training_set"] == "a1b2c3"
+    assert {info.name: info.value for info in document.resources[0].infos}["training_set"] == "a1b2c3"
 
 
-def test_a_catalogs_objects_are_all_there_with_the_reason(scored, tmp_path) -> None:
+def test_all_objects_of_a_catalog_are_published_with_their_status(scored, tmp_path) -> None:
     done = publish_predictions(scored, "abc123", tmp_path / "p.csv", format=PredictionFormat.CSV, catalog="nowhere")
     table = pd.read_csv(done.path)
     assert table["status"].tolist() == ["pending", "pending"]
@@ -99,19 +99,21 @@ def test_a_catalogs_objects_are_all_there_with_the_reason(scored, tmp_path) -> N
         publish_predictions(scored, "abc123", tmp_path / "q.csv", catalog="other")
 
 
-def test_nothing_is_there_where_something_fails(scored, tmp_path) -> None:
+def test_a_failed_export_leaves_no_file(scored, tmp_path, monkeypatch) -> None:
     with pytest.raises(ExportError, match="'zzz'"):
         publish_predictions(scored, "zzz", tmp_path / "p.parquet")
-    with pytest.raises(ExportError, match=r"(?=.*\b30 rows)(?=.*'fits')(?=.*\b10\b)"):
-        publish_predictions(scored, "abc123", tmp_path / "p.fits", format=PredictionFormat.FITS, most_small_rows=10)
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "MAX_ROWS_IN_MEMORY", 10)
+        with pytest.raises(ExportError, match=r"(?=.*\b30 rows)(?=.*'fits')(?=.*\b10\b)"):
+            publish_predictions(scored, "abc123", tmp_path / "p.fits", format=PredictionFormat.FITS)
     assert list(tmp_path.glob("*.fits")) == list(tmp_path.glob(".p*")) == []
-    (tmp_path / "there.csv").write_text("mine")
-    with pytest.raises(ExportError, match=r"/there\.csv"):
-        publish_predictions(scored, "abc123", tmp_path / "there.csv", format=PredictionFormat.CSV)
-    assert (tmp_path / "there.csv").read_text() == "mine"
+    (tmp_path / "existing.csv").write_text("mine")
+    with pytest.raises(ExportError, match=r"/existing\.csv"):
+        publish_predictions(scored, "abc123", tmp_path / "existing.csv", format=PredictionFormat.CSV)
+    assert (tmp_path / "existing.csv").read_text() == "mine"
 
 
-def test_a_scored_catalog_keeps_the_order_and_places_of_its_file(scored, tmp_path) -> None:
+def test_a_scored_catalog_keeps_the_order_and_positions_of_its_file(scored, tmp_path) -> None:
     ids = scored.read_catalog(["object_id"])["object_id"].to_numpy()
     objects = pd.DataFrame({"object_id": ids[[35, 5, 4, 35, 0]], "ra": np.arange(5.0), "dec": -np.arange(5.0)})
     counts = write_scored_catalog(tmp_path / "new.parquet", scored, "abc123", objects, page_rows=3)
@@ -129,7 +131,7 @@ def test_lsdb_searches_and_crossmatches_a_hats_catalog(scored, tmp_path, monkeyp
     places = scored.read_catalog(["object_id", "ra", "dec"])[:N_SCORED]
     places.to_csv(tmp_path / "input.csv", index=False)
     ra, dec = places.loc[7, "ra"], places.loc[7, "dec"]
-    # in a process of its own: Dask's and Bokeh's warnings are not ours
+    # in a separate process, because Dask and Bokeh warn
     program = ROOT / "tests" / "support" / "lsdb_program.py"
     subprocess.run(
         [sys.executable, "-W", "ignore", str(program), str(tmp_path), str(ra), str(dec)],

@@ -17,7 +17,7 @@ N, N_FEATURES = 300, 32
 
 @pytest.fixture
 def scored_cube(cube_path: str) -> tuple[str, np.ndarray]:
-    """300 objects, of which a model has seen 290; and the embeddings."""
+    """Return a cube with 300 objects, 290 of them scored by a model, and the embeddings."""
     ensure_cube(cube_path, survey="made-up", scale=SCALE)
     ids = np.arange(1000, 1000 + N)
     add_objects(cube_path, pd.DataFrame({"object_id": ids, "ra": ids / 10, "dec": 1.0}), catalog="made-up")
@@ -28,7 +28,7 @@ def scored_cube(cube_path: str) -> tuple[str, np.ndarray]:
     return cube_path, vectors
 
 
-def test_look_alikes_are_those_of_the_largest_cosine(scored_cube) -> None:
+def test_similar_objects_have_the_largest_cosine(scored_cube) -> None:
     path, vectors = scored_cube
     cube = open_cube(path)
     rounded = vectors[:290].astype(np.float16).astype(np.float64)
@@ -58,7 +58,7 @@ def test_embeddings_are_a_view_of_their_model(scored_cube) -> None:
         open_store(path).get_features([1007], "embeddings/m2")
 
 
-def test_what_cannot_be_compared_says_why(scored_cube) -> None:
+def test_the_error_of_an_invalid_comparison_names_the_cause(scored_cube) -> None:
     cube = open_cube(scored_cube[0])
     with pytest.raises(FeatureError, match=r"(?=.*\bm1\b)(?=.*\b1295\b)"):
         find_similar(cube, 1295, 3)

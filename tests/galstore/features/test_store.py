@@ -12,21 +12,21 @@ from schemas.errors import CatalogError, FeatureError, StoreError
 from tests.galstore.conftest import add_objects, registered_cube
 
 
-def test_features_come_in_the_order_asked_and_missing_ones_are_told(filled_cube: Cube) -> None:
+def test_features_keep_the_order_of_the_ids_and_mark_unregistered_ones(filled_cube: Cube) -> None:
     ids = filled_cube.read_catalog(["object_id"])["object_id"].to_numpy()
-    asked = [ids[900], 5, ids[3], ids[900]]
-    found = open_store(filled_cube.path).get_features(asked, "structure")
-    assert found["object_id"].tolist() == asked
+    requested = [ids[900], 5, ids[3], ids[900]]
+    found = open_store(filled_cube.path).get_features(requested, "structure")
+    assert found["object_id"].tolist() == requested
     assert found["registered"].tolist() == [True, False, True, True]
     assert list(found.columns) == ["object_id", "registered", "petroR50_r", "petroR90_r", "concentration_r"]
     assert open_store(filled_cube.path).get_features([], "structure").empty
     with pytest.raises(FeatureError, match=r"\bstructure@1"):
-        open_store(filled_cube.path).get_features(asked, "structur@1")
+        open_store(filled_cube.path).get_features(requested, "structur@1")
     with pytest.raises(CatalogError, match=r"(?=.*float64)(?=.*1\.5e\+18)"):
         open_store(filled_cube.path).get_features([1.5e18], "structure")
 
 
-def test_a_cutout_is_what_the_cube_holds(filled_cube: Cube) -> None:
+def test_a_cutout_equals_the_pixels_of_the_cube(filled_cube: Cube) -> None:
     store, ids = open_store(filled_cube.path), filled_cube.read_catalog(["object_id"])["object_id"].to_numpy()
     for level in (128, 16, 1):
         expected = filled_cube.read_pixels(level, np.array([1050]))[0]
@@ -37,7 +37,7 @@ def test_a_cutout_is_what_the_cube_holds(filled_cube: Cube) -> None:
         store.cutout(5)
 
 
-def test_an_object_without_an_image_says_why(folder_service, cube_path: str) -> None:
+def test_the_error_of_a_missing_image_names_the_cause(folder_service, cube_path: str) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     object_id = int(open_cube(cube_path).read_catalog(["object_id"])["object_id"][0])
     with pytest.raises(StoreError, match=rf"(?=.*\b{object_id}\b)(?=.*(fetched|pending))(?=.*galstore ingest)"):
@@ -52,7 +52,7 @@ def test_a_cone_is_a_table_nearest_first(filled_cube: Cube) -> None:
     assert (found["separation"] <= 5).all()
 
 
-def test_the_store_opens_as_it_was(folder_service, cube_path: str) -> None:
+def test_the_store_opens_at_an_earlier_time(folder_service, cube_path: str) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     first, between = open_cube(cube_path).snapshot_id, datetime.now(UTC)
     add_objects(cube_path, pd.DataFrame({"object_id": [1, 2], "ra": 1.0, "dec": [2.0, 3.0]}), catalog="more")
@@ -67,7 +67,7 @@ def test_the_store_opens_as_it_was(folder_service, cube_path: str) -> None:
         open_store(cube_path, as_of=earlier)
 
 
-def test_all_that_is_known_of_an_object(filled_cube: Cube) -> None:
+def test_the_description_of_an_object_is_complete(filled_cube: Cube) -> None:
     ids = filled_cube.read_catalog(["object_id"])["object_id"].to_numpy()
     known = open_store(filled_cube.path).describe(ids[42])
     assert (known["status"], known["reason"], known["listing"]) == ("stored", "none", "listed")

@@ -8,7 +8,7 @@ import pytest
 
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import Cube, open_cube
-from galstore.features.views import compute_features, read_features, views_of
+from galstore.features.views import compute_features, describe_views, read_features
 from galstore.integrity.verify import verify_cube
 from schemas.errors import FeatureError
 from schemas.features import FEATURE_VIEWS, Missing, feature_view
@@ -19,7 +19,7 @@ N = 500
 
 @pytest.fixture
 def catalog_cube(cube_path: str) -> str:
-    """500 registered objects with magnitudes and sizes, without images."""
+    """Return a cube of 500 registered objects with magnitudes and sizes, without images."""
     ensure_cube(cube_path, survey="made-up", scale=SCALE)
     add_objects(cube_path, objects(N), catalog="made-up")
     return cube_path
@@ -36,31 +36,31 @@ def objects(n: int, *, first: int = 1) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def test_computed_columns_are_the_formula_s_kept_or_not(catalog_cube: str) -> None:
+def test_computed_columns_are_equal_stored_or_not(catalog_cube: str) -> None:
     rows = np.array([7, 3, 3, 499])
     catalog = open_cube(catalog_cube).read_catalog(["modelMag_g", "modelMag_r"]).astype(np.float64).iloc[rows]
     expected = (catalog["modelMag_g"] - catalog["modelMag_r"]).to_numpy().astype(np.float32)
     fresh = read_features(open_cube(catalog_cube), rows, feature_view("colours"))
     assert np.array_equal(fresh["g_r"], expected)
     assert compute_features(catalog_cube, feature_view("colours")) == N
-    kept = read_features(open_cube(catalog_cube), rows, feature_view("colours"))
-    pd.testing.assert_frame_equal(kept, fresh, check_exact=True)
+    read = read_features(open_cube(catalog_cube), rows, feature_view("colours"))
+    pd.testing.assert_frame_equal(read, fresh, check_exact=True)
     stored = open_cube(catalog_cube).array("features/colours@1/g_r")
     assert np.array_equal(np.asarray(stored[:])[rows], expected)
     assert verify_cube(open_cube(catalog_cube)).ok
 
 
-def test_only_what_came_since_is_computed(catalog_cube: str) -> None:
+def test_only_new_objects_are_computed(catalog_cube: str) -> None:
     view = feature_view("colours")
     compute_features(catalog_cube, view)
     add_objects(catalog_cube, objects(40, first=10_000), catalog="more")
-    # those that came are readable at once
+    # new objects are readable before they are computed
     assert read_features(open_cube(catalog_cube), np.array([510]), view).notna().all(axis=None)
-    told: list[int] = []
-    assert compute_features(catalog_cube, view, on_rows=told.append) == 40
-    assert told == [40]
+    computed: list[int] = []
+    assert compute_features(catalog_cube, view, on_rows=computed.append) == 40
+    assert computed == [40]
     assert compute_features(catalog_cube, view) == 0
-    (entry,) = [one for one in views_of(open_cube(catalog_cube)) if one["ref"] == view.ref]
+    (entry,) = [entry for entry in describe_views(open_cube(catalog_cube)) if entry["ref"] == view.ref]
     assert (entry["n_computed"], entry["n_objects"]) == (540, 540)
 
 
@@ -84,20 +84,20 @@ def test_another_definition_under_the_same_version_is_refused(catalog_cube: str)
         compute_features(catalog_cube, other)
     with pytest.raises(FeatureError, match=error):
         read_features(open_cube(catalog_cube), np.array([0]), other)
-    # what a column means to a reader may be put better, and the version beside it is free
-    reworded = replace(view, columns=tuple(replace(one, description="better") for one in view.columns))
+    # a description may be reworded, and a new version may have another definition
+    reworded = replace(view, columns=tuple(replace(column, description="better") for column in view.columns))
     assert compute_features(catalog_cube, reworded) == 0
     assert compute_features(catalog_cube, replace(other, version=2)) == N
 
 
-def test_images_are_no_table(filled_cube: Cube) -> None:
+def test_images_are_not_a_table(filled_cube: Cube) -> None:
     with pytest.raises(FeatureError, match="image_32@1"):
         read_features(filled_cube, np.array([0]), feature_view("image_32"))
     with pytest.raises(FeatureError, match="photometry@1"):
         compute_features(filled_cube.path, feature_view("photometry"))
 
 
-def test_every_definition_is_whole() -> None:
+def test_every_definition_is_complete() -> None:
     for view in FEATURE_VIEWS.values():
         assert view.description
         assert bool(view.columns) != bool(view.level)

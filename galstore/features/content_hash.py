@@ -1,0 +1,66 @@
+"""Content hash of a training set.
+
+The SHA-256 covers ids, split, labels, features and delivered images, in the order of the ids. The same content has the
+same hash on any machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from galstore.cube.arrays import Values
+from galstore.cube.reader import Cube
+from galstore.features.views import read_features
+from schemas.features import FeatureView
+
+
+def hash_content(
+    cube: Cube,
+    rows: npt.NDArray[np.int64],
+    object_ids: npt.NDArray[np.int64],
+    split: npt.NDArray[np.int8],
+    labels: Mapping[str, npt.NDArray[np.float64]],
+    views: Sequence[FeatureView],
+) -> str:
+    """Return the content hash of a training set, 64 hexadecimal digits.
+
+    Parameters
+    ----------
+    cube
+        Snapshot with the features and the state of the images.
+    rows, object_ids, split
+        Members, shape (n,).
+    labels
+        Values by name, shape (n,).
+    views
+        Feature views; the hash does not depend on their order.
+    """
+    order = np.argsort(object_ids, kind="stable")
+    digest = hashlib.sha256()
+
+    def add(name: str, values: Values, dtype: str) -> None:
+        digest.update(f"{name}:{dtype}:{values.shape}\n".encode())
+        digest.update(np.ascontiguousarray(values[order], dtype=dtype).tobytes())
+
+    add("object_id", object_ids, "<i8")
+    add("split", split, "<i1")
+    for name in sorted(labels):
+        add(name, _canonical_nan(labels[name]), "<f8")
+    for view in sorted(views, key=lambda view: view.ref):
+        digest.update(f"{view.ref}:{view.fingerprint}\n".encode())
+        if view.level:
+            add("body_sha256", cube.read_state("body_sha256")[rows], "|u1")
+            add("pixel_scale", _canonical_nan(cube.read_state("pixel_scale")[rows]), "<f8")
+        else:
+            for column, values in read_features(cube, rows, view).items():
+                add(str(column), _canonical_nan(values.to_numpy()), "<f8")
+    return digest.hexdigest()
+
+
+def _canonical_nan(values: Values) -> npt.NDArray[np.float64]:
+    """Replace the many bit patterns of NaN by one."""
+    return np.where(np.isnan(values), np.nan, values).astype(np.float64)
