@@ -14,7 +14,8 @@ import pandas as pd
 from flows.runtime import output_path
 from galstore.atomic_write import atomic_file
 from galstore.cube.reader import Cube
-from galstore.features.training_set import TrainingSet, build_training_set, draw_training_set
+from galstore.features.frozen_set import build_training_set
+from galstore.features.training_set import TrainingSet, draw_training_set
 from modeling.models.model_store import STORE, find_model
 from schemas.errors import WeightsError
 from schemas.fingerprints import fingerprint

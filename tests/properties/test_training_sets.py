@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from flows.runtime import dask_client
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.features.splits import LEFT_OUT, leaders, leave_out_neighbours, split_of
+from galstore.features.splits import NO_SPLIT, assign_split, drop_neighbours, smallest_duplicates
 from galstore.features.training_set import draw_training_set
-from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.ingest.fill import fill_cube, plan_block_tasks
 from galstore.survey.skyserver import SkyServer
 from schemas.features import Split
 from schemas.recipes import DaskSection, SplitSection
@@ -36,17 +36,17 @@ def test_neighbours_keep_their_distance_in_any_order(places, seed: int, random) 
     ra, dec = np.array(places).T
     ids = np.random.default_rng(seed).choice(10**6, ra.size, replace=False)
     order = np.array(random.sample(range(ra.size), ra.size))
-    split = split_of(ids, train=0.5, validation=0.25, seed=seed)
-    kept = leave_out_neighbours(split, ra, dec, separation_deg=10.0)
-    again = leave_out_neighbours(split[order], ra[order], dec[order], separation_deg=10.0)
+    split = assign_split(ids, train=0.5, validation=0.25, seed=seed)
+    kept = drop_neighbours(split, ra, dec, separation_deg=10.0)
+    again = drop_neighbours(split[order], ra[order], dec[order], separation_deg=10.0)
     assert np.array_equal(kept[order], again)
     cosine = _cosines(ra, dec)
-    parts = (kept[:, None] != kept[None, :]) & (kept[:, None] != LEFT_OUT) & (kept[None, :] != LEFT_OUT)
+    parts = (kept[:, None] != kept[None, :]) & (kept[:, None] != NO_SPLIT) & (kept[None, :] != NO_SPLIT)
     assert not (parts & (cosine > np.cos(np.deg2rad(10.0)))).any()
     # nobody is left out without such a neighbour, and a test object never
     near = (cosine >= np.cos(np.deg2rad(10.0)) - 1e-9) & (split[None, :] > split[:, None])
-    assert near[kept == LEFT_OUT].any(axis=1).all()
-    assert not (split[kept == LEFT_OUT] == Split.TEST).any()
+    assert near[kept == NO_SPLIT].any(axis=1).all()
+    assert not (split[kept == NO_SPLIT] == Split.TEST).any()
 
 
 @given(PLACES, st.integers(0, 5), st.randoms(use_true_random=False))
@@ -56,10 +56,10 @@ def test_one_galaxy_under_several_ids_is_in_one_part(places, seed: int, random) 
     ra, dec = np.repeat(np.array(places).T, 2, axis=1)
     dec[::2] = np.clip(dec[::2] + 1e-4, -90, 90)
     ids = np.random.default_rng(seed).choice(10**6, ra.size, replace=False)
-    lead = leaders(ids, ra, dec, separation_arcsec=2)
+    lead = smallest_duplicates(ids, ra, dec, separation_arcsec=2)
     assert np.array_equal(lead[::2], lead[1::2])
     order = np.array(random.sample(range(ra.size), ra.size))
-    assert np.array_equal(leaders(ids[order], ra[order], dec[order], separation_arcsec=2), lead[order])
+    assert np.array_equal(smallest_duplicates(ids[order], ra[order], dec[order], separation_arcsec=2), lead[order])
 
 
 def _cosines(ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
@@ -91,7 +91,7 @@ def test_the_hash_is_the_same_from_any_order_pages_workers_and_hash_seed(
         for start in range(0, len(shuffled), page_rows):
             add_objects(path, shuffled.iloc[start : start + page_rows], catalog="made-up")
         with dask_client(DaskSection(workers=workers), n_tasks=2) as client:
-            fill_cube(path, plan_jobs(open_cube(path)), source_of(folder_service), client)
+            fill_cube(path, plan_block_tasks(open_cube(path)), source_of(folder_service), client)
         for split in (SplitSection(), SplitSection(by="sky")):
             drawn = draw_training_set(open_cube(path), ["metallicity"], features=["structure", "image_32"], split=split)
             splits.append((split.by, drawn.content_hash, dict(zip(drawn.object_ids, drawn.split, strict=True))))
