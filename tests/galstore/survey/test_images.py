@@ -14,15 +14,15 @@ GOOD = encode(draw_blobs(1)[0])
 GREY = simplejpeg.encode_jpeg(np.ascontiguousarray(draw_blobs(1)[0, :, :, :1]), colorspace="GRAY")
 
 
-def test_a_good_body_comes_back_as_its_pixels() -> None:
-    judgement = check_image(GOOD)
-    assert judgement.reason is Reason.NONE
-    assert np.array_equal(judgement.pixels, simplejpeg.decode_jpeg(GOOD))
+def test_a_good_body_gives_its_pixels() -> None:
+    result = check_image(GOOD)
+    assert result.reason is Reason.NONE
+    assert np.array_equal(result.pixels, simplejpeg.decode_jpeg(GOOD))
 
 
 def black_tile() -> bytes:
     pixels = np.zeros((128, 128, 3), dtype=np.uint8)
-    pixels[50:60, 20:100] = 200  # the service writes a line of text on it
+    pixels[50:60, 20:100] = 200  # the service adds a line of text
     return encode(pixels)
 
 
@@ -49,17 +49,17 @@ def black_tile() -> bytes:
     ],
     ids=lambda value: value.name if isinstance(value, Reason) else "",
 )
-def test_a_bad_body_is_known_for_what_it_is(body: bytes, reason: Reason) -> None:
-    judgement = check_image(body)
-    assert judgement.reason is reason
-    assert judgement.pixels is None
+def test_a_bad_body_has_its_reason(body: bytes, reason: Reason) -> None:
+    result = check_image(body)
+    assert result.reason is reason
+    assert result.pixels is None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.integers(0, len(GOOD) - 1), st.binary(min_size=1, max_size=4))
 def test_no_damage_raises(position: int, damage: bytes) -> None:
-    judgement = check_image(GOOD[:position] + damage + GOOD[position + len(damage) :])
-    assert (judgement.pixels is None) == (judgement.reason is not Reason.NONE)
+    result = check_image(GOOD[:position] + damage + GOOD[position + len(damage) :])
+    assert (result.pixels is None) == (result.reason is not Reason.NONE)
 
 
 def test_a_huge_image_in_a_small_file_gets_no_memory() -> None:

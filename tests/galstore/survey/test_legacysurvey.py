@@ -1,4 +1,4 @@
-"""The Legacy Surveys viewer as a cutout service: what it is asked, and what becomes of its wrong answers."""
+"""Tests of the Legacy Surveys viewer as a cutout service: requests, and responses to every fault."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.slow.integration.test_faults import REASON_OF
 from tests.support.emulator import InlineDrawingPool, serve_in_thread
 
 FIRST_ID = 1237648702973411443
-HASTY = replace(REQUEST_LIMITS, attempts=2, connect_timeout_s=0.3, read_timeout_s=5, breaker_failures=20)
+FAST_LIMITS = replace(REQUEST_LIMITS, attempts=2, connect_timeout_s=0.3, read_timeout_s=5, breaker_failures=20)
 FIXED = CutoutScale(rule=ScaleRule.FIXED)
 
 
@@ -53,7 +53,7 @@ def requests_to(viewer: LegacySurveyViewer, n: int = 4) -> list[CutoutRequest]:
     ]
 
 
-def test_a_cutout_is_asked_for_by_size_layer_and_pixel_scale() -> None:
+def test_a_request_has_size_layer_and_pixel_scale() -> None:
     viewer = LegacySurveyViewer(base_url="http://viewer.example", layer="sdss")
     assert viewer.cutout_url == "http://viewer.example/viewer/cutout.jpg"
     params = viewer.cutout_params(ra_deg=180.5, dec_deg=-0.25, scale_arcsec=0.296)
@@ -62,43 +62,43 @@ def test_a_cutout_is_asked_for_by_size_layer_and_pixel_scale() -> None:
     assert "pixscale" not in viewer.cutout_params(ra_deg=1, dec_deg=2, scale_arcsec=float("nan"))
 
 
-def test_cutouts_arrive_as_delivered(folder: CutoutFolder) -> None:
+def test_cutouts_arrive_unchanged(folder: CutoutFolder) -> None:
     with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
-        collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url)), HASTY))
+        collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url)), FAST_LIMITS))
     bodies = [folder.cutout(FIRST_ID + row, (0, 0), 0.3, 128, 128) for row in range(4)]
-    assert [one.body for one in collected.responses] == bodies
+    assert [response.body for response in collected.responses] == bodies
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.STUCK_CACHE, Fault.READ_TIMEOUT)])
-def test_a_wrong_answer_has_its_reason(folder: CutoutFolder, fault: Fault) -> None:
+def test_every_fault_has_its_reason(folder: CutoutFolder, fault: Fault) -> None:
     plan = FaultPlan(seed=0, section=FaultSection(**{fault.value: 1.0, "lasting": 1.0, "retry_after_s": 0}))
     with serve_in_thread(build_app(folder, InlineDrawingPool(), faults=plan)) as url:
-        collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url), 1), HASTY))
+        collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url), 1), FAST_LIMITS))
     # without coverage, the viewer's tile has one colour
     reason = Reason.FLAT if fault is Fault.OUT_OF_FOOTPRINT else REASON_OF[fault]
     if reason in DOWN_REASONS:
-        # nobody was answered well: the service is down, and the object is left pending
+        # no request succeeded: the service is down, and the object stays pending
         assert collected.responses == ()
         assert reason.name in str(collected.down)
     else:
-        assert [one.reason for one in collected.responses] == [reason]
+        assert [response.reason for response in collected.responses] == [reason]
 
 
 def test_a_place_without_coverage_is_flat_and_an_unknown_layer_stops_the_run(folder: CutoutFolder) -> None:
     with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         viewer = LegacySurveyViewer(base_url=url)
-        nowhere = CutoutRequest(
+        outside = CutoutRequest(
             row=9, url=viewer.cutout_url, params=viewer.cutout_params(ra_deg=10, dec_deg=-60, scale_arcsec=0.296)
         )
-        uncovered = asyncio.run(collect_cutouts([*requests_to(viewer), nowhere], HASTY))
+        uncovered = asyncio.run(collect_cutouts([*requests_to(viewer), outside], FAST_LIMITS))
         unknown = LegacySurveyViewer(base_url=url, layer="ls-dr99")
-        refused = asyncio.run(collect_cutouts(requests_to(unknown), HASTY))
-    assert [one.reason for one in uncovered.responses] == [Reason.NONE] * 4 + [Reason.FLAT]
+        refused = asyncio.run(collect_cutouts(requests_to(unknown), FAST_LIMITS))
+    assert [response.reason for response in uncovered.responses] == [Reason.NONE] * 4 + [Reason.FLAT]
     assert refused.responses == ()
     assert "ERROR_MESSAGE" in str(refused.down)
 
 
-def test_a_recipe_says_who_has_the_catalog_and_who_the_cutouts() -> None:
+def test_a_recipe_selects_catalog_and_cutout_service() -> None:
     survey = SurveySection(
         name="both", base_url="http://a.example/", cutout_service="legacysurvey", cutout_base_url="http://b.example/"
     )
@@ -108,7 +108,7 @@ def test_a_recipe_says_who_has_the_catalog_and_who_the_cutouts() -> None:
     assert cutout_service_of(plain, plain.base_url) == SkyServer(base_url="http://a.example", data_release=17)
 
 
-def test_a_viewer_without_an_address_is_refused() -> None:
+def test_a_viewer_without_an_address_is_an_error() -> None:
     with pytest.raises(RecipeError, match=r"(?=.*cutout_service)(?=.*'legacysurvey')(?=.*cutout_base_url)"):
         parse_recipe(
             'name = "x"\nstore = {path = "x"}\noutput = {folder = "x"}\n'
@@ -117,7 +117,7 @@ def test_a_viewer_without_an_address_is_refused() -> None:
         )
 
 
-def test_a_cube_keeps_one_composite(tmp_path: Path) -> None:
+def test_a_cube_has_one_composite(tmp_path: Path) -> None:
     path = str(tmp_path / "cube")
     deep = replace(FIXED, composite=Composite.LS_DR9)
     ensure_cube(path, survey="deep", scale=deep)

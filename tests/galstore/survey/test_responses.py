@@ -11,7 +11,7 @@ PARAMS = st.dictionaries(st.text(min_size=1), st.one_of(st.text(), st.floats().m
 
 
 @given(PARAMS)
-def test_a_query_is_that_of_the_standard_library_in_the_order_of_names(params: dict[str, str]) -> None:
+def test_a_query_equals_urlencode_of_the_sorted_parameters(params: dict[str, str]) -> None:
     query = CutoutRequest(row=0, url="http://127.0.0.1", params=params).query
     assert query == urlencode(sorted(params.items()))
     assert dict(parse_qsl(query, keep_blank_values=True)) == params

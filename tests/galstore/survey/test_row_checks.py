@@ -53,11 +53,11 @@ def test_small_ids_that_went_through_a_float_are_still_exact() -> None:
     assert rows["object_id"].tolist() == [17, 4]
 
 
-def test_a_catalog_of_which_nothing_can_be_kept_says_what_to_do() -> None:
+def test_a_catalog_with_only_rejected_rows_is_an_error_with_a_remedy() -> None:
     prepared = prepare_catalog(catalog(objID=["1.2376487029734E+18", "7.5"], ra=[1.0, 2.0]), origin="new.csv")
     require_kept_rows(1, prepared.rejected, origin="new.csv")
-    told = r"(?=.*new\.csv)(?=.*\b2 rows)(?=.*damaged_id)(?=.*'1\.2376487029734E\+18')(?=.*'object_id')(?=.*2\^53)"
-    with pytest.raises(CatalogError, match=told):
+    message = r"(?=.*new\.csv)(?=.*\b2 rows)(?=.*damaged_id)(?=.*'1\.2376487029734E\+18')(?=.*'object_id')(?=.*2\^53)"
+    with pytest.raises(CatalogError, match=message):
         require_kept_rows(0, prepared.rejected, origin="new.csv")
 
 
@@ -66,7 +66,7 @@ def test_the_sentinel_becomes_missing() -> None:
     assert rows["oh_p50"].isna().tolist() == [False, True]
 
 
-def test_rows_that_contradict_the_contract_are_returned_with_column_and_reason() -> None:
+def test_rows_that_violate_the_contract_are_rejected_with_column_and_reason() -> None:
     frame = catalog(
         ra=[10.0, 400.0, 10.0, 10.0, 10.0], dec=[0.0, 0.0, None, 0.0, 0.0], modelMag_g=[17.0, 17.0, 17.0, 0.0, 17.0]
     )
@@ -97,7 +97,7 @@ def test_columns_are_found_in_any_case() -> None:
     assert prepared.rows.columns.tolist() == ["object_id", "ra", "dec", "modelMag_r"]
 
 
-def test_kept_and_rejected_rows_add_up() -> None:
+def test_accepted_and_rejected_rows_add_up() -> None:
     rng = np.random.default_rng(0)
     frame = catalog(ra=rng.uniform(-100, 500, 300).tolist())
     frame["objID"] = FIRST_ID + rng.integers(0, 200, 300)
@@ -106,25 +106,25 @@ def test_kept_and_rejected_rows_add_up() -> None:
     assert prepared.rows["object_id"].is_unique
 
 
-def test_columns_without_a_contract_are_named() -> None:
+def test_columns_without_a_contract_are_reported() -> None:
     assert prepare_catalog(catalog(colour=["red"]), origin="survey").ignored_columns == ("colour",)
 
 
 @pytest.mark.parametrize(
-    ("frame", "told"),
+    ("frame", "message"),
     [
         (catalog().iloc[:0], r"(?=.*new\.csv)(?=.*rows)"),
         (catalog().drop(columns="objID"), r"(?=.*new\.csv)(?=.*object_id, objID)"),
         (catalog().drop(columns=["ra", "dec"]), r"(?=.*new\.csv)(?=.*\bra\b)(?=.*\bdec\b)"),
     ],
 )
-def test_a_catalog_that_cannot_be_used_says_why(frame: pd.DataFrame, told: str) -> None:
-    with pytest.raises(CatalogError, match=told):
+def test_an_unusable_catalog_is_an_error(frame: pd.DataFrame, message: str) -> None:
+    with pytest.raises(CatalogError, match=message):
         prepare_catalog(frame, origin="new.csv")
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         (None, r"(?=.*/new\.csv)(?=.*CSV, ECSV)"),
         (b"", r"object_id, ra, dec$"),
@@ -132,9 +132,9 @@ def test_a_catalog_that_cannot_be_used_says_why(frame: pd.DataFrame, told: str) 
         (b"\xff\xfe\x00\xd8", r"CSV"),
     ],
 )
-def test_a_file_that_is_no_catalog_says_why(tmp_path, content: bytes | None, told: str) -> None:
+def test_a_file_that_is_not_a_catalog_is_an_error(tmp_path, content: bytes | None, message: str) -> None:
     path = tmp_path / "new.csv"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CatalogError, match=told):
+    with pytest.raises(CatalogError, match=message):
         read_catalog_file(path)

@@ -26,12 +26,12 @@ def test_the_papers_cuts_are_in_the_query() -> None:
         assert cut in sql
 
 
-def test_an_unknown_column_is_refused() -> None:
+def test_an_unknown_column_is_an_error() -> None:
     with pytest.raises(RecipeError, match=r"(?=.*survey\.columns)(?=.*'colour')"):
         build_query(LABELLED, ["colour"], top=1)
 
 
-def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
+def test_recorded_tables_are_parsed_with_exact_ids(shared_data) -> None:
     text = (shared_data / "skyserver_recorded" / "xid_im.txt").read_text()
     table = parse_table(text, status=200, base_url=BASE)
     assert len(table) == 18
@@ -39,7 +39,7 @@ def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "status", "error", "told"),
+    ("text", "status", "error", "message"),
     [
         ("#Table1\nerror_message\nMaximum 60 queries allowed per minute", 200, QueryRefusedError, "Maximum 60 queries"),
         ('{"ErrorCode": 500, "ErrorMessage": "Invalid column name"}', 500, QueryRefusedError, "Invalid column name"),
@@ -48,22 +48,22 @@ def test_recorded_answers_are_read_with_exact_ids(shared_data) -> None:
         ("", 200, ServiceError, "table"),
     ],
 )
-def test_an_answer_that_is_no_table_is_known_for_what_it_is(text, status, error, told) -> None:
-    with pytest.raises(error, match=told):
+def test_a_response_without_a_table_has_its_error(text, status, error, message) -> None:
+    with pytest.raises(error, match=message):
         parse_table(text, status=status, base_url=BASE)
 
 
-def test_an_empty_answer_is_an_empty_table() -> None:
+def test_a_table_may_be_empty() -> None:
     assert parse_table("#Table1\nobjID,ra\n", status=200, base_url=BASE).empty
 
 
-def test_an_unreachable_survey_says_what_to_check() -> None:
+def test_an_unreachable_survey_is_a_service_error() -> None:
     with pytest.raises(ServiceError, match=r"(?=.*http://127\.0\.0\.1:1\b)(?=.*survey\.base_url)"):
         query_sql(SkyServer(base_url=BASE), "SELECT 1")
 
 
 @pytest.mark.parametrize("page_rows", [300, 1100, 5000])
-def test_pages_bring_every_row_once_and_in_order(folder_service, cutout_folder, page_rows: int) -> None:
+def test_pages_have_every_row_once_and_in_order(folder_service, cutout_folder, page_rows: int) -> None:
     pages = list(query_catalog(folder_service, LABELLED, columns=["ra", "oh_p50"], page_rows=page_rows))
     ids = pd.concat(pages)["objID"]
     assert ids.tolist() == sorted(pd.read_csv(cutout_folder / "catalog.csv")["objID"])
@@ -75,7 +75,7 @@ def test_limit_ends_the_pages(folder_service) -> None:
     assert [len(page) for page in pages] == [40, 40, 20]
 
 
-def test_an_unknown_scale_is_left_to_the_service() -> None:
+def test_an_unknown_scale_is_omitted() -> None:
     service = SkyServer(base_url=BASE)
     assert "scale" not in service.cutout_params(ra_deg=1, dec_deg=2, scale_arcsec=float("nan"))
     assert service.cutout_params(ra_deg=1, dec_deg=2, scale_arcsec=0.296)["scale"] == "0.296"

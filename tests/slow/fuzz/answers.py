@@ -1,4 +1,4 @@
-"""Mutated answers of SkyServer's SQL search: what becomes of them on the way to a checked catalog."""
+"""Mutated responses of SkyServer's SQL search, parsed and checked as a catalog."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ FIELDS = (
     "1\u20282", "1\x852", "1\x0b2", "\ud800", "=1+1", "#Table2", "2" * 5000, "x" * 200_000, "1;2", "1\t2", "1,2",
     "1\r2", "1\n2",
 )  # fmt: skip
-"""What may stand in a field."""
+"""Replacements for a field."""
 
 PAGE = """<!DOCTYPE html><html><head><title>Service unavailable</title></head><body><h1>503</h1><table><tr><td>#Table1
 </td></tr></table></body></html>"""
 
 
-def made_up_answers() -> list[str]:
-    """Answers that SkyServer gives: tables, refusals, errors, pages."""
+def example_answers() -> list[str]:
+    """Return responses of SkyServer: tables, refusals, errors, HTML pages."""
     rng = np.random.default_rng(7)
     names = ["objID", "specObjID", *(name for name in QUERY_COLUMNS if name not in ("objID", "specObjID"))]
     rows = [
@@ -62,21 +62,21 @@ def made_up_answers() -> list[str]:
 
 
 class Answers(Target):
-    """Text with a status, mutated as bytes, as lines and fields, and as JSON."""
+    """Fuzzing target for texts with a status, mutated as bytes, as lines and fields, and as JSON."""
 
     name: ClassVar[str] = "answers"
 
     @cached_property
     def originals(self) -> list[str]:
         recorded = sorted((SHARED_DATA / "skyserver_recorded").glob("*.txt"))
-        return [*made_up_answers(), *(file.read_text() for file in recorded)]
+        return [*example_answers(), *(file.read_text() for file in recorded)]
 
     @property
     def kinds(self) -> tuple[str, ...]:
         return (*BYTE_MUTATIONS, *TABLE_EDITS, "json", "refusal")
 
     def _make(self, rng: random.Random, kind: str) -> Mutant:
-        # tables make half of the originals, and have most to go wrong
+        # prefer tables, in which most can go wrong
         text, other = rng.choice((*self.originals, *self.originals[:2] * 3)), rng.choice(self.originals)
         status = rng.choice((200, 200, 200, 500, 503))
         if kind in BYTE_MUTATIONS:
@@ -90,7 +90,7 @@ class Answers(Target):
         return Mutant(kind=kind, content=text.encode(errors="surrogatepass"), status=status)
 
     def try_out(self, mutant: Mutant) -> str:
-        # requests replaces what is no text, and never fails
+        # requests replaces invalid bytes and never fails
         text = mutant.content.decode("utf-8", errors="replace")
         outcome = _prepared(text, mutant.status)
         with patch.object(skyserver_sql, "query_sql", lambda *_: _parsed(text, mutant.status)):
@@ -117,7 +117,7 @@ def _count_rows() -> None:
 
 
 def _follow_pages() -> None:
-    """A service that gives the same page whatever it is asked for must not be asked for ever."""
+    """Check that a service which always sends the same page is not queried forever."""
     with suppress(ServiceError):
         pages = query_catalog(SERVICE, SELECTIONS["labelled"], columns=["ra", "dec"], page_rows=2)
         assert all(number == 0 for number, _ in enumerate(pages))
@@ -132,7 +132,7 @@ def _edit_field(rng: random.Random, lines: list[str]) -> list[str]:
 
 
 def _edit_key(rng: random.Random, lines: list[str]) -> list[str]:
-    """Another objID or specObjID, in some rows."""
+    """Replace objID or specObjID in some rows."""
     edited = list(lines)
     for number in range(2, len(lines)):
         if rng.random() < 0.4:
@@ -143,26 +143,28 @@ def _edit_key(rng: random.Random, lines: list[str]) -> list[str]:
 
 
 def _edit_widths(rng: random.Random, lines: list[str]) -> list[str]:
-    """Rows with more or fewer fields than the header."""
+    """Give a row more or fewer fields than the header."""
     number = rng.randrange(1, len(lines))
     fields = lines[number].split(",")
     first = rng.randrange(len(fields))
-    # the answer itself stays small, for memory is measured against it
+    # the input itself stays small, because memory is measured against it
     word = rng.choice([field for field in FIELDS if len(field) < 100])
     fields[first : first + rng.choice((0, 1, 2))] = [word] * rng.choice((0, 1, 2, 400))
     return [*lines[:number], ",".join(fields), *lines[number + 1 :]]
 
 
 def _edit_header(rng: random.Random, lines: list[str]) -> list[str]:
-    """Columns doubled, renamed, exchanged, or without a name."""
+    """Duplicate, rename or swap column names, or remove a name."""
     names = lines[1].split(",")
-    one, other = rng.randrange(len(names)), rng.randrange(len(names))
-    names[one] = rng.choice((names[other], names[one].upper(), f" {names[one]} ", "", "object_id", "id", *FIELDS))
+    first, second = rng.randrange(len(names)), rng.randrange(len(names))
+    names[first] = rng.choice(
+        (names[second], names[first].upper(), f" {names[first]} ", "", "object_id", "id", *FIELDS)
+    )
     return [lines[0], ",".join(names), *lines[2:]]
 
 
 def _edit_frame(rng: random.Random, lines: list[str]) -> list[str]:
-    """What stands around a table: byte order marks, further tables, blank lines, no first line."""
+    """Change the text around a table: byte order marks, further tables, blank lines, a missing first line."""
     return rng.choice(
         (
             [f"\ufeff{lines[0]}", *lines[1:]],
@@ -214,7 +216,7 @@ def _json_error(rng: random.Random) -> str:
 
 
 def _refusal(rng: random.Random) -> str:
-    told = rng.choice(FIELDS)
+    message = rng.choice(FIELDS)
     first = rng.choice(("#Table1", "#Table1\r", "\ufeff#Table1", "#Table1,error_message"))
     name = rng.choice(("error_message", "Error_Message", " error_message", "error_message,objID", '"error_message"'))
-    return "\n".join([first, name, *[told] * rng.choice((0, 1, 3))])
+    return "\n".join([first, name, *[message] * rng.choice((0, 1, 3))])

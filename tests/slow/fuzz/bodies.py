@@ -1,4 +1,4 @@
-"""Mutated cutouts: what `galstore.survey.images.check_image` has to judge."""
+"""Mutated cutouts for `galstore.survey.images.check_image`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.slow.fuzz.mutations import BYTE_MUTATIONS
 from tests.slow.fuzz.target import Mutant, Target
 
 N_REAL = 40
-"""Real cutouts among the originals, where they are beside the project."""
+"""Number of real cutouts among the originals, if the shared data is available."""
 
 SIDES = (0, 1, 127, 129, 256, 2048, 2049, 16_384, 65_500, 65_535)
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
@@ -29,8 +29,8 @@ _FRAME_HEADERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *r
 _SOS, _DRI, _COM, _APP0 = 0xDA, 0xDD, 0xFE, 0xE0
 
 
-def made_up_bodies() -> list[bytes]:
-    """JPEGs of many encoders, good and bad."""
+def example_bodies() -> list[bytes]:
+    """Return JPEGs of many encoders, valid and invalid."""
     blobs = draw_blobs(6)
     pictures = [Image.fromarray(pixels) for pixels in blobs]
     first = pictures[0]
@@ -67,7 +67,7 @@ def _saved(picture: Image.Image, **options: object) -> bytes:
 
 
 class Bodies(Target):
-    """JPEGs, mutated as bytes and as segments."""
+    """Fuzzing target for JPEGs, mutated as bytes and as segments."""
 
     name: ClassVar[str] = "bodies"
     largest_growth_bytes: ClassVar[int] = 32 << 20
@@ -75,7 +75,7 @@ class Bodies(Target):
     @cached_property
     def originals(self) -> list[bytes]:
         real = sorted((SHARED_DATA / "sdss_demo" / "cutouts").glob("*.jpg"))[:N_REAL]
-        return [*made_up_bodies(), *(file.read_bytes() for file in real)]
+        return [*example_bodies(), *(file.read_bytes() for file in real)]
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -89,14 +89,14 @@ class Bodies(Target):
 
     def try_out(self, mutant: Mutant) -> str:
         body = mutant.content
-        judgement = check_image(body)
+        result = check_image(body)
         if len(body) > MAX_READ_BYTES:
-            # of a longer body no more is read
-            assert check_image(body[:MAX_READ_BYTES]).reason is judgement.reason
-        if judgement.reason is not Reason.NONE:
-            assert judgement.pixels is None
-            return judgement.reason.name.lower()
-        pixels = judgement.pixels
+            # longer bodies are not read to the end
+            assert check_image(body[:MAX_READ_BYTES]).reason is result.reason
+        if result.reason is not Reason.NONE:
+            assert result.pixels is None
+            return result.reason.name.lower()
+        pixels = result.pixels
         assert pixels.shape == (SIDE_PX, SIDE_PX, 3)
         assert pixels.dtype == np.uint8
         assert np.array_equal(pixels, simplejpeg.decode_jpeg(body))
@@ -107,32 +107,32 @@ class Bodies(Target):
         return "good"
 
 
-def _cut_up(body: bytes) -> list[bytes]:
-    """A whole JPEG as its segments; a scan goes with its coded bytes, and the end of the image is the last."""
-    pieces, place = [], 2
+def _split_segments(body: bytes) -> list[bytes]:
+    """Split a JPEG into segments; a scan includes its coded bytes, and the last segment is the end of the image."""
+    segments, place = [], 2
     while body[place + 1] != _EOI[1]:
         end = place + 2 + int.from_bytes(body[place + 2 : place + 4], "big")
         if body[place + 1] == _SOS:
             while body[end] != 0xFF or body[end + 1] == 0 or 0xD0 <= body[end + 1] <= 0xD7:
                 end += 1
-        pieces.append(body[place:end])
+        segments.append(body[place:end])
         place = end
-    return [*pieces, body[place:]]
+    return [*segments, body[place:]]
 
 
-def _joined(pieces: list[bytes]) -> bytes:
-    return _SOI + b"".join(pieces)
+def _joined(segments: list[bytes]) -> bytes:
+    return _SOI + b"".join(segments)
 
 
 def _with_frame(rng: random.Random, body: bytes, edit: Callable[[bytearray], None]) -> bytes:
-    """The body with an edited frame header."""
-    pieces = _cut_up(body)
-    for number, piece in enumerate(pieces):
-        if piece[1] in _FRAME_HEADERS:
-            header = bytearray(piece)
+    """Return the body with an edited frame header."""
+    segments = _split_segments(body)
+    for number, segment in enumerate(segments):
+        if segment[1] in _FRAME_HEADERS:
+            header = bytearray(segment)
             edit(header)
-            pieces[number] = bytes(header)
-    return _joined(pieces)
+            segments[number] = bytes(header)
+    return _joined(segments)
 
 
 def _edit_sides(rng: random.Random, body: bytes) -> bytes:
@@ -155,7 +155,7 @@ def _edit_channels(rng: random.Random, body: bytes) -> bytes:
 
 
 def _edit_frame_kind(rng: random.Random, body: bytes) -> bytes:
-    """Another process (lossless, hierarchical, arithmetic) or precision than the coded bytes are of."""
+    """Claim a process (lossless, hierarchical, arithmetic) or precision that the coded bytes do not have."""
 
     def edit(header: bytearray) -> None:
         header[1] = rng.choice(_FRAME_HEADERS)
@@ -165,54 +165,56 @@ def _edit_frame_kind(rng: random.Random, body: bytes) -> bytes:
 
 
 def _edit_restarts(rng: random.Random, body: bytes) -> bytes:
-    pieces = _cut_up(body)
+    segments = _split_segments(body)
     interval = b"\xff\xdd\x00\x04" + rng.choice((0, 1, 3, 100, 65_535)).to_bytes(2, "big")
-    pieces.insert(rng.randrange(len(pieces)), interval)
-    scan = next(number for number, piece in enumerate(pieces) if piece[1] == _SOS)
-    place = rng.randrange(12, len(pieces[scan]))
+    segments.insert(rng.randrange(len(segments)), interval)
+    scan = next(number for number, segment in enumerate(segments) if segment[1] == _SOS)
+    place = rng.randrange(12, len(segments[scan]))
     restart = bytes([0xFF, 0xD0 + rng.randrange(8)]) * rng.choice((0, 1, 1, 1000))
-    pieces[scan] = pieces[scan][:place] + restart + pieces[scan][place:]
-    return _joined(pieces)
+    segments[scan] = segments[scan][:place] + restart + segments[scan][place:]
+    return _joined(segments)
 
 
 def _repeat_scans(rng: random.Random, body: bytes) -> bytes:
-    """Scans again and again: each costs the decoder a pass over all pixels."""
-    pieces = _cut_up(body)
-    scan = rng.choice([number for number, piece in enumerate(pieces) if piece[1] == _SOS])
-    piece = rng.choice((pieces[scan], pieces[scan][:14], pieces[scan][: rng.randrange(10, len(pieces[scan]))]))
-    again = [piece] * rng.choice((1, 50, 99, 100, 2000))
-    return _joined([*pieces[: scan + 1], *again, *pieces[scan + 1 :]])
+    """Repeat scans; each costs the decoder a pass over all pixels."""
+    segments = _split_segments(body)
+    scan = rng.choice([number for number, segment in enumerate(segments) if segment[1] == _SOS])
+    segment = rng.choice(
+        (segments[scan], segments[scan][:14], segments[scan][: rng.randrange(10, len(segments[scan]))])
+    )
+    repeated = [segment] * rng.choice((1, 50, 99, 100, 2000))
+    return _joined([*segments[: scan + 1], *repeated, *segments[scan + 1 :]])
 
 
 def _edit_lengths(rng: random.Random, body: bytes) -> bytes:
-    pieces = _cut_up(body)
-    number = rng.randrange(len(pieces) - 1)
+    segments = _split_segments(body)
+    number = rng.randrange(len(segments) - 1)
     length = rng.choice((0, 1, 2, 3, 8, 255, 65_535, rng.randrange(65_536)))
-    pieces[number] = pieces[number][:2] + length.to_bytes(2, "big") + pieces[number][4:]
-    return _joined(pieces)
+    segments[number] = segments[number][:2] + length.to_bytes(2, "big") + segments[number][4:]
+    return _joined(segments)
 
 
 def _shuffle_segments(rng: random.Random, body: bytes) -> bytes:
-    """Segments left out, doubled or in another order."""
-    pieces = _cut_up(body)
-    number = rng.randrange(len(pieces))
-    piece = pieces.pop(number)
-    doubled = [*pieces[:number], piece, piece, *pieces[number:]]
-    return _joined(rng.choice((pieces, [piece, *pieces], [*pieces, piece], doubled)))
+    """Remove, duplicate or reorder segments."""
+    segments = _split_segments(body)
+    number = rng.randrange(len(segments))
+    segment = segments.pop(number)
+    doubled = [*segments[:number], segment, segment, *segments[number:]]
+    return _joined(rng.choice((segments, [segment, *segments], [*segments, segment], doubled)))
 
 
 def _insert_segments(rng: random.Random, body: bytes) -> bytes:
-    """Comments and application data, with another JPEG inside, with fill bytes before, or too many."""
-    pieces = _cut_up(body)
+    """Insert comments and application data, with another JPEG inside, with fill bytes, or too many."""
+    segments = _split_segments(body)
     inside = rng.choice((b"", b"\xff\xd9", body, rng.randbytes(200), b"Adobe\0\x64\0\0\0\0" + rng.randbytes(1)))
     marker = rng.choice((_COM, _APP0, _APP0 + 1, _APP0 + 14, 0x01, 0xD8, 0xDC, 0xF0))
     segment = b"\xff" * rng.choice((1, 1, 2, 500)) + bytes([marker]) + (len(inside) + 2).to_bytes(2, "big") + inside
-    pieces.insert(rng.randrange(len(pieces)), segment * rng.choice((1, 1, 1, 20)))
-    return _joined(pieces)
+    segments.insert(rng.randrange(len(segments)), segment * rng.choice((1, 1, 1, 20)))
+    return _joined(segments)
 
 
 def _pad(rng: random.Random, body: bytes) -> bytes:
-    """Around the longest that is kept, and around the longest that is read."""
+    """Pad the body to about the longest that is stored, or the longest that is read."""
     length = rng.choice((DELIVERED_BYTES, MAX_READ_BYTES, 200_000)) + rng.choice((-1, 0, 1))
     missing = max(0, length - len(body))
     filling = rng.choice((bytes(missing), b"\xff" * missing, rng.randbytes(missing)))
@@ -220,7 +222,7 @@ def _pad(rng: random.Random, body: bytes) -> bytes:
 
 
 def _graft_end(rng: random.Random, body: bytes) -> bytes:
-    """Coded bytes that stop too early, with an end of the image behind them."""
+    """Cut the coded bytes and append an end of the image."""
     return body[: rng.randrange(2, len(body))] + _EOI
 
 

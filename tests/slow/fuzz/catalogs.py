@@ -1,4 +1,4 @@
-"""Mutated catalog files: what becomes of them on the way to a checked catalog."""
+"""Mutated catalog files, read and checked as a catalog."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.slow.fuzz.target import Mutant, Target
 FIRST_ID = 1237648702973411443
 N_ROWS = 40
 MOST_ROWS = 100_000
-"""Of one file."""
+"""Maximum number of rows read from one file."""
 
 UNZIPPED_BYTES = 1 << 30
-"""What a gzip bomb unpacks to."""
+"""Decompressed size of a gzip bomb."""
 
 
 def a_table() -> Table:
-    """Ids, places, a column with a unit that is not the contract's, missing values, text, arrays."""
+    """Return a table with ids, positions, a unit to convert, missing values and text."""
     rng = np.random.default_rng(5)
     missing = np.arange(N_ROWS) % 7 == 0
     table = Table(
@@ -65,15 +65,15 @@ def wide_table() -> Table:
     return table
 
 
-def made_up_files() -> dict[str, list[bytes]]:
-    """Files of every format, by its name."""
+def example_files() -> dict[str, list[bytes]]:
+    """Return files by format."""
     tables = [a_table(), plain_table(), wide_table()]
     files = {
         "csv": [_csv(table) for table in tables[:2]],
         "ecsv": [_written(table, "ascii.ecsv") for table in tables],
         "fits": [_written(table, "fits") for table in tables],
         "votable": [
-            # BINARY has no null of its own
+            # BINARY does not support nulls
             _written(table.filled(0) if how == "binary" else table, "votable", tabledata_format=how)
             for table in tables
             for how in ("tabledata", "binary", "binary2")
@@ -96,7 +96,7 @@ def _csv(table: Table) -> bytes:
     return table.to_pandas().to_csv(index=False).encode()
 
 
-def _written(table: Table, format: str, **options: str) -> bytes:  # noqa: A002 - as astropy calls it
+def _written(table: Table, format: str, **options: str) -> bytes:  # noqa: A002 - name of astropy
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # units that VOTable 1.4 does not list, masked integers
         warnings.simplefilter("ignore")
@@ -114,15 +114,15 @@ def _parquet(table: Table, **options: object) -> bytes:
 
 
 class Catalogs(Target):
-    """Files of every format, mutated as bytes and as the format's own parts; and files built to fill memory."""
+    """Fuzzing target for catalog files, mutated as bytes and as parts of their format, and for memory bombs."""
 
     name: ClassVar[str] = "catalogs"
-    # a VOTable of any size may take 256 MiB, and a gzip may unpack to 64 MiB of text
+    # a VOTable of any size may take 256 MiB, and gzip may decompress to 64 MiB of text
     largest_growth_bytes: ClassVar[int] = 384 << 20
 
     @cached_property
     def originals(self) -> dict[str, list[bytes]]:
-        return made_up_files()
+        return example_files()
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -207,7 +207,7 @@ YAML_LINES = (
 
 
 def _edit_ecsv(rng: random.Random, file: bytes, _: Originals) -> bytes:
-    """Lines of the YAML header and fields of the rows."""
+    """Edit lines of the YAML header or fields of the rows."""
     lines = file.decode().splitlines()
     n_header = sum(line.startswith("#") for line in lines)
     number = rng.randrange(n_header)
@@ -250,7 +250,7 @@ FITS_VALUES = (
 
 
 def _edit_fits(rng: random.Random, file: bytes, _: Originals) -> bytes:
-    """Values of the header's cards, and further cards in place of some."""
+    """Edit values of header cards, or replace cards."""
     cards = [file[place : place + 80] for place in range(0, len(file) - 80, 80)]
     marked = [number for number, card in enumerate(cards) if card.startswith(FITS_KEYS)]
     for _unused in range(rng.choice((1, 1, 3))):
@@ -284,17 +284,17 @@ VOTABLE_EDITS: dict[bytes, tuple[bytes, ...]] = {
     b"BINARY2": (b"BINARY",),
     b"TABLEDATA": (b"BINARY2",),
 }  # fmt: skip
-"""What stands in a VOTable, and what may stand there instead."""
+"""Parts of a VOTable with their replacements."""
 
 
 def _edit_votable(rng: random.Random, file: bytes, _: Originals) -> bytes:
-    """Attributes and elements."""
-    old = rng.choice([one for one in VOTABLE_EDITS if one in file])
+    """Replace attributes and elements."""
+    old = rng.choice([part for part in VOTABLE_EDITS if part in file])
     return file.replace(old, rng.choice(VOTABLE_EDITS[old]), rng.choice((1, 1, -1)))
 
 
 def _edit_parquet(rng: random.Random, file: bytes, _: Originals) -> bytes:
-    """Integers of the footer and of page headers, which Thrift writes in a varying number of bytes."""
+    """Edit integers of the footer and the page headers, which Thrift writes with variable length."""
     n_footer = struct.unpack("<I", file[-8:-4])[0]
     footer = bytearray(file[-8 - n_footer : -8])
     pages = bytearray(file[: -8 - n_footer])
@@ -313,7 +313,7 @@ def _edit_parquet(rng: random.Random, file: bytes, _: Originals) -> bytes:
 
 
 def _edit_gzip(rng: random.Random, _: bytes, originals: Originals) -> bytes:
-    """A mutated file inside a good gzip, or a good one in pieces, cut off, or gzipped twice."""
+    """Compress a mutated file, or compress an intact file in two members, twice, or cut off."""
     name = rng.choice(("csv", "ecsv", "fits", "votable", "parquet"))
     file = rng.choice(originals[name])
     mutant = PART_EDITS[name](rng, file, originals)
@@ -343,8 +343,8 @@ PART_EDITS: dict[str, PartEdit] = {
 }
 
 
-def _unpacks_to(beginning: bytes, filling: bytes) -> bytes:
-    """A gzip of some kilobytes that unpacks to a beginning and a gigabyte: one member again and again."""
+def _compress_bomb(beginning: bytes, filling: bytes) -> bytes:
+    """Return a few kB of gzip that decompress to a beginning and 1 GiB, by repeating a member."""
     n = 16 << 20
     member = gzip.compress((filling * (n // len(filling) + 1))[:n], 9)
     return gzip.compress(beginning, 1) + member * (UNZIPPED_BYTES // n)
@@ -365,21 +365,21 @@ def _gzip_bomb(rng: random.Random, originals: Originals) -> bytes:
             (originals["fits"][0][:2880], b" "),
         )
     )
-    return _unpacks_to(beginning, filling)
+    return _compress_bomb(beginning, filling)
 
 
 def _fits_bomb(rng: random.Random, originals: Originals) -> bytes:
-    """A header that claims more than memory holds, bare or in a gzip that goes on."""
+    """Write a header that claims more than the memory, plain or in a gzip bomb."""
     file = originals["fits"][0]
     key = rng.choice((b"NAXIS2", b"NAXIS1", b"PCOUNT", b"TFIELDS"))
     place = file.index(key, 2880)
     value = str(rng.choice((10**7, 10**9, 10**12, 2**63 - 1))).encode()
     bomb = file[:place] + key.ljust(8) + b"= " + value.rjust(20) + file[place + 30 :]
-    return rng.choice((bomb, gzip.compress(bomb, 1), _unpacks_to(bomb, b"\0")))
+    return rng.choice((bomb, gzip.compress(bomb, 1), _compress_bomb(bomb, b"\0")))
 
 
 def _entity_bomb(rng: random.Random, originals: Originals) -> bytes:
-    """A billion laughs, or one laugh that is long and often."""
+    """Declare nested entities (billion laughs) or one long entity."""
     file = originals["votable"][0]
     declared = b'<!DOCTYPE VOTABLE [<!ENTITY a0 "' + b"lol" * rng.choice((1, 10_000)) + b'">'
     for number in range(1, 10):
@@ -399,7 +399,7 @@ def _votable_bomb(rng: random.Random, originals: Originals) -> bytes:
 
 
 def _parquet_bomb(rng: random.Random, _: Originals) -> bytes:
-    """Columns of one value, or of null, millions of times: some kilobytes that are gigabytes in memory."""
+    """Write columns of one value or null, a few kB that are gigabytes in memory."""
     n = rng.choice((200_000, 3_000_000))
     places = pa.array(np.zeros(n, dtype="i4"))
     bulk = rng.choice(
@@ -412,7 +412,7 @@ def _parquet_bomb(rng: random.Random, _: Originals) -> bytes:
     )
     zeros = pa.array(np.zeros(n, dtype="i8"))
     file = io.BytesIO()
-    # without Arrow's own schema, entries of a dictionary come back as text
+    # without Arrow's schema, dictionary entries are read as text
     table = pa.table({"objID": zeros, "ra": zeros, "dec": zeros, "bulk": bulk})
     pq.write_table(table, file, compression="zstd", store_schema=rng.random() < 0.5)
     return file.getvalue()
@@ -454,4 +454,4 @@ BOMBS: dict[str, Callable[[random.Random, Originals], bytes]] = {
     "csv": _csv_bomb,
     "yaml": _yaml_bomb,
 }
-"""Small files that would be large in memory."""
+"""Small files that are large in memory."""

@@ -1,4 +1,4 @@
-"""Mutations of bytes that any format may suffer, each a function of a generator, the bytes and others like them."""
+"""Mutations of bytes in any format: functions of a random generator, the bytes, and other bytes of the same kind."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 
 EXTREMES = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**53, 2**63 - 1, 2**63, 2**64 - 1)
-"""Values at which counts, lengths and offsets of one to eight bytes turn over."""
+"""Values at which counts, lengths and offsets of one to eight bytes overflow."""
 
 WORDS = (
     b"", b"nan", b"inf", b"-inf", b"-9999", b"1e400", b"-1", b"0x10", b"1_000", b"99999999999999999999", b"\x00",
     b"\xff", b"\xef\xbb\xbf", b"\xe2\x80\xa8", b"'", b'"', b"null", b"true", b"1e18", b"9" * 400, b"A" * 5000,
 )  # fmt: skip
-"""What may stand where a number or a name should."""
+"""Replacements for a number or a name."""
 
 _NUMBER = re.compile(rb"\d+")
 
@@ -32,7 +32,7 @@ def truncate(rng: random.Random, source: bytes, _: bytes) -> bytes:
 
 
 def splice(rng: random.Random, source: bytes, other: bytes) -> bytes:
-    """The beginning of one and the end of another."""
+    """Join the beginning of one input and the end of another."""
     return source[: rng.randrange(len(source))] + other[rng.randrange(len(other)) :]
 
 
@@ -61,15 +61,15 @@ def append(rng: random.Random, source: bytes, other: bytes) -> bytes:
 
 
 def put_extreme(rng: random.Random, source: bytes, _: bytes) -> bytes:
-    """An integer at which some field turns over, of some width and byte order, somewhere."""
+    """Write an extreme integer of random width and byte order at a random position."""
     width = rng.choice((1, 2, 4, 8))
-    value = rng.choice([one for one in EXTREMES if one < 1 << 8 * width])
+    value = rng.choice([extreme for extreme in EXTREMES if extreme < 1 << 8 * width])
     first = rng.randrange(len(source))
     return source[:first] + value.to_bytes(width, rng.choice(("big", "little"))) + source[first + width :]
 
 
 def put_word(rng: random.Random, source: bytes, _: bytes) -> bytes:
-    """Another number, or none, for one of the numbers of a text."""
+    """Replace a number in a text by another number or word."""
     numbers = list(_NUMBER.finditer(source))
     if not numbers:
         return source + rng.choice(WORDS)
@@ -79,7 +79,7 @@ def put_word(rng: random.Random, source: bytes, _: bytes) -> bytes:
 
 
 def make_noise(rng: random.Random, source: bytes, _: bytes) -> bytes:
-    """Random bytes, some of them behind a beginning that is right."""
+    """Make random bytes, sometimes after a valid beginning."""
     return source[: rng.choice((0, 2, 4, 8, 80))] + rng.randbytes(rng.choice((0, 1, 10, 1000, 4000)))
 
 

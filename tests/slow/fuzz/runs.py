@@ -1,4 +1,4 @@
-"""Runs of the fuzzing process: what it was doing when it hung or broke, and how to see that input again."""
+"""Runs of the fuzzing process, with a report that can reproduce every failure."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from tests.conftest import ROOT
 from tests.slow.fuzz.worker import TARGETS, hex_dump
 
 MOST_BREAKS = 10
-"""Processes that may hang or crash before a run gives up."""
+"""Number of hanging or crashing processes that ends a run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """An input that did what none may: `told` is a traceback, or how the process ended."""
+    """Input that failed, with a traceback or the exit of the process as `message`."""
 
     index: int
     kind: str
-    told: str
+    message: str
 
 
 @dataclass(slots=True, kw_only=True)
@@ -41,33 +41,33 @@ class Report:
     def __str__(self) -> str:
         outcomes = sum(self.tally.values(), start=Counter())
         kinds = ", ".join(f"{kind} {outcomes.total()}" for kind, outcomes in self.tally.items())
-        told = ", ".join(f"{outcome} {n}" for outcome, n in outcomes.most_common())
+        by_outcome = ", ".join(f"{outcome} {n}" for outcome, n in outcomes.most_common())
         return (
             f"{self.target}: {self.n_inputs} inputs, memory grew by {self.largest_growth_bytes >> 20} MiB at most\n"
-            f"  by kind: {kinds}\n  by outcome: {told}"
+            f"  by kind: {kinds}\n  by outcome: {by_outcome}"
         )
 
-    def explained(self, folder: Path) -> str:
-        """The first failures, with the input itself; all of them are written to the folder."""
+    def explain(self, folder: Path) -> str:
+        """Describe the first failures with their input, and write all failing inputs to the folder."""
         target = TARGETS[self.target]()
         lines = [f"{len(self.failures)} of {self.target} failed; inputs are in {folder}"]
         for number, failure in enumerate(self.failures):
             content = target.make(failure.index).content
             (folder / f"{self.target}-{failure.index}").write_bytes(content)
             if number < 5:
-                lines += [f"--- {failure.kind}, index {failure.index}, {len(content)} bytes", failure.told.strip()]
+                lines += [f"--- {failure.kind}, index {failure.index}, {len(content)} bytes", failure.message.strip()]
                 lines += [hex_dump(content, most_bytes=256)]
-                lines += [f"see it again: python -m tests.slow.fuzz.worker {self.target} --show {failure.index}"]
+                lines += [f"reproduce it: python -m tests.slow.fuzz.worker {self.target} --show {failure.index}"]
         return "\n".join(lines)
 
 
 def fuzz(target: str, n_inputs: int, folder: Path) -> Report:
-    """Give mutants 0 to `n_inputs` to a process of its own, and a new one what is left where that one breaks."""
+    """Try mutants 0 to `n_inputs` in a separate process, and continue in a new one after a crash."""
     report, first = Report(target=target), 0
     while first < n_inputs and len(report.failures) < MOST_BREAKS:
         command = [sys.executable, "-m", "tests.slow.fuzz.worker", target, "--folder", str(folder)]
         command += ["--first", str(first), "--stop", str(n_inputs)]
-        # the process watches itself; this watches its start and the inputs of its warm-up
+        # the process limits its inputs itself; this limits its start and warm-up
         limit_s = 120 + n_inputs * TARGETS[target]().slowest_s
         ended = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, errors="replace", timeout=limit_s, check=False
@@ -77,8 +77,8 @@ def fuzz(target: str, n_inputs: int, folder: Path) -> Report:
         else:
             broken = int((folder / "progress").read_bytes()) if (folder / "progress").exists() else first
             kind = TARGETS[target]().make(broken).kind
-            told = f"the process ended with {ended.returncode}\n{ended.stderr[-4000:]}"
-            report.failures.append(Failure(index=broken, kind=kind, told=told))
+            message = f"the process ended with {ended.returncode}\n{ended.stderr[-4000:]}"
+            report.failures.append(Failure(index=broken, kind=kind, message=message))
             first = broken + 1
         _add_outcomes(report, folder)
     report.failures.sort(key=lambda failure: failure.index)
@@ -86,12 +86,12 @@ def fuzz(target: str, n_inputs: int, folder: Path) -> Report:
 
 
 def _add_outcomes(report: Report, folder: Path) -> None:
-    """What a process wrote down."""
+    """Add the outcomes that a process wrote to the folder."""
     if not (folder / "outcomes").exists():
         return
     for line in map(json.loads, (folder / "outcomes").read_text().splitlines()):
         report.tally.setdefault(line["kind"], Counter())[line["outcome"]] += 1
         report.largest_growth_bytes = max(report.largest_growth_bytes, line["growth_bytes"])
-        if line["told"]:
-            report.failures.append(Failure(index=line["index"], kind=line["kind"], told=line["told"]))
+        if line["message"]:
+            report.failures.append(Failure(index=line["index"], kind=line["kind"], message=line["message"]))
     (folder / "outcomes").unlink()

@@ -1,4 +1,4 @@
-"""What is fuzzed: a target makes the mutant of an index, the same one each time, and tells what became of it."""
+"""Interface of a fuzzing target, which makes a reproducible mutant for each index and tries it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ SEED = 2019
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
-    """One input.
+    """Input of a fuzzing target.
 
     Attributes
     ----------
     kind
-        How it was made, as tallies call it.
+        Kind of mutation, for the tally.
     content
-        The bytes to be judged or read.
+        Bytes to read.
     status
-        HTTP status with which they come; 0 where they come from a file.
+        HTTP status of the response; 0 for a file.
     """
 
     kind: str
@@ -30,40 +30,40 @@ class Mutant:
 
 
 class Target(ABC):
-    """A way into galstore for bytes from outside."""
+    """Entry point of galstore for bytes from outside."""
 
     name: ClassVar[str]
 
     slowest_s: ClassVar[float] = 20.0
-    """Wall time of one input. The slowest takes a second alone; on a busy machine it has to share."""
+    """Maximum wall time of one input. The slowest takes a second on an idle machine."""
 
     largest_growth_bytes: ClassVar[int] = 256 << 20
-    """Memory in use (RSS) at its peak, above what the process has before the input."""
+    """Maximum growth of the peak memory in use (RSS) during one input."""
 
     n_warm_up: ClassVar[int] = 60
-    """Inputs before memory is measured: imports, compiled code, caches."""
+    """Inputs before memory is measured, to fill imports, compiled code and caches."""
 
     def make(self, index: int) -> Mutant:
-        """The mutant of this index; it depends on nothing else."""
+        """Return the mutant of an index, which depends on nothing else."""
         kinds = self.kinds
         return self._make(random.Random(f"{SEED} {self.name} {index}"), kinds[index % len(kinds)])
 
     @property
     @abstractmethod
     def kinds(self) -> tuple[str, ...]:
-        """All kinds of mutants; indices take them in turn."""
+        """Kinds of mutants, assigned to the indices in turn."""
 
     @abstractmethod
     def _make(self, rng: random.Random, kind: str) -> Mutant: ...
 
     @abstractmethod
     def try_out(self, mutant: Mutant) -> str:
-        """Give a mutant to galstore; returns what came of it in a word.
+        """Give a mutant to galstore and return the outcome as a word.
 
         Raises
         ------
         GalstoreError
-            The input was refused, as it may be.
+            The input was rejected, as expected.
         Exception
-            Anything else is a failure of the code under test.
+            Any other error is a failure of the code under test.
         """

@@ -1,4 +1,4 @@
-"""Inputs that do each thing that none may: whether the fuzzing process notices is a test of its own."""
+"""Inputs with every kind of failure, for the test of the fuzzing process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.slow.fuzz.target import Mutant, Target
 
 
 class Traps(Target):
-    """One mutant of each kind, in the order of `kinds`."""
+    """Target with one mutant per kind, in the order of `kinds`."""
 
     name: ClassVar[str] = "traps"
     slowest_s: ClassVar[float] = 2.0
@@ -48,4 +48,4 @@ def _want_too_much() -> None:
     try:
         np.zeros(1 << 40, dtype=np.uint8)
     except MemoryError as error:
-        raise CatalogError("as a reader would tell that it did not get what it asked for") from error
+        raise CatalogError("as a reader reports a failed allocation") from error

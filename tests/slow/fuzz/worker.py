@@ -1,6 +1,6 @@
-"""A process that gives mutants to galstore, one after the other: what hangs it or breaks it costs nobody else.
+"""Separate process that tries mutants one after the other, so that hangs and crashes stay isolated.
 
-`python -m tests.slow.fuzz.worker TARGET --show INDEX` prints one mutant as a hex dump and tries it.
+`python -m tests.slow.fuzz.worker TARGET --show INDEX` prints a mutant as a hex dump and tries it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from tests.slow.fuzz.catalogs import Catalogs
 from tests.slow.fuzz.target import Mutant, Target
 from tests.slow.fuzz.traps import Traps
 
-TARGETS: Mapping[str, Callable[[], Target]] = {one.name: one for one in (Bodies, Answers, Catalogs, Traps)}
+TARGETS: Mapping[str, Callable[[], Target]] = {target.name: target for target in (Bodies, Answers, Catalogs, Traps)}
 
 ADDRESS_SPACE_BYTES = 2 << 30
-"""Address space (RLIMIT_AS) above what the process begins with; threads reserve far more than they use."""
+"""Additional address space (RLIMIT_AS); threads reserve far more than they use."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     faulthandler.enable()
     target = TARGETS[options.target]()
-    # a warning is what a user sees on the terminal, and says nothing of the file
+    # a warning would reach the user without a hint at the file
     warnings.simplefilter("error")
     if options.show is not None:
         mutant = target.make(options.show)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _try_all(target: Target, indices: range, folder: Path) -> None:
-    """Try some mutants; progress, outcomes and failures are files of the folder, whatever becomes of the process."""
+    """Try mutants and write progress and outcomes to files, which survive a crash of the process."""
     for index in range(target.n_warm_up):
         _outcome(target, target.make(index))
     limit_bytes = _status_bytes("VmSize") + ADDRESS_SPACE_BYTES
@@ -66,32 +66,38 @@ def _try_all(target: Target, indices: range, folder: Path) -> None:
             mutant = target.make(index)
             before_bytes = _memory_bytes()
             faulthandler.dump_traceback_later(target.slowest_s, exit=True)
-            outcome, told = _outcome(target, mutant)
+            outcome, message = _outcome(target, mutant)
             faulthandler.cancel_dump_traceback_later()
             growth_bytes = _peak_bytes() - before_bytes
             if growth_bytes > target.largest_growth_bytes:
-                outcome, told = "TOO MUCH MEMORY", f"{outcome}, and {growth_bytes >> 20} MiB"
-            line = {"index": index, "kind": mutant.kind, "outcome": outcome, "told": told, "growth_bytes": growth_bytes}
+                outcome, message = "TOO MUCH MEMORY", f"{outcome}, and {growth_bytes >> 20} MiB"
+            line = {
+                "index": index,
+                "kind": mutant.kind,
+                "outcome": outcome,
+                "message": message,
+                "growth_bytes": growth_bytes,
+            }
             outcomes.write(json.dumps(line) + "\n")
 
 
 def _outcome(target: Target, mutant: Mutant) -> tuple[str, str]:
-    """What came of a mutant, and what is wrong about that; empty where nothing is."""
+    """Return the outcome of a mutant, and the traceback of a failure or an empty text."""
     try:
         outcome = target.try_out(mutant)
     except GalstoreError as error:
-        if _is_of_memory(error):
+        if _is_memory_error(error):
             return "NO MEMORY", "".join(traceback.format_exception(error))
         if not str(error).strip():
-            return "NO WORD", "".join(traceback.format_exception(error))
+            return "NO MESSAGE", "".join(traceback.format_exception(error))
         return type(error).__name__, ""
-    except BaseException as error:  # noqa: BLE001 - whatever it is, it should not have come here
+    except BaseException as error:  # noqa: BLE001 - no other error may escape
         return "ESCAPED", "".join(traceback.format_exception(error))
     return outcome, ""
 
 
-def _is_of_memory(error: BaseException | None) -> bool:
-    """Whether an error comes of memory that could not be had: a refusal in time does not ask for it."""
+def _is_memory_error(error: BaseException | None) -> bool:
+    """Return True for an error caused by a failed allocation; a timely rejection would not allocate."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True
@@ -100,17 +106,17 @@ def _is_of_memory(error: BaseException | None) -> bool:
 
 
 def hex_dump(content: bytes, *, most_bytes: int = 512) -> str:
-    """Offset, bytes and characters, 16 a line."""
+    """Format bytes with offset and characters, 16 per line."""
     lines = []
     for place in range(0, min(len(content), most_bytes), 16):
         row = content[place : place + 16]
-        told = "".join(chr(one) if 32 <= one < 127 else "." for one in row)
-        lines.append(f"{place:06x}  {row.hex(' '):<47}  {told}")
+        characters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        lines.append(f"{place:06x}  {row.hex(' '):<47}  {characters}")
     return "\n".join(lines + (["..."] if len(content) > most_bytes else []))
 
 
 def _memory_bytes() -> int:
-    """Memory in use; from here on the peak is measured anew, where the system can do that."""
+    """Return the memory in use and reset the peak, if the system supports it."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -119,7 +125,7 @@ def _memory_bytes() -> int:
 
 
 def _peak_bytes() -> int:
-    """Most memory in use."""
+    """Return the peak memory in use."""
     return _status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

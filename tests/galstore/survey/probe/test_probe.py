@@ -1,4 +1,4 @@
-"""The probe names what is wrong with a service, for every wrong answer that the emulator can give."""
+"""Tests that the probe identifies every fault of the emulator."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.emulator import InlineDrawingPool, serve_in_thread
 SERVICES = ("skyserver", "legacysurvey")
 FIRST_ID = 1237648702973411443
 
-NAMED = {
+EXPECTED = {
     Fault.TOO_MANY_REQUESTS: ("failed", "too_many_requests", r"(?=.*429)(?=.*Retry-After)"),
     Fault.SERVER_ERROR: ("failed", "service_error", "500"),
     Fault.OUTAGE_PAGE: ("failed", "service_error", r"(?=.*503)(?=.*'Service unavailable')"),
@@ -46,14 +46,14 @@ NAMED = {
     Fault.CLIENT_ERROR: ("differs", "client_error", "400"),
     Fault.REDIRECT_LOOP: ("failed", "service_error", r"(?=.*302)(?=.*redirect)"),
 }
-"""Verdict, name, and what else the probe says of each fault."""
+"""Verdict, name, and key facts in the probe's description of each fault."""
 
-NAMED_OTHERWISE = {
+VIEWER_EXPECTED = {
     Fault.OUT_OF_FOOTPRINT: ("differs", "flat", "200"),
     Fault.ERROR_MESSAGE: ("failed", "error_message", "'no such layer'"),
     Fault.CLIENT_ERROR: ("differs", "client_error", "'Need ra,dec keywords'"),
 }
-"""The same, where the Legacy Surveys viewer has words of its own."""
+"""Faults with a different response from the Legacy Surveys viewer."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> CutoutFolder:
 
 
 def recipe_for(url: str, service: str, *, prepared: bool = True, **survey: object) -> Recipe:
-    """A survey of a few columns, with short patience."""
+    """Return a recipe for a survey with few columns and short timeouts."""
     extra = "".join(f"{name} = {value!r}\n" for name, value in survey.items())
     return parse_recipe(
         f"""
@@ -96,37 +96,37 @@ def by_name(checks: tuple[Check, ...]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
-def the_one(checks: dict[str, Check], word: str) -> Check:
-    """The check that has a word in its name."""
+def find_check(checks: dict[str, Check], word: str) -> Check:
+    """Return the check with a word in its name."""
     (name,) = (name for name in checks if re.search(rf"\b{word}\b", name))
     return checks[name]
 
 
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("fault", Fault)
-def test_every_fault_is_named(folder: CutoutFolder, fault: Fault, service: str) -> None:
+def test_every_fault_is_identified(folder: CutoutFolder, fault: Fault, service: str) -> None:
     plan = FaultPlan(seed=0, section=FaultSection(**{fault.value: 1.0, "lasting": 1.0}))
-    patience_s = 0.5 if fault is Fault.READ_TIMEOUT else 5.0
+    read_timeout_s = 0.5 if fault is Fault.READ_TIMEOUT else 5.0
     with serve_in_thread(build_app(folder, InlineDrawingPool(), faults=plan)) as url:
         recipe = recipe_for(url, service)
-        survey = recipe.survey.model_copy(update={"read_timeout_s": patience_s})
+        survey = recipe.survey.model_copy(update={"read_timeout_s": read_timeout_s})
         checks = by_name(probe_survey(recipe.model_copy(update={"survey": survey}), url))
-    # a cache has something to repeat from the second object on
-    check = the_one(checks, "another") if fault is Fault.STUCK_CACHE else checks["cutout"]
-    verdict, name, facts = (NAMED_OTHERWISE if service == "legacysurvey" else {}).get(fault, NAMED[fault])
+    # a stuck cache repeats from the second object on
+    check = find_check(checks, "another") if fault is Fault.STUCK_CACHE else checks["cutout"]
+    verdict, name, facts = (VIEWER_EXPECTED if service == "legacysurvey" else {}).get(fault, EXPECTED[fault])
     assert check.verdict == verdict
     assert re.match(rf"{name}\b", check.got)
     assert re.search(facts, check.got)
     assert check.advice
     assert not agree(tuple(checks.values()))
-    # the catalog, refusals and the footprint are sound all the same
-    others = [one for one in checks.values() if re.search(r"catalog|footprint|\bdec\b", one.name)]
+    # the fault affects neither the catalog nor refusals and the footprint
+    others = [check for check in checks.values() if re.search(r"catalog|footprint|\bdec\b", check.name)]
     assert len(others) >= 3
-    assert all(one.verdict is Verdict.OK for one in others)
+    assert all(check.verdict is Verdict.OK for check in others)
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_a_sound_service_agrees_in_ten_requests_at_most(service: str) -> None:
+def test_a_working_service_agrees_within_ten_requests(service: str) -> None:
     sky, n_requests = SimulatedSky(seed=3, n_galaxies=60, n_new=0), 0
     app = build_app(sky, InlineDrawingPool())
 
@@ -146,14 +146,14 @@ def test_a_sound_service_agrees_in_ten_requests_at_most(service: str) -> None:
     assert n_requests == (10 if service == "legacysurvey" else 9)
 
 
-def test_a_service_that_ignores_the_scale_is_named(folder: CutoutFolder) -> None:
+def test_a_service_that_ignores_the_scale_is_identified(folder: CutoutFolder) -> None:
     with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         check = by_name(probe_survey(recipe_for(url, "skyserver", prepared=False), url))["scale"]
     assert check.verdict is Verdict.DIFFERS
     assert "1.00" in check.got
 
 
-def test_images_where_there_is_no_coverage_are_named() -> None:
+def test_images_without_coverage_are_identified() -> None:
     noise = io.BytesIO()
     Image.effect_noise((128, 128), 40).convert("RGB").save(noise, "JPEG")
 
@@ -165,12 +165,12 @@ def test_images_where_there_is_no_coverage_are_named() -> None:
     with serve_in_thread(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "legacysurvey"), url))
     for word in ("footprint", "dec", "layer"):
-        check = the_one(checks, word)
+        check = find_check(checks, word)
         assert check.verdict is Verdict.DIFFERS
         assert "image" in check.got
         assert re.search("stored|ingest", check.advice)
-    assert the_one(checks, "TOP").verdict is Verdict.FAILED
-    assert the_one(checks, "COUNT").verdict is Verdict.SKIPPED
+    assert find_check(checks, "TOP").verdict is Verdict.FAILED
+    assert find_check(checks, "COUNT").verdict is Verdict.SKIPPED
 
 
 ROWS = [f"{FIRST_ID + n},{n},{n}.5,2,8.9" for n in range(5)]
@@ -198,25 +198,25 @@ PAGE = "<html><title>Service unavailable</title></html>"
         (503, PAGE, "failed", "503"),
     ],
 )
-def test_wrong_answers_of_the_catalog_are_named(
+def test_wrong_responses_of_the_catalog_are_identified(
     folder: CutoutFolder, status: int, text: str, verdict: str, facts: str
 ) -> None:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.Response(status=status, text=text)
 
     app = web.Application()
-    app.add_routes([web.get("/dr14/{tail:.*}", answer)])
+    app.add_routes([web.get("/dr14/{tail:.*}", respond)])
     with serve_in_thread(app) as url:
         checks = by_name(probe_survey(recipe_for(url, "skyserver"), url))
-    check = the_one(checks, "TOP")
+    check = find_check(checks, "TOP")
     assert check.verdict == verdict
     assert re.search(facts, check.got)
     assert check.advice
     refused = "error_message" in text
-    assert (the_one(checks, "refusal").verdict is Verdict.OK) == refused
+    assert (find_check(checks, "refusal").verdict is Verdict.OK) == refused
 
 
-def test_a_catalog_file_spares_the_queries(folder: CutoutFolder, tmp_path: Path) -> None:
+def test_a_catalog_file_replaces_the_queries(folder: CutoutFolder, tmp_path: Path) -> None:
     table = folder.catalog()[["objID", "ra", "dec"]].rename(columns={"objID": "object_id"})
     table.to_csv(tmp_path / "mine.csv", index=False)
     with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
