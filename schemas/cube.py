@@ -90,12 +90,15 @@ STATE_COLUMNS = (
     StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
     StateColumn(name="listing", dtype="uint8", fill=Listing.LISTED, flags=Listing, description="Listed in the catalog"),
     StateColumn(
-        name="pixel_scale", dtype="float32", fill=float("nan"), unit="arcsec.pixel**-1",
+        name="pixel_scale",
+        dtype="float32",
+        fill=float("nan"),
+        unit="arcsec.pixel**-1",
         description="Pixel scale of the 128 px image; NaN = set by the service",
     ),
     StateColumn(name="body_length", dtype="uint32", fill=0, unit="byte", description="Length of the response body"),
     StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the response body"),
-)  # fmt: skip
+)
 """Columns of `/state`, written by the committing process together with the pixels."""
 
 INDEX_CHUNK_ROWS = 16_384
@@ -114,7 +117,9 @@ INDEX_COLUMNS = {
     ),
     "sky": (
         StateColumn(
-            name="key", dtype="int64", fill=-1,
+            name="key",
+            dtype="int64",
+            fill=-1,
             description="HEALPix cell (nested, order 29, ICRS), sorted within each segment",
         ),
         _INDEX_ROW,
@@ -122,7 +127,7 @@ INDEX_COLUMNS = {
         StateColumn(name="ra", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
         StateColumn(name="dec", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
     ),
-}  # fmt: skip
+}
 """Arrays of `/index/<name>` by name of the index: one entry for each object, in the order of the key."""
 
 REJECTED_COLUMNS = (

@@ -163,61 +163,74 @@ def _colour(bluer: str, redder: str) -> FeatureColumn:
     )
 
 
+def _view(name: str, description: str, *columns: FeatureColumn, level: int = 0) -> FeatureView:
+    return FeatureView(name=name, version=1, description=description, columns=columns, level=level)
+
+
+_CONCENTRATION = FeatureColumn(
+    name="concentration_r",
+    expression="petroR90_r / petroR50_r",
+    unit="",
+    ucd="arith.ratio;em.opt.R",
+    description="Radius of 90 % over radius of 50 % of the Petrosian r flux",
+    valid_min=1,
+    valid_max=20,
+)
+
 FEATURE_VIEWS: dict[str, FeatureView] = {
     view.ref: view
     for view in (
-        FeatureView(
-            name="photometry", version=1, description="Magnitudes and their errors in five bands",
-            columns=_catalog_columns(
-                *(f"modelMag_{band}" for band in "ugriz"), *(f"modelMagErr_{band}" for band in "ugriz"), "petroMag_r",
-            ),
+        _view(
+            "photometry",
+            "Magnitudes and their errors in five bands",
+            *_catalog_columns(*(f"{name}_{band}" for name in ("modelMag", "modelMagErr") for band in "ugriz")),
+            *_catalog_columns("petroMag_r"),
         ),
-        FeatureView(
-            name="gri", version=1, description="Magnitudes of the paper's random forest (Wu & Boada 2019)",
-            columns=_catalog_columns("modelMag_g", "modelMag_r", "modelMag_i"),
+        _view(
+            "gri",
+            "Magnitudes of the paper's random forest (Wu & Boada 2019)",
+            *_catalog_columns("modelMag_g", "modelMag_r", "modelMag_i"),
         ),
-        FeatureView(
-            name="colours", version=1, description="Colours by model magnitudes",
-            columns=(_colour("u", "g"), _colour("g", "r"), _colour("r", "i"), _colour("i", "z"), _colour("u", "r")),
+        _view("colours", "Colours by model magnitudes", *(_colour(*pair) for pair in ("ug", "gr", "ri", "iz", "ur"))),
+        _view(
+            "structure",
+            "Sizes and concentration in r",
+            *_catalog_columns("petroR50_r", "petroR90_r"),
+            _CONCENTRATION,
         ),
-        FeatureView(
-            name="structure", version=1, description="Sizes and concentration in r",
-            columns=(
-                *_catalog_columns("petroR50_r", "petroR90_r"),
-                FeatureColumn(
-                    name="concentration_r", expression="petroR90_r / petroR50_r", unit="", ucd="arith.ratio;em.opt.R",
-                    description="Radius of 90 % over radius of 50 % of the Petrosian r flux", valid_min=1, valid_max=20,
-                ),
-            ),
-        ),
-        *(
-            FeatureView(
-                name=f"image_{level}", version=1, level=level, description=f"Image averaged to {level} px",
-            )
-            for level in LEVELS
-        ),
+        *(_view(f"image_{level}", f"Image averaged to {level} px", level=level) for level in LEVELS),
     )
-}  # fmt: skip
+}
 """Feature views by `name@version`."""
+
+_GAL_SPEC = "MPA-JHU galSpecExtra, SDSS DR8+"
 
 LABEL_VIEWS: dict[str, LabelView] = {
     view.ref: view
     for view in (
         LabelView(
-            name="metallicity", version=1, description="12 + log(O/H): median and 2.5, 16, 84, 97.5 % percentiles",
-            source="MPA-JHU galSpecExtra, SDSS DR8+ (Tremonti et al. 2004)",
+            name="metallicity",
+            version=1,
+            description="12 + log(O/H): median and 2.5, 16, 84, 97.5 % percentiles",
+            source=f"{_GAL_SPEC} (Tremonti et al. 2004)",
             columns=("oh_p50", "oh_p2p5", "oh_p16", "oh_p84", "oh_p97p5"),
         ),
         LabelView(
-            name="stellar_mass", version=1, description="log10 of the total stellar mass, median",
-            source="MPA-JHU galSpecExtra, SDSS DR8+ (Kauffmann et al. 2003)", columns=("lgm_tot_p50",),
+            name="stellar_mass",
+            version=1,
+            description="log10 of the total stellar mass, median",
+            source=f"{_GAL_SPEC} (Kauffmann et al. 2003)",
+            columns=("lgm_tot_p50",),
         ),
         LabelView(
-            name="star_formation", version=1, description="log10 of the total star formation rate, median",
-            source="MPA-JHU galSpecExtra, SDSS DR8+ (Brinchmann et al. 2004)", columns=("sfr_tot_p50",),
+            name="star_formation",
+            version=1,
+            description="log10 of the total star formation rate, median",
+            source=f"{_GAL_SPEC} (Brinchmann et al. 2004)",
+            columns=("sfr_tot_p50",),
         ),
     )
-}  # fmt: skip
+}
 """Label views by `name@version`."""
 
 _View = TypeVar("_View", FeatureView, LabelView)

@@ -88,7 +88,8 @@ class PredictionColumn:
 PREDICTION_COLUMNS = (
     PredictionColumn(name="mean", ucd="stat.mean", description="Mean of the predictions over the views"),
     PredictionColumn(
-        name="sigma", ucd="stat.stdev",
+        name="sigma",
+        ucd="stat.stdev",
         description="Standard deviation of the error: predicted by the network, or half the 16-84 % interval",
     ),
     PredictionColumn(name="p2_5", ucd="stat.min", description="2.5 % percentile, by split-conformal calibration"),
@@ -100,14 +101,17 @@ PREDICTION_COLUMNS = (
         name="view_spread", ucd="stat.stdev", description="Standard deviation of the predictions over the views"
     ),
     PredictionColumn(
-        name="ensemble_spread", ucd="stat.stdev",
+        name="ensemble_spread",
+        ucd="stat.stdev",
         description="Standard deviation of the predictions over the members of the ensemble",
     ),
     PredictionColumn(
-        name="flags", ucd="meta.code.qual", dtype="int32",
+        name="flags",
+        ucd="meta.code.qual",
+        dtype="int32",
         description="Reasons to check before use, as bits; 0 = none, -1 = unknown",
     ),
-)  # fmt: skip
+)
 
 PREDICTION_COLUMN = {column.name: column for column in PREDICTION_COLUMNS}
 

@@ -135,5 +135,6 @@ def test_lsdb_searches_and_crossmatches_a_hats_catalog(scored, tmp_path, monkeyp
     program = ROOT / "tests" / "support" / "lsdb_program.py"
     subprocess.run(
         [sys.executable, "-W", "ignore", str(program), str(tmp_path), str(ra), str(dec)],
-        check=True, timeout=240,
-    )  # fmt: skip
+        check=True,
+        timeout=240,
+    )
