@@ -1,126 +1,129 @@
-"""The flows as they are deployed: patient with services that fail, and with a time limit for runs that hang.
+"""Flows of the deployments, with the time limit and the retries that `prefect.yaml` sets for each of them.
 
-Each does the work of the flow of its name; that is imported once the run is under way, so that deploying and starting
-are quick. Both are set for each deployment in `prefect.yaml`: `GALSTORE_PATIENCE_S` and `GALSTORE_TIME_LIMIT_S`.
+A flow's work is imported when its run starts, so that deploying is quick.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
+import logging
 import os
 import signal
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from prefect import Flow, flow, get_run_logger
+from prefect import Flow
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
+from flows.runtime import load_recipe
 from schemas.errors import ServiceError
+from schemas.recipes import Recipe
 
-TIME_LIMIT_S = float(os.environ.get("GALSTORE_TIME_LIMIT_S", "0")) or None
-"""Seconds that a run may take; None = as long as it likes."""
+Summary = dict[str, Any]
+"""Result of a flow, ready for JSON."""
 
 GRACE_S = 60.0
-"""A run that is stuck where no Python runs cannot be interrupted; it is killed so long after its limit."""
+"""A run that does not respond to its time limit, for example in a C library, is killed this much later."""
+
+logger = logging.getLogger(__name__)
 
 
-def kill_when_stuck(*_: Any) -> None:
-    """Kill this process some time after the limit; as it is a daemon's, the timer ends with the run."""
-    if TIME_LIMIT_S is not None:
-        watchdog = threading.Timer(TIME_LIMIT_S + GRACE_S, os.kill, (os.getpid(), signal.SIGKILL))
-        watchdog.daemon = True
-        watchdog.start()
+def deployed_flow(work: Callable[..., Summary]) -> Flow[..., Summary]:
+    """Build the flow of a deployment from a function of a recipe.
 
-
-PATIENCE_S = float(os.environ.get("GALSTORE_PATIENCE_S", "0"))
-"""Seconds for which a service that fails is tried again, beyond the retries of single tasks."""
-
-_LIMITED: dict[str, Any] = {"timeout_seconds": TIME_LIMIT_S, "on_running": [kill_when_stuck]}
-
-
-def _patiently(work: Flow[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """Do a flow's work within this run; again while a service fails, and at once no more if the input is wrong."""
-    trying = Retrying(
-        retry=retry_if_exception_type(ServiceError),
-        wait=wait_exponential(multiplier=30, max=900),
-        stop=stop_after_delay(PATIENCE_S),
-        before_sleep=_tell_pause,
-        reraise=True,
-    )
-    return trying(work.fn, *arguments)
-
-
-def _tell_pause(trial: RetryCallState) -> None:
-    error = trial.outcome.exception() if trial.outcome else None
-    get_run_logger().warning("%s; another try in %.0f s", error, trial.upcoming_sleep)
-
-
-@flow(name="ingest", **_LIMITED)
-def ingest(
-    recipe: str = "demo", overrides: list[str] | None = None, retry_quarantined: list[str] | None = None
-) -> dict[str, Any]:
-    """Register the survey's catalog and pull every cutout that is still pending.
+    The flow takes the recipe as two values that a person can type, `recipe` (a name or the path of a TOML file) and
+    `overrides` (`section.key=value`). `GALSTORE_TIME_LIMIT_S` limits the seconds of a run; 0 = no limit. While a
+    service fails, the work is retried for `GALSTORE_PATIENCE_S` seconds, in addition to the retries of single tasks.
 
     Parameters
     ----------
-    recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
+    work
+        Function of a `Recipe` and of further keyword arguments, which become parameters of the flow.
+    """
+    time_limit_s = float(os.environ.get("GALSTORE_TIME_LIMIT_S", "0")) or None
+    patience_s = float(os.environ.get("GALSTORE_PATIENCE_S", "0"))
+
+    def run(recipe: str = "demo", overrides: list[str] | None = None, **options: object) -> Summary:
+        log_to_prefect()
+        retrying = Retrying(
+            retry=retry_if_exception_type(ServiceError),
+            wait=wait_exponential(multiplier=30, max=900),
+            stop=stop_after_delay(patience_s),
+            before_sleep=_log_pause,
+            reraise=True,
+        )
+        return retrying(work, load_recipe(recipe, overrides), **options)
+
+    def kill_when_stuck(*_: object) -> None:
+        if time_limit_s is not None:
+            watchdog = threading.Timer(time_limit_s + GRACE_S, os.kill, (os.getpid(), signal.SIGKILL))
+            watchdog.daemon = True  # a run that ends in time takes the timer with it
+            watchdog.start()
+
+    run.__name__, run.__doc__ = work.__name__, work.__doc__
+    run.__dict__["__signature__"] = _typed_signature(run, work)
+    return Flow(run, name=work.__name__, timeout_seconds=time_limit_s, on_running=[kill_when_stuck])
+
+
+def _typed_signature(run: Callable[..., Summary], work: Callable[..., Summary]) -> inspect.Signature:
+    # Prefect derives the form of a run's parameters from it
+    own = list(inspect.signature(run, eval_str=True).parameters.values())[:2]
+    options = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
+    return inspect.Signature([*own, *(option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options)])
+
+
+def log_to_prefect() -> None:
+    """Enable INFO lines of our loggers: Prefect attaches its handler to them (`prefect.yaml`), but sets no level."""
+    for package in ("galstore", "modeling", "flows"):
+        logging.getLogger(package).setLevel(logging.INFO)
+
+
+def _log_pause(attempt: RetryCallState) -> None:
+    error = attempt.outcome.exception() if attempt.outcome else None
+    logger.warning("%s; retry in %.0f s", error, attempt.upcoming_sleep)
+
+
+@deployed_flow
+def ingest(recipe: Recipe, retry_quarantined: list[str] | None = None) -> Summary:
+    """Register the survey's catalog and pull every pending cutout.
+
+    Parameters
+    ----------
     retry_quarantined
-        Reasons of quarantine whose objects are asked for again; "all" for every reason.
+        Reasons of quarantine whose objects are requested again; "all" for every reason.
     """
-    from flows.ingest import ingest as work
+    from flows.ingest import ingest as flow
 
-    return _patiently(work, recipe, overrides, retry_quarantined)
-
-
-@flow(name="train", **_LIMITED)
-def train(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Train the recipe's network on the cube's labelled objects.
-
-    Parameters
-    ----------
-    recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
-    """
-    from flows.train import train as work
-
-    return _patiently(work, recipe, overrides)
+    return flow.fn(recipe, retry_quarantined)
 
 
-@flow(name="score", **_LIMITED)
-def score(recipe: str = "demo", overrides: list[str] | None = None, catalog: str | None = None) -> dict[str, Any]:
+@deployed_flow
+def train(recipe: Recipe) -> Summary:
+    """Train the recipe's network on the cube's labelled objects."""
+    from flows.train import train as flow
+
+    return flow.fn(recipe)
+
+
+@deployed_flow
+def score(recipe: Recipe, catalog: str | None = None) -> Summary:
     """Score the held-out galaxies and a new catalog.
 
     Parameters
     ----------
-    recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
     catalog
-        CSV, ECSV, FITS, VOTable or Parquet with object_id, ra, dec; the recipe's own by default.
+        CSV, ECSV, FITS, VOTable or Parquet with object_id, ra, dec; by default the catalog of the recipe.
     """
-    from flows.score import score as work
+    from flows.score import score as flow
 
-    named = [] if catalog is None else [f"score.catalog={json.dumps(catalog)}"]
-    return _patiently(work, recipe, [*(overrides or []), *named])
+    return flow.fn(recipe if catalog is None else recipe.with_values({"score.catalog": Path(catalog)}))
 
 
-@flow(name="report", **_LIMITED)
-def report(recipe: str = "demo", overrides: list[str] | None = None) -> dict[str, Any]:
-    """Write the report of a recipe's model and predictions.
+@deployed_flow
+def report(recipe: Recipe) -> Summary:
+    """Write the report of the recipe's model and predictions."""
+    from flows.report import report as flow
 
-    Parameters
-    ----------
-    recipe
-        Name of a recipe or path of a TOML file.
-    overrides
-        `section.key=value`.
-    """
-    from flows.report import report as work
-
-    return _patiently(work, recipe, overrides)
+    return flow.fn(recipe)

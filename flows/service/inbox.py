@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, cast
 
 from prefect import flow
 
-from flows.runtime import console, load_recipe
+from flows.runtime import load_recipe
+from flows.service.deployed_flows import log_to_prefect
 from galstore.atomic_write import atomic_file
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ MOST_ATTEMPTS = 12
 LONGEST_PAUSE_S = 3600.0
 TEMPORARY_ERRORS = ("ServiceError", "ServiceDownError", "StoreBusyError")
 """Errors of galstore after which another attempt may succeed, as named in Prefect's state messages."""
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +98,7 @@ def inbox(
     dict
         Number of catalogs that arrived, are under way, were done and failed.
     """
+    log_to_prefect()
     watched = inbox_folder(recipe, overrides, folder).absolute()
     for name in ("", UNDER_WAY, DONE, FAILED):
         (watched / name).mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def inbox(
         counts["arrived"] += 1
     for path in sorted(files_in(watched / UNDER_WAY)):
         counts[advance(watched, path, recipe, overrides)] += 1
-    console.print("inbox: " + ", ".join(f"{n} {state}" for state, n in counts.items()))
+    logger.info("inbox: %s", ", ".join(f"{n} {state}" for state, n in counts.items()))
     return counts
 
 

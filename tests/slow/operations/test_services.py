@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import logging
 import os
 import re
 import socket
@@ -54,6 +55,14 @@ def test_the_ui_shows_the_run_as_completed_with_its_artifacts(ingested: Service)
         page.get_by_text("Artifacts", exact=True).last.click()
         page.get_by_text(artifacts[0]["key"]).last.wait_for()
         keep_screenshot(page, "ui-run-artifacts")
+
+
+def test_the_log_of_a_run_has_the_lines_of_our_packages(ingested: Service) -> None:
+    ingest = ingested.ask("/deployments/name/ingest/ingest")["id"]
+    (run,) = [run["id"] for run in ingested.runs("COMPLETED") if run["deployment_id"] == ingest]
+    lines = ingested.ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+    (counts,) = [line for line in lines if line["name"] == "flows.ingest" and "registered =" in line["message"]]
+    assert counts["level"] == logging.INFO
 
 
 @pytest.mark.long
