@@ -1,16 +1,16 @@
-"""Baselines: what a network has to beat, from the same training rows."""
+"""Baselines that a network has to beat, fitted to the same training rows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 
+from modeling.evaluation.column_checks import Values
 from modeling.evaluation.metrics import Regression
 
 FOREST_COLUMNS = ("modelMag_g", "modelMag_r", "modelMag_i")
@@ -22,17 +22,17 @@ MIN_LEAF = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """Predictions of a baseline, or why there are none."""
+    """Predictions of a baseline, or the reason for their absence."""
 
     name: str
-    predicted: NDArray[np.float64] | None
-    """(object,) of the evaluated rows, in the unit of the label; NaN where a row lacks an input. None where the
-    baseline could not be fitted at all."""
+    predicted: Values | None
+    """(object,) of the evaluated rows, in the unit of the label; NaN if a row lacks an input. None if the baseline
+    could not be fitted."""
     note: str = ""
-    """Why there are no predictions, or what they leave out; empty where there is nothing to say."""
+    """Reason for absent predictions, or number of rows that are left out; empty if all rows are predicted."""
 
-    def against(self, true: NDArray[np.float64]) -> Regression | str:
-        """How well the baseline does on the rows that it predicts, or why it predicts none.
+    def against(self, true: Values) -> Regression | str:
+        """Measure the baseline on the rows that it predicts, or return the note if it predicts none.
 
         Parameters
         ----------
@@ -45,15 +45,15 @@ class Baseline:
         return Regression.of(true[scored], self.predicted[scored])
 
 
-def predict_mean(train_labels: NDArray[np.float64], n: int) -> Baseline:
-    """The mean of the training labels, for every object.
+def predict_mean(train_labels: Values, n: int) -> Baseline:
+    """Predict the mean of the training labels for n objects.
 
     Parameters
     ----------
     train_labels
         (object,), without NaN.
     n
-        Objects to predict.
+        Number of objects to predict.
 
     Examples
     --------
@@ -65,32 +65,32 @@ def predict_mean(train_labels: NDArray[np.float64], n: int) -> Baseline:
 
 def predict_forest(
     train_catalog: pd.DataFrame,
-    train_labels: NDArray[np.float64],
+    train_labels: Values,
     catalog: pd.DataFrame,
     *,
     columns: Sequence[str] = FOREST_COLUMNS,
     seed: int = 0,
 ) -> Baseline:
-    """The paper's random forest on magnitudes: 40 trees, at least 8 galaxies a leaf.
+    """Predict with the paper's random forest on magnitudes: 40 trees, at least 8 galaxies per leaf.
 
     Parameters
     ----------
     train_catalog
-        Has `columns`, mag; null where unknown. Rows as in `train_labels`.
+        Has `columns`, mag; null if unknown. Rows as in `train_labels`.
     train_labels
         (object,), without NaN.
     catalog
-        The same columns of the rows to predict.
+        Same columns of the rows to predict.
     columns
-        What the trees see; by default the paper's g, r and i.
+        Inputs of the trees; by default the paper's g, r and i.
     seed
-        Of the trees.
+        Seed of the trees.
 
     Returns
     -------
     Baseline
-        Training rows with a null magnitude are left out, and evaluated rows with one get NaN: no magnitude is made
-        up. Both are counted in `note`. No predictions where a column is absent or too few rows are complete.
+        Training rows with a null magnitude are left out, and evaluated rows with one get NaN: no magnitude is
+        imputed. Both are counted in `note`. No predictions if a column is absent or too few rows are complete.
 
     Raises
     ------
@@ -99,31 +99,34 @@ def predict_forest(
     """
     name = "random forest on g, r, i magnitudes" if tuple(columns) == FOREST_COLUMNS else "random forest on magnitudes"
     if len(train_catalog) != len(train_labels):
-        raise ValueError(f"{len(train_catalog)} catalog rows and {len(train_labels)} labels: give one label a row")
-    for which, table in (("training", train_catalog), ("evaluated", catalog)):
+        raise ValueError(f"{len(train_catalog)} catalog rows and {len(train_labels)} labels: give one label per row")
+    for rows, table in (("training", train_catalog), ("evaluated", catalog)):
         absent = [column for column in columns if column not in table.columns or table[column].isna().all()]
         if absent or not columns:
-            what = f"values of {', '.join(absent)}" if absent else "magnitudes"
-            return Baseline(name=name, predicted=None, note=f"not fitted: the {which} rows have no {what}")
+            missing = f"values of {', '.join(absent)}" if absent else "magnitudes"
+            return Baseline(name=name, predicted=None, note=f"not fitted: the {rows} rows lack {missing}")
     train_magnitudes, magnitudes = _magnitudes(train_catalog, columns), _magnitudes(catalog, columns)
     complete, scored = _complete(train_magnitudes), _complete(magnitudes)
-    all_of_them = f"all {len(columns)} magnitudes" if len(columns) != len(FOREST_COLUMNS) else "all three magnitudes"
+    inputs = f"all {len(columns)} magnitudes" if len(columns) != len(FOREST_COLUMNS) else "all three magnitudes"
     if complete.sum() < 2 * MIN_LEAF or not scored.any():
         return Baseline(
             name=name,
             predicted=None,
-            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have {all_of_them}, "
+            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have {inputs}, "
             f"needed are {2 * MIN_LEAF} and 1",
         )
-    forest: Any = RandomForestRegressor(n_estimators=N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=1)
+    forest = RandomForestRegressor(n_estimators=N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=1)
     forest.fit(train_magnitudes[complete], train_labels[complete])
     predicted = np.full(len(catalog), np.nan)
     predicted[scored] = forest.predict(magnitudes[scored])
-    return Baseline(name=name, predicted=predicted, note=_left_out(~complete, ~scored, all_of_them))
+    note = ""
+    if not (complete.all() and scored.all()):
+        note = f"{(~complete).sum()} training and {(~scored).sum()} evaluated rows without {inputs} are left out"
+    return Baseline(name=name, predicted=predicted, note=note)
 
 
 def known_magnitudes(catalog: pd.DataFrame, names: Sequence[str]) -> tuple[str, ...]:
-    """Those of some magnitudes that at least one row of a catalog has, in their order: a survey may lack a band.
+    """Return the names of columns with at least one value, in the given order: a survey may lack a band.
 
     Examples
     --------
@@ -133,15 +136,9 @@ def known_magnitudes(catalog: pd.DataFrame, names: Sequence[str]) -> tuple[str, 
     return tuple(name for name in names if name in catalog.columns and catalog[name].notna().any())
 
 
-def _magnitudes(catalog: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64]:
+def _magnitudes(catalog: pd.DataFrame, columns: Sequence[str]) -> Values:
     return catalog[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _complete(magnitudes: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _complete(magnitudes: Values) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(magnitudes).all(axis=1), dtype=np.bool_)
-
-
-def _left_out(train_rows: NDArray[np.bool_], rows: NDArray[np.bool_], all_of_them: str) -> str:
-    if not train_rows.any() and not rows.any():
-        return ""
-    return f"{train_rows.sum()} training and {rows.sum()} evaluated rows without {all_of_them} are left out"

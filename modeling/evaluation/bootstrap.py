@@ -1,22 +1,28 @@
-"""Numbers with a standard error, by the bootstrap over galaxies."""
+"""Bootstrap over objects: standard errors and intervals of metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-N_RESAMPLES = 200
-"""The error itself is then known to 1 / sqrt(2 x 200) = 5 %."""
+from modeling.evaluation.column_checks import Values, check_columns, check_finite
+from modeling.evaluation.metrics import Outliers, Regression, resampled_metrics
 
-Values = NDArray[np.float64]
+N_FOR_ERRORS = 200
+"""Resamples for a standard error, which is then known to 1 / sqrt(2 x 200) = 5 %."""
+N_FOR_INTERVALS = 1_000
+MIN_FOR_INTERVALS = 100
+"""With fewer resamples, two or three draws decide where a 95 % interval ends."""
+BATCH_VALUES = 400_000
+"""Values of a batch of resamples: 3 MB, which stay in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """A number and its standard error, in the same unit."""
+class ValueWithError:
+    """Number and its standard error, in the same unit."""
 
     value: float
     error: float
@@ -25,79 +31,180 @@ class Measured:
         return f"{self.value:.3f} ± {self.error:.3f}"
 
 
-def estimate(
-    statistic: Callable[..., Sequence[float]], *columns: Values, seed: int = 0, n_resamples: int = N_RESAMPLES
-) -> list[Measured]:
-    """Some numbers of some galaxies, with the errors that drawing these galaxies by chance brings (Efron 1979).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValueWithIntervals:
+    """Number with its central 68 % and 95 % bootstrap intervals; their ends are NaN for a single object."""
 
-    scipy.stats.bootstrap would do one number at a time, and names its generator by version.
+    value: float
+    low_68: float
+    high_68: float
+    low_95: float
+    high_95: float
+
+    @classmethod
+    def of(cls, value: float, draws: Values) -> ValueWithIntervals:
+        """Compute percentile intervals (Efron 1979) from the value in each resample, (resample,)."""
+        ends = np.quantile(draws, [0.5 - 0.34, 0.5 + 0.34, 0.025, 0.975]).tolist() if draws.size else [np.nan] * 4
+        return cls(value=value, low_68=ends[0], high_68=ends[1], low_95=ends[2], high_95=ends[3])
+
+
+def resample(
+    n: int, statistics: Callable[[NDArray[np.int64]], Values], *, rng: np.random.Generator, n_resamples: int
+) -> Values:
+    """Compute statistics of resamples of n objects, drawn with replacement.
+
+    The draws are those of `scipy.stats.bootstrap` with the same generator, which computes one statistic at a time.
+
+    Parameters
+    ----------
+    n
+        Number of objects.
+    statistics
+        Function of the positions of the drawn objects, (resample, object), that returns (statistic, resample).
+    rng
+        Generator of the draws; `BATCH_VALUES` does not change them.
+    n_resamples
+        At least 1.
+
+    Returns
+    -------
+    ndarray
+        (statistic, resample).
+    """
+    batch = max(1, BATCH_VALUES // max(1, n))
+    sizes = [min(batch, n_resamples - start) for start in range(0, n_resamples, batch)]
+    return np.concatenate([statistics(rng.integers(n, size=(size, n))) for size in sizes], axis=1)
+
+
+def estimate_errors(
+    statistic: Callable[..., Sequence[float]], *columns: Values, seed: int = 0, n_resamples: int = N_FOR_ERRORS
+) -> list[ValueWithError]:
+    """Estimate the standard errors of numbers that are computed from columns (Efron 1979).
 
     Parameters
     ----------
     statistic
-        Columns -> numbers, always as many.
+        Function of the columns that returns a fixed number of values.
     columns
-        (object,) each, of one length; galaxies are drawn whole, with replacement.
+        (object,) each, of one length; objects are drawn whole, with replacement.
     seed
-        Of the draws.
+        Seed of the draws.
     n_resamples
         At least 2.
 
     Returns
     -------
-    list of Measured
-        The value is that of the galaxies given; the error is the standard deviation over the resamples, NaN where one
-        of them gives NaN.
+    list of ValueWithError
+        Values for the given objects; the error is the standard deviation over the resamples, NaN if one of them gives
+        NaN.
 
     Examples
     --------
-    >>> [mean] = estimate(lambda x: [x.mean()], np.array([1.0, 3.0] * 50))
+    >>> [mean] = estimate_errors(lambda x: [x.mean()], np.array([1.0, 3.0] * 50))
     >>> print(mean)  # sigma / sqrt(n) = 0.1
     2.000 ± 0.1...
     """
-    rng = np.random.default_rng(seed)
-    n = len(columns[0])
-    draws = []
-    for _ in range(n_resamples):
-        chosen = rng.integers(n, size=n)
-        draws.append(statistic(*(column[chosen] for column in columns)))
-    errors = np.std(np.array(draws, dtype=np.float64), axis=0, ddof=1)
+
+    def statistics(rows: NDArray[np.int64]) -> Values:
+        draws = [statistic(*(column[chosen] for column in columns)) for chosen in rows]
+        return np.array(draws, dtype=np.float64).T
+
+    draws = resample(len(columns[0]), statistics, rng=np.random.default_rng(seed), n_resamples=n_resamples)
+    errors = np.std(draws.T, axis=0, ddof=1)
     return [
-        Measured(value=float(value), error=float(error))
+        ValueWithError(value=float(value), error=float(error))
         for value, error in zip(statistic(*columns), errors, strict=True)
     ]
 
 
-def least_squares_slope(x: ArrayLike, y: ArrayLike) -> float:
-    """Slope of the line through (x, y), each (n,), that has the least squares in y; NaN where x does not vary.
-
-    Examples
-    --------
-    >>> least_squares_slope([0, 1, 2], [5, 5.5, 6])
-    0.5
-    """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    if x.size == 0:
-        return float("nan")
-    deviation = x - x.mean()
-    square = float(deviation @ deviation)
-    return float(deviation @ (y - y.mean())) / square if square > 0 else float("nan")
-
-
-def paired_columns(**columns: ArrayLike) -> list[Values]:
-    """Columns of one length, as float64.
+def resample_for_intervals(
+    n: int, statistics: Callable[[NDArray[np.int64]], Values], *, rng: np.random.Generator, n_resamples: int
+) -> Values:
+    """Resample as `resample` does, and return no resamples for a single object.
 
     Raises
     ------
     ValueError
-        Lengths differ, or a value is not finite.
+        Too few resamples for a 95 % interval.
     """
-    arrays = {name: np.asarray(values, dtype=np.float64) for name, values in columns.items()}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) != 1 or len(next(iter(shapes.values()))) != 1:
-        raise ValueError(f"columns have the shapes {shapes}: give one value a galaxy in each")
-    for name, array in arrays.items():
-        n_bad = int(np.count_nonzero(~np.isfinite(array)))
-        if n_bad:
-            raise ValueError(f"{n_bad} of {array.size} values of {name!r} are not finite: leave those rows out first")
-    return list(arrays.values())
+    if n_resamples < MIN_FOR_INTERVALS:
+        raise ValueError(f"{n_resamples} resamples are too few for a 95 % interval: give at least {MIN_FOR_INTERVALS}")
+    if n < 2:
+        return np.empty((len(statistics(np.zeros((1, n), dtype=np.int64))), 0))
+    return resample(n, statistics, rng=rng, n_resamples=n_resamples)
+
+
+def estimate_metrics(
+    true: ArrayLike, predicted: ArrayLike, *, rng: np.random.Generator, n_resamples: int = N_FOR_INTERVALS
+) -> dict[str, ValueWithIntervals]:
+    """Compute every metric with its bootstrap intervals.
+
+    Parameters
+    ----------
+    true, predicted
+        (object,) each, finite; at least one object. Their order changes no number.
+    rng
+        Generator of the draws.
+    n_resamples
+        At least 100. 1,000 resamples of 20,466 objects take 1 to 2 s on one core.
+
+    Returns
+    -------
+    dict of ValueWithIntervals
+        'rmse', 'nmad', 'bias', 'r2', 'beyond_3_nmad' and 'beyond_0p3_dex', as `Regression` and `Outliers` define them.
+
+    Raises
+    ------
+    ValueError
+        No objects, values that are not finite, or too few resamples.
+    """
+    # + 0.0 turns -0.0 into 0.0: a median could return either of them, depending on the order
+    t, p = (values + 0.0 for values in check_columns(true=true, predicted=predicted))
+    order = np.lexsort((p, t))
+    t, p = t[order], p[order]
+    errors = p - t
+    metrics, outliers = Regression.of(t, p), Outliers.of(errors)
+    values = {
+        "rmse": metrics.rmse,
+        "nmad": metrics.nmad,
+        "bias": metrics.bias,
+        "r2": metrics.r2,
+        "beyond_3_nmad": outliers.beyond_3_nmad,
+        "beyond_0p3_dex": outliers.beyond_0p3_dex,
+    }
+
+    def statistics(rows: NDArray[np.int64]) -> Values:
+        by_name = resampled_metrics(t[rows], errors[rows])
+        return np.stack([by_name[name] for name in values])
+
+    draws = resample_for_intervals(t.size, statistics, rng=rng, n_resamples=n_resamples)
+    return {
+        name: ValueWithIntervals.of(value, found) for (name, value), found in zip(values.items(), draws, strict=True)
+    }
+
+
+def estimate_means(
+    columns: Mapping[str, Values], *, rng: np.random.Generator, n_resamples: int = N_FOR_INTERVALS
+) -> dict[str, ValueWithIntervals]:
+    """Compute means of columns of the same objects, with their bootstrap intervals.
+
+    Parameters
+    ----------
+    columns
+        (object,) each, finite, at least one object. The draws depend on their order: sort the objects first.
+    rng
+        Generator of the draws.
+    n_resamples
+        At least 100.
+    """
+    for name, values in columns.items():
+        check_finite(values, name)
+    table = np.stack(list(columns.values()))
+
+    def statistics(rows: NDArray[np.int64]) -> Values:
+        means: Values = table[:, rows].mean(axis=-1)
+        return means
+
+    draws = resample_for_intervals(table.shape[1], statistics, rng=rng, n_resamples=n_resamples)
+    means = table.mean(axis=1).tolist()
+    return {name: ValueWithIntervals.of(mean, found) for name, mean, found in zip(columns, means, draws, strict=True)}

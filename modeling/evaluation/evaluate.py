@@ -1,4 +1,4 @@
-"""Evaluation: a table of predictions becomes metrics with intervals, and a tally of the rows that do not count."""
+"""Evaluation of a table of predictions: metrics with intervals, and counts of the rows that are left out."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from modeling.evaluation.bootstrap import N_FOR_INTERVALS, ValueWithIntervals, estimate_means, estimate_metrics
 from modeling.evaluation.calibration import Calibration
-from modeling.evaluation.comparison import N_RESAMPLES, Comparison, Estimate, estimate_means, estimate_metrics
-from modeling.evaluation.residuals import BIN_DEX, BinMetrics, Residuals
+from modeling.evaluation.column_checks import Values
+from modeling.evaluation.comparison import PairedComparison
+from modeling.evaluation.metrics import BIN_DEX, BinMetrics, metrics_by_bin
 from schemas.catalog import SENTINEL
 from schemas.errors import CatalogError, ContractError
 
-Values = NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredColumns:
+class EvaluatedColumns:
     """Names of the columns that are evaluated.
 
     Raises
@@ -42,73 +40,78 @@ class ScoredColumns:
         names = self.names
         for name in names:
             if names.count(name) > 1:
-                raise ContractError(f"column {name!r} is named twice: give each question a column of its own")
+                raise ContractError(f"column {name!r} is named twice: give a different column for each option")
 
     @property
     def names(self) -> list[str]:
-        """Those that are given, in the order in which rows are checked."""
+        """Return the given names, in the order of the row checks."""
         return [name for name in (self.true, self.predicted, self.sigma, self.against) if name is not None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """How good predictions are. Errors are predicted - true, in the unit of the label (dex)."""
+class EvaluationResult:
+    """Quality of predictions. Errors are predicted - true, in the unit of the label (dex)."""
 
-    columns: ScoredColumns
+    columns: EvaluatedColumns
     n_rows: int
     n: int
-    """Rows that count: `n_rows` less those of `left_out`."""
+    """Number of evaluated rows: `n_rows` less those of `left_out`."""
     left_out: Mapping[str, int]
-    """Rows that do not count, by their first reason; reasons without rows are absent."""
-    metrics: Mapping[str, Estimate]
+    """Number of rows that are not evaluated, by their first reason; reasons without rows are absent."""
+    metrics: Mapping[str, ValueWithIntervals]
     """'rmse', 'nmad', 'bias', 'r2', 'beyond_3_nmad', 'beyond_0p3_dex'; with a sigma also 'crps', 'coverage_68' and
     'coverage_95'."""
     bins: tuple[BinMetrics, ...]
-    """Of the true value; those that hold rows."""
+    """Bins of the true value that hold rows."""
     pit_counts: tuple[int, ...] | None
     """Rows in each tenth of the probability integral transform; None without a sigma."""
-    comparison: Comparison | None
-    """`predicted` less `against`; None where there is no second predictor."""
+    comparison: PairedComparison | None
+    """`predicted` less `against`; None without a second predictor."""
     n_resamples: int
     seed: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; None where there is no number."""
-        plain = asdict(self)
+    def to_dict(self) -> dict[str, object]:
+        """Return plain values for JSON, with None for NaN."""
+        plain: dict[str, object] = asdict(self)
         if self.comparison is not None:
-            for name in ("rmse", "nmad"):
-                plain["comparison"][name]["is_significant"] = getattr(self.comparison, name).is_significant
-        cleaned: dict[str, Any] = _without_nan(plain)
-        return cleaned
+            differences = {"rmse": self.comparison.rmse, "nmad": self.comparison.nmad}
+            plain["comparison"] = {
+                "n": self.comparison.n,
+                **{
+                    name: {**asdict(difference), "is_significant": difference.is_significant}
+                    for name, difference in differences.items()
+                },
+            }
+        return {name: _without_nan(value) for name, value in plain.items()}
 
 
-def score_predictions(
+def evaluate_predictions(
     table: pd.DataFrame,
-    columns: ScoredColumns,
+    columns: EvaluatedColumns,
     *,
     bin_width: float = BIN_DEX,
-    n_resamples: int = N_RESAMPLES,
+    n_resamples: int = N_FOR_INTERVALS,
     seed: int = 0,
-) -> Scores:
+) -> EvaluationResult:
     """Evaluate a table of predictions; the order of its rows changes no number.
 
     Parameters
     ----------
     table
-        One row an object. Rows without a usable number in a column are left out and counted.
+        One row per object. Rows without a usable number in a column are left out and counted.
     columns
-        Which columns to use, of numbers.
+        Names of numeric columns.
     bin_width
-        Of the bins of the true value, in the unit of the label.
+        Width of the bins of the true value, in the unit of the label.
     n_resamples
-        Of each bootstrap, at least 100.
+        Number of resamples of each bootstrap, at least 100.
     seed
-        Of the bootstraps.
+        Seed of the bootstraps.
 
     Raises
     ------
     CatalogError
-        A column is absent or not of numbers, or no row is left.
+        A column is absent or not numeric, or no row is left.
     ContractError
         `bin_width` is out of range.
     ValueError
@@ -116,11 +119,10 @@ def score_predictions(
     """
     values, left_out = usable_rows(table, columns)
     true, predicted = values[columns.true], values[columns.predicted]
-    residuals = Residuals.of(true, predicted)
-    # one stream of draws for each question: asking a second one does not change the answer to the first
+    # separate random streams: an additional column does not change the other numbers
     for_metrics, for_sigma, for_pairs = (np.random.default_rng([seed, stream]) for stream in range(3))
-    bins = residuals.bins(bin_width)
-    metrics = estimate_metrics(residuals, rng=for_metrics, n_resamples=n_resamples)
+    bins = metrics_by_bin(true, predicted, bin_width)
+    metrics = estimate_metrics(true, predicted, rng=for_metrics, n_resamples=n_resamples)
     pit_counts, comparison = None, None
     if columns.sigma is not None:
         calibration = Calibration.of_gaussian(true, predicted, values[columns.sigma])
@@ -132,11 +134,12 @@ def score_predictions(
         metrics |= estimate_means(means, rng=for_sigma, n_resamples=n_resamples)
         pit_counts = calibration.pit_counts()
     if columns.against is not None:
-        comparison = Comparison.of(true, predicted, values[columns.against], rng=for_pairs, n_resamples=n_resamples)
-    return Scores(
+        against = values[columns.against]
+        comparison = PairedComparison.of(true, predicted, against, rng=for_pairs, n_resamples=n_resamples)
+    return EvaluationResult(
         columns=columns,
         n_rows=len(table),
-        n=residuals.n,
+        n=true.size,
         left_out=left_out,
         metrics=metrics,
         bins=bins,
@@ -147,28 +150,28 @@ def score_predictions(
     )
 
 
-def usable_rows(table: pd.DataFrame, columns: ScoredColumns) -> tuple[dict[str, Values], dict[str, int]]:
-    """Numbers of the rows that count, sorted by value, and the number of other rows by their first reason.
+def usable_rows(table: pd.DataFrame, columns: EvaluatedColumns) -> tuple[dict[str, Values], dict[str, int]]:
+    """Return the values of the rows that are evaluated, sorted, and count the other rows by their first reason.
 
     Parameters
     ----------
     table
-        One row an object.
+        One row per object.
     columns
-        Which columns to use. Null, NaN, -9999 and infinities are no numbers; sigma must be above 0.
+        Names of the columns. Null, NaN, -9999 and infinities are missing values; sigma must be above 0.
 
     Returns
     -------
     tuple
-        (object,) float64 by name of the column, and rows left out by reason. Together they are all rows.
+        (object,) float64 by column name, and the number of rows left out by reason. Together they are all rows.
 
     Raises
     ------
     CatalogError
-        A column is absent or not of numbers, or no row is left.
+        A column is absent or not numeric, or no row is left.
     """
     values = {name: _numbers(table, name) for name in columns.names}
-    kept = np.ones(len(table), dtype=np.bool_)
+    usable = np.ones(len(table), dtype=np.bool_)
     left_out: dict[str, int] = {}
     for name, column in values.items():
         faults = {
@@ -179,38 +182,38 @@ def usable_rows(table: pd.DataFrame, columns: ScoredColumns) -> tuple[dict[str, 
         if name == columns.sigma:
             faults[f"{name} is 0 or less"] = column <= 0
         for reason, rows in faults.items():
-            n_lost = int(np.count_nonzero(rows & kept))
+            n_lost = int(np.count_nonzero(rows & usable))
             if n_lost:
                 left_out[reason] = n_lost
-                kept &= ~rows
-    if not kept.any():
-        why = "; ".join(f"{n:,} rows: {reason}" for reason, n in left_out.items()) or "it has no rows at all"
+                usable &= ~rows
+    if not usable.any():
+        why = "; ".join(f"{n:,} rows: {reason}" for reason, n in left_out.items()) or "the table has 0 rows"
         raise CatalogError(f"no row is left to evaluate: {why}. Give a table with numbers in {', '.join(values)}")
-    order = np.lexsort([column[kept] for column in reversed(values.values())])
-    return {name: column[kept][order] for name, column in values.items()}, left_out
+    order = np.lexsort([column[usable] for column in reversed(values.values())])
+    return {name: column[usable][order] for name, column in values.items()}, left_out
 
 
 def _numbers(table: pd.DataFrame, name: str) -> Values:
     if name not in table.columns:
         names = [str(column) for column in table.columns]
         close = get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(names[:20])}"
-        raise CatalogError(f"there is no column {name!r}; {hint}")
+        hint = f"did you mean {' or '.join(close)}?" if close else f"the table has {', '.join(names[:20])}"
+        raise CatalogError(f"no column {name!r}; {hint}")
     column = table[name]
     if column.isna().all():
         return np.full(len(table), np.nan)
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         first = column.dropna().iloc[0]
         raise CatalogError(
-            f"column {name!r} holds {column.dtype} values, as {str(first)[:40]!r}; numbers are needed: name another "
-            "column, or leave what is unknown blank"
+            f"column {name!r} holds {column.dtype} values, as {str(first)[:40]!r}, expected are numbers: name another "
+            "column, or leave unknown values blank"
         )
     return column.to_numpy(dtype=np.float64, na_value=np.nan)
 
 
-def _without_nan(value: Any) -> Any:
+def _without_nan(value: object) -> object:
     if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
+        return [_without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

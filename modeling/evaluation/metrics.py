@@ -1,4 +1,4 @@
-"""Metrics of a regression, as the paper defines them.
+"""Metrics of a regression: RMSE, NMAD, bias, R² and outlier fractions, as Wu & Boada (2019) define them.
 
 Means are exact sums, rounded once, so that the order of objects changes no bit of any metric.
 """
@@ -9,24 +9,28 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+
+from modeling.evaluation.column_checks import Values, check_columns
+from schemas.errors import ContractError
 
 NMAD_FACTOR = 1.4826
 """Makes the median absolute deviation of a normal distribution equal to its standard deviation."""
+OUTLIER_NMAD = 3.0
+"""Limit of an outlier in NMADs; 0.27 % of a normal distribution lie beyond it."""
+OUTLIER_DEX = 0.3
+"""Limit of an outlier in dex: a factor of two in abundance (10^0.3 = 2.0). No survey prescribes a number of dex."""
+BIN_DEX = 0.1
+"""Width of the bins of the true value in the upper panel of Wu & Boada (2019), figure 3."""
 
 
 def nmad(values: ArrayLike) -> float:
-    """Normalised median absolute deviation: 1.4826 median |x - median x| (Wu & Boada 2019, section 4.1).
+    """Return the normalised median absolute deviation, 1.4826 median |x - median x| (Wu & Boada 2019, section 4.1).
 
     Parameters
     ----------
     values
-        (n,). NaN among them makes the answer NaN.
-
-    Returns
-    -------
-    float
-        In the unit of the values; NaN where there are none.
+        (n,). The result is NaN if one of them is, or for n = 0.
 
     Examples
     --------
@@ -34,14 +38,18 @@ def nmad(values: ArrayLike) -> float:
     1.4826
     """
     x = np.asarray(values, dtype=np.float64)
-    if x.size == 0:
-        return math.nan
-    return float(NMAD_FACTOR * np.median(np.abs(x - np.median(x))))
+    return float(centre_and_nmad(x)[1]) if x.size else math.nan
+
+
+def centre_and_nmad(values: Values) -> tuple[Values, Values]:
+    """Return the median and the NMAD along the last axis."""
+    centre = np.median(values, axis=-1, keepdims=True)
+    return centre[..., 0], NMAD_FACTOR * np.median(np.abs(values - centre), axis=-1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Regression:
-    """How well predictions meet the truth. Errors are predicted - true, in the unit of the label (dex)."""
+    """Metrics of predictions. Errors are predicted - true, in the unit of the label (dex)."""
 
     n: int
     rmse: float
@@ -49,16 +57,16 @@ class Regression:
     bias: float
     """Mean error."""
     r2: float
-    """Share of the variance of the truth that is explained; NaN where the truth does not vary."""
+    """Explained share of the variance of the true values; NaN if they do not vary."""
 
     @classmethod
     def of(cls, true: ArrayLike, predicted: ArrayLike) -> Regression:
-        """Compare predictions with the truth; any order of the objects gives the same bits.
+        """Compare predictions with true values.
 
         Parameters
         ----------
         true, predicted
-            (object,) each. Every value counts: leave out rows without a label or a prediction before.
+            (object,) each. Remove rows without a label or a prediction first.
 
         Raises
         ------
@@ -70,9 +78,9 @@ class Regression:
         >>> Regression.of([1, 2, 3], [1, 2, 6])
         Regression(n=3, rmse=1.732..., nmad=0.0, bias=1.0, r2=-3.5)
         """
-        t, p = check_pairs(true, predicted)
+        t, p = check_columns(true=true, predicted=predicted)
         if t.size == 0:
-            raise ValueError(f"true has shape {t.shape}, predicted {p.shape}: give two equal lengths of at least 1")
+            raise ValueError("0 objects: metrics need at least 1")
         error = p - t
         variance = exact_mean((t - exact_mean(t)) ** 2)
         mean_square = exact_mean(error**2)
@@ -85,13 +93,13 @@ class Regression:
         )
 
 
-def exact_mean(values: NDArray[np.float64]) -> float:
-    """Mean of an exact sum (`math.fsum`): the same bits in any order.
+def exact_mean(values: Values) -> float:
+    """Return the mean by an exact sum (`math.fsum`): the same bits in any order.
 
     Parameters
     ----------
     values
-        (n,), at least one, finite. It takes 0.1 s for a million.
+        (n,), at least one, finite. A million values take 0.1 s.
 
     Examples
     --------
@@ -101,30 +109,111 @@ def exact_mean(values: NDArray[np.float64]) -> float:
     return math.fsum(values.tolist()) / values.size
 
 
-def check_pairs(true: ArrayLike, predicted: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """True and predicted values as float64 arrays of one length, which may be 0.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outliers:
+    """Outlier fractions, 0 ... 1, by a limit relative to the scatter and by a fixed one.
+
+    Work on photometric redshifts quotes this pair: beyond three scatters, and beyond a fixed error (there
+    0.15 (1 + z), as in Salvato et al. 2019).
+    """
+
+    beyond_3_nmad: float
+    """|error - median error| > 3 NMAD; if the NMAD is 0, every value that differs from the median."""
+    beyond_0p3_dex: float
+    """|error| > 0.3 dex."""
+
+    @classmethod
+    def of(cls, errors: Values) -> Outliers:
+        """Count the outliers of errors, (object,), at least one, finite."""
+        far = np.abs(errors - np.median(errors)) > OUTLIER_NMAD * nmad(errors)
+        return cls(
+            beyond_3_nmad=np.count_nonzero(far) / errors.size,
+            beyond_0p3_dex=np.count_nonzero(np.abs(errors) > OUTLIER_DEX) / errors.size,
+        )
+
+
+def resampled_metrics(true: Values, errors: Values) -> dict[str, Values]:
+    """Compute all metrics of many resamples at once, by name, (resample,) each.
+
+    Parameters
+    ----------
+    true, errors
+        (resample, object) each.
+    """
+    mean_square = np.mean(errors**2, axis=-1)
+    variance = np.var(true, axis=-1)
+    centre, scatter = centre_and_nmad(errors)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        r2 = np.where(variance > 0, 1 - mean_square / variance, np.nan)
+    far = np.abs(errors - centre[..., np.newaxis]) > OUTLIER_NMAD * scatter[..., np.newaxis]
+    return {
+        "rmse": np.sqrt(mean_square),
+        "nmad": scatter,
+        "bias": np.mean(errors, axis=-1),
+        "r2": r2,
+        "beyond_3_nmad": np.mean(far, axis=-1),
+        "beyond_0p3_dex": np.mean(np.abs(errors) > OUTLIER_DEX, axis=-1),
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BinMetrics:
+    """Metrics of the objects whose true value is in [low, high), in the unit of the label (dex)."""
+
+    low: float
+    high: float
+    n: int
+    rmse: float
+    nmad: float
+    bias: float
+
+
+def metrics_by_bin(true: ArrayLike, predicted: ArrayLike, width: float = BIN_DEX) -> tuple[BinMetrics, ...]:
+    """Compute metrics in bins of the true value.
+
+    Parameters
+    ----------
+    true, predicted
+        (object,) each, finite.
+    width
+        Width of a bin, in the unit of the label. Edges are whole multiples of it; a value on an edge, to a billionth
+        of the width, counts to the bin above.
+
+    Returns
+    -------
+    tuple of BinMetrics
+        Bins that hold objects, from low to high.
 
     Raises
     ------
-    ValueError
-        Different lengths, more than one dimension, or values that are not finite.
+    ContractError
+        `width` is not a positive number, or too small to separate bins.
+
+    Examples
+    --------
+    >>> [(found.low, found.n) for found in metrics_by_bin([8.7, 8.79, 8.8], [8.7, 8.7, 8.7])]
+    [(8.7, 2), (8.8, 1)]
     """
-    t, p = np.asarray(true, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
-    if t.shape != p.shape or t.ndim != 1:
-        raise ValueError(f"true has shape {t.shape}, predicted {p.shape}: give two equal lengths of at least 1")
-    check_finite(t, "true")
-    check_finite(p, "predicted")
-    return t, p
-
-
-def check_finite(values: NDArray[np.float64], name: str) -> None:
-    """Refuse NaN and infinities.
-
-    Raises
-    ------
-    ValueError
-        Values that are not finite; the text counts them.
-    """
-    n_bad = int(np.count_nonzero(~np.isfinite(values)))
-    if n_bad:
-        raise ValueError(f"{n_bad} of {values.size} values of {name!r} are not finite: leave those rows out first")
+    t, p = check_columns(true=true, predicted=predicted)
+    if not 0 < width < np.inf:
+        raise ContractError(f"width of the bins is {width}; give a positive number, as 0.1 (dex)")
+    with np.errstate(over="ignore"):
+        place = np.floor(t / width + 1e-9)
+    if t.size and np.abs(place).max() > 2**53:
+        raise ContractError(f"width of the bins is {width}, too small for values of {t.max():g}: give more")
+    found = []
+    for number in np.unique(place).tolist():
+        chosen = place == number
+        metrics = Regression.of(t[chosen], p[chosen])
+        found.append(
+            BinMetrics(
+                # 12 digits: an edge is 8.7 and not 8.700000000000001
+                low=float(f"{number * width:.12g}"),
+                high=float(f"{(number + 1) * width:.12g}"),
+                n=metrics.n,
+                rmse=metrics.rmse,
+                nmad=metrics.nmad,
+                bias=metrics.bias,
+            )
+        )
+    return tuple(found)

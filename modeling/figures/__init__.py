@@ -1,1 +1,1 @@
-"""Figures, from tables and arrays."""
+"""Matplotlib figures of predictions, relations, catalogs and images."""

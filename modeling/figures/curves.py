@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from schemas.errors import ExportError, TrainingError, WeightsError
 
@@ -14,37 +14,37 @@ if TYPE_CHECKING:
     from modeling.models.training_log import EpochRecord
 
 TAGS = {"train_loss": "train/loss", "rmse": "validation/rmse", "nmad": "validation/nmad"}
-"""Groups of TensorBoard's page; every other number of an epoch goes to `training/`."""
+"""Tags of TensorBoard; the other numbers of an epoch go to `training/`."""
 
 NOT_CURVES = ("epoch", "seconds")
 
 
 def read_curve(model: StoredModel) -> tuple[EpochRecord, ...]:
-    """The epochs of a stored model's training, in order.
+    """Return the epochs of a stored model's training, in order.
 
     Raises
     ------
     WeightsError
-        The log is damaged, or another version's.
+        The log is damaged, or from another version.
     TrainingError
         No epoch was logged.
     """
     model.require_sound("config.json", "training_log.jsonl")
     if not model.log:
-        raise TrainingError(f"model {model.model_id} has no epoch in its training log: there is no curve to draw")
+        raise TrainingError(f"model {model.model_id} has 0 epochs in its training log: train it again to draw a curve")
     from modeling.models.training_log import EpochRecord
 
     try:
         return tuple(EpochRecord(**record) for record in model.log)
     except TypeError as error:
         raise WeightsError(
-            f"the training log of model {model.model_id} has other columns than this version's ({error}): read "
-            f"{model.folder / 'training_log.jsonl'} as it is"
+            f"the training log of model {model.model_id} has other columns than those of this version ({error}): "
+            f"read {model.folder / 'training_log.jsonl'} directly"
         ) from error
 
 
 def write_training_curve(path: Path, model: StoredModel) -> None:
-    """Draw RMSE and NMAD against epochs into a PNG file, whole or not at all."""
+    """Write a PNG file of RMSE and NMAD against epochs, atomically."""
     log = read_curve(model)
     from modeling.figures.predictions import draw_training, figure_png
 
@@ -56,25 +56,24 @@ def write_training_curve(path: Path, model: StoredModel) -> None:
 
 
 def write_tensorboard(folder: Path, log: Sequence[EpochRecord]) -> int:
-    """Write a training log as event files, one point for each epoch and number.
+    """Write a training log as event files, with one point per epoch and number.
 
     Parameters
     ----------
     folder
-        Of this training alone: TensorBoard calls a curve by its folder.
+        Folder of this training alone: TensorBoard names a curve after its folder.
     log
-        The epochs in order. TensorBoard's wall clock runs from zero: an epoch stands where the training was, in
-        seconds of its steps.
+        Epochs in order. TensorBoard's wall clock starts at zero and counts the seconds of the training steps.
 
     Returns
     -------
     int
-        Points that were written.
+        Number of points written.
 
     Raises
     ------
     ExportError
-        The library is not installed, or event files are there already, beside which every point would show twice.
+        The library is not installed, or the folder holds event files, which would show every point twice.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -83,9 +82,9 @@ def write_tensorboard(folder: Path, log: Sequence[EpochRecord]) -> int:
             "event files need the library tensorboard, which is not installed: pip install 'galstore[tensorboard]'"
         ) from error
     if any(folder.glob("events.out.tfevents.*")):
-        raise ExportError(f"{folder} holds event files already: delete them, or give another folder")
+        raise ExportError(f"{folder} already holds event files: delete them, or give another folder")
     wall_s, n_points = 0.0, 0
-    writer: Any = SummaryWriter(str(folder))
+    writer = SummaryWriter(str(folder))
     try:
         for record in log:
             wall_s += record.seconds

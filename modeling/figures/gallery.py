@@ -15,19 +15,19 @@ N_COLUMNS = 5
 
 
 def gallery_rows(true: Values, predicted: Values, *, seed: int = 0) -> dict[str, NDArray[np.int64]]:
-    """Which objects Figure 1 shows.
+    """Choose the objects of Figure 1.
 
     Parameters
     ----------
     true, predicted
         (object,), finite.
     seed
-        Of the random row.
+        Seed of the random row.
 
     Returns
     -------
     dict
-        Seven titles, in order; up to five row numbers each, all fewer than `len(true)`.
+        Seven titles, in order; up to five row numbers each.
     """
     rng = np.random.default_rng(seed)
     error = predicted - true
@@ -46,12 +46,12 @@ def gallery_rows(true: Values, predicted: Values, *, seed: int = 0) -> dict[str,
 def draw_gallery(
     cutouts: Mapping[str, NDArray[np.uint8]], rows: Mapping[str, NDArray[np.int64]], true: Values, predicted: Values
 ) -> Figure:
-    """Figure 1: seven rows of five cutouts, each with its predicted and its true value.
+    """Draw Figure 1: seven rows of five cutouts, each with its predicted and its true value.
 
     Parameters
     ----------
     cutouts
-        By title of the row: (column, y, x, band), bands in the order of red, green and blue.
+        (column, y, x, band) by title of the row, bands in the order red, green, blue.
     rows
         From `gallery_rows`.
     true, predicted

@@ -1,10 +1,9 @@
-"""The resolution pyramid of one object as a figure; loads no torch."""
+"""Figure of the resolution pyramid of one object; loads no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,17 +11,17 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 
-def draw_levels(images: Mapping[int, NDArray[Any]], title: str, path: Path) -> None:
-    """Draw all levels of one object side by side, each as large as the finest, and write a PNG.
+def draw_levels(images: Mapping[int, NDArray[np.uint8] | NDArray[np.float32]], title: str, path: Path) -> None:
+    """Write a PNG with all levels of one object side by side, drawn at the same size.
 
     Parameters
     ----------
     images
-        By side in px: counts, shape (side, side, band), bands in the order in which a screen shows red, green, blue.
+        Counts by side in px, shape (side, side, band), bands in the order red, green, blue.
     title
-        Above them.
+        Title of the figure.
     path
-        Of the file.
+        Path of the file.
     """
     figure = Figure(figsize=(1.6 * len(images), 2.1), layout="constrained")
     FigureCanvasAgg(figure)

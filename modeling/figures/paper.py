@@ -1,4 +1,4 @@
-"""All figures of Wu & Boada (2019) from one table of galaxies; what cannot be drawn says why."""
+"""All figures of Wu & Boada (2019) from one table of galaxies, with reasons for the missing ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from modeling.evaluation.binned_relation import SparseRelationError
 from modeling.evaluation.fundamental_relation import measure_fundamental_relation
-from modeling.evaluation.mass_metallicity import SparseRelationError, measure_mzr_scatter, metallicity_from_mass
-from modeling.figures import predictions as figures
-from modeling.figures import relations as mzr_figures
+from modeling.evaluation.mass_metallicity import measure_mzr_scatter, tremonti_metallicity
+from modeling.figures import relations
+from modeling.figures.gallery import draw_gallery, gallery_rows
+from modeling.figures.predictions import draw_comparison, draw_distributions
 from modeling.figures.resolution import SweepPoint, draw_resolution
 from modeling.figures.style import Values, mark_simulated
 
@@ -23,46 +25,45 @@ ReadCutouts = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Galaxies:
-    """What the figures are drawn from: columns of shape (object,), NaN where a galaxy lacks the value.
+    """Data of the figures: columns of shape (object,), NaN if a galaxy lacks the value.
 
     Masses are log10(M / solar mass), star formation rates log10(solar masses a year).
     """
 
     columns: Mapping[str, Values]
-    """By name, of `QUANTITIES`; those that there are."""
+    """Available columns by name, one of `QUANTITIES`."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Why the others are not there, for people, by name; also 'cutouts' and 'sweep'."""
+    """Messages that explain missing columns, by name; also for 'cutouts' and 'sweep'."""
     has_cutout: NDArray[np.bool_] | None = None
     """(object,)."""
     read_cutouts: ReadCutouts | None = None
-    """Row numbers -> (n, y, x, band) uint8, bands in the order of red, green and blue."""
+    """Function of row numbers that returns (n, y, x, band) uint8, bands in the order red, green, blue."""
     sweep: Sequence[SweepPoint] = ()
 
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in self.columns.items()}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"columns have the lengths {lengths}: give one value a galaxy in each")
+            raise ValueError(f"columns have the lengths {lengths}: give one value per galaxy in each")
 
     def complete(self, *names: str) -> NDArray[np.bool_]:
-        """Galaxies that have all of some quantities, (object,)."""
-        kept = np.ones(len(self.columns[names[0]]), dtype=np.bool_)
+        """Return a mask of the galaxies with all of these quantities, (object,)."""
+        complete = np.ones(len(self.columns[names[0]]), dtype=np.bool_)
         for name in names:
-            kept &= np.isfinite(self.columns[name])
-        return kept
+            complete &= np.isfinite(self.columns[name])
+        return complete
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaperFigure:
-    """A figure, drawn or left out."""
+    """Figure, or the reason for its absence."""
 
     name: str
     title: str
     figure: Figure | None = None
     n_galaxies: int = 0
     n_left_out: int = 0
-    """Galaxies that lack one of the quantities, or whose predicted mass lies beyond Tremonti's relation (Figure 5b)."""
+    """Galaxies that lack a quantity, or have a predicted mass outside Tremonti's relation (Figure 5b)."""
     reason: str = ""
-    """Why it is left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,21 +72,21 @@ class _Plan:
     title: str
     needs: tuple[str, ...]
     draw: Callable[..., Figure]
-    """(needed columns ..., label) -> figure."""
+    """Function of the needed columns and the label."""
 
 
 def _draw_from_mass(true: Values, predicted_log_mass: Values, label: str) -> Figure:
-    return mzr_figures.draw_metallicity_from_mass(true, metallicity_from_mass(predicted_log_mass), label=label)
+    return relations.draw_metallicity_from_mass(true, tremonti_metallicity(predicted_log_mass), label=label)
 
 
 def _draw_mzr(log_mass: Values, true: Values, predicted: Values, label: str) -> Figure:
     scatter = measure_mzr_scatter(log_mass, true, predicted)
-    return mzr_figures.draw_mzr(log_mass, true, predicted, label=label, scatter=scatter)
+    return relations.draw_mzr(log_mass, true, predicted, label=label, scatter=scatter)
 
 
 def _draw_fundamental(log_mass: Values, log_sfr: Values, true: Values, predicted: Values, label: str) -> Figure:
     del label
-    return mzr_figures.draw_fundamental_relation(measure_fundamental_relation(log_mass, log_sfr, true, predicted))
+    return relations.draw_fundamental_relation(measure_fundamental_relation(log_mass, log_sfr, true, predicted))
 
 
 PLANS = (
@@ -93,19 +94,19 @@ PLANS = (
         name="figure-2-distributions",
         title="distributions of true and predicted values",
         needs=("true", "predicted"),
-        draw=lambda true, predicted, label: figures.draw_distributions(true, predicted, label=label),
+        draw=lambda true, predicted, label: draw_distributions(true, predicted, label=label),
     ),
     _Plan(
         name="figure-3-comparison",
         title="predicted against true, and its scatter",
         needs=("true", "predicted"),
-        draw=lambda true, predicted, label: figures.draw_comparison(true, predicted, label=label),
+        draw=lambda true, predicted, label: draw_comparison(true, predicted, label=label),
     ),
     _Plan(
         name="figure-5a-mass",
         title="stellar mass, predicted against true",
         needs=("log_mass", "predicted_log_mass"),
-        draw=lambda mass, predicted, label: mzr_figures.draw_mass_comparison(mass, predicted),  # noqa: ARG005
+        draw=lambda mass, predicted, label: relations.draw_mass_comparison(mass, predicted),  # noqa: ARG005
     ),
     _Plan(
         name="figure-5b-metallicity-from-mass",
@@ -129,7 +130,7 @@ PLANS = (
 
 
 def draw_paper_figures(galaxies: Galaxies, *, label: str, simulated: bool = False, seed: int = 0) -> list[PaperFigure]:
-    """Draw every figure for which the quantities are there.
+    """Draw every figure that the available quantities allow.
 
     Parameters
     ----------
@@ -138,73 +139,73 @@ def draw_paper_figures(galaxies: Galaxies, *, label: str, simulated: bool = Fals
     label
         Name of the target, as in '12 + log(O/H)'.
     simulated
-        The galaxies are made up, and each figure says so.
+        Mark each figure as one of simulated galaxies.
     seed
-        Of the random row of Figure 1.
+        Seed of the random row of Figure 1.
 
     Returns
     -------
     list of PaperFigure
-        In the order of the paper; those that could not be drawn have no figure, and a reason.
+        In the order of the paper; a missing figure is None with a reason.
     """
     drawn = [_gallery(galaxies, seed=seed)]
     for plan in PLANS:
         drawn.append(_drawn(plan, galaxies, label))
         if plan.name.startswith("figure-3"):
             drawn.append(_resolution(galaxies))
-    for one in drawn:
-        if simulated and one.figure is not None:
-            mark_simulated(one.figure)
+    for paper_figure in drawn:
+        if simulated and paper_figure.figure is not None:
+            mark_simulated(paper_figure.figure)
     return drawn
 
 
 def _drawn(plan: _Plan, galaxies: Galaxies, label: str) -> PaperFigure:
     missing = [name for name in plan.needs if name not in galaxies.columns]
     if missing:
-        return PaperFigure(name=plan.name, title=plan.title, reason=_why(galaxies, missing))
-    kept = galaxies.complete(*plan.needs)
+        return PaperFigure(name=plan.name, title=plan.title, reason=_reason(galaxies, missing))
+    complete = galaxies.complete(*plan.needs)
     if plan.draw is _draw_from_mass:
-        kept &= np.isfinite(metallicity_from_mass(galaxies.columns["predicted_log_mass"]))
-    n = int(np.count_nonzero(kept))
+        complete &= np.isfinite(tremonti_metallicity(galaxies.columns["predicted_log_mass"]))
+    n = int(np.count_nonzero(complete))
     reason, figure = f"no galaxy has finite values of {', '.join(plan.needs)}", None
     if n:
         try:
-            figure, reason = plan.draw(*(galaxies.columns[name][kept] for name in plan.needs), label), ""
+            figure, reason = plan.draw(*(galaxies.columns[name][complete] for name in plan.needs), label), ""
         except SparseRelationError as error:
             reason = str(error)
     return PaperFigure(
-        name=plan.name, title=plan.title, figure=figure, n_galaxies=n, n_left_out=len(kept) - n, reason=reason
+        name=plan.name, title=plan.title, figure=figure, n_galaxies=n, n_left_out=len(complete) - n, reason=reason
     )
 
 
 def _gallery(galaxies: Galaxies, *, seed: int) -> PaperFigure:
     name, title = "figure-1-cutouts", "cutouts with predicted and true values"
-    missing = [one for one in ("true", "predicted") if one not in galaxies.columns]
+    missing = [column for column in ("true", "predicted") if column not in galaxies.columns]
     if galaxies.read_cutouts is None or galaxies.has_cutout is None:
         missing.append("cutouts")
     if missing or galaxies.read_cutouts is None or galaxies.has_cutout is None:
-        return PaperFigure(name=name, title=title, reason=_why(galaxies, missing))
-    kept = np.flatnonzero(galaxies.complete("true", "predicted") & galaxies.has_cutout)
-    n_left_out = len(galaxies.has_cutout) - kept.size
-    if not kept.size:
+        return PaperFigure(name=name, title=title, reason=_reason(galaxies, missing))
+    rows_shown = np.flatnonzero(galaxies.complete("true", "predicted") & galaxies.has_cutout)
+    n_left_out = len(galaxies.has_cutout) - rows_shown.size
+    if not rows_shown.size:
         return PaperFigure(
             name=name, title=title, n_left_out=n_left_out, reason="no galaxy with finite values has a stored cutout"
         )
-    true, predicted = (galaxies.columns[one][kept] for one in ("true", "predicted"))
-    rows = figures.gallery_rows(true, predicted, seed=seed)
+    true, predicted = (galaxies.columns[column][rows_shown] for column in ("true", "predicted"))
+    rows = gallery_rows(true, predicted, seed=seed)
     wanted, place = np.unique(np.concatenate(list(rows.values())), return_inverse=True)
-    pixels = galaxies.read_cutouts(kept[wanted])
+    pixels = galaxies.read_cutouts(rows_shown[wanted])
     split = np.split(pixels[place], np.cumsum([len(chosen) for chosen in rows.values()])[:-1])
-    figure = figures.draw_gallery(dict(zip(rows, split, strict=True)), rows, true, predicted)
-    return PaperFigure(name=name, title=title, figure=figure, n_galaxies=kept.size, n_left_out=n_left_out)
+    figure = draw_gallery(dict(zip(rows, split, strict=True)), rows, true, predicted)
+    return PaperFigure(name=name, title=title, figure=figure, n_galaxies=rows_shown.size, n_left_out=n_left_out)
 
 
 def _resolution(galaxies: Galaxies) -> PaperFigure:
     name, title = "figure-4-resolution", "RMSE and NMAD against the side of the images"
     if not galaxies.sweep:
-        return PaperFigure(name=name, title=title, reason=_why(galaxies, ["sweep"]))
+        return PaperFigure(name=name, title=title, reason=_reason(galaxies, ["sweep"]))
     return PaperFigure(name=name, title=title, figure=draw_resolution(galaxies.sweep))
 
 
-def _why(galaxies: Galaxies, missing: Sequence[str]) -> str:
+def _reason(galaxies: Galaxies, missing: Sequence[str]) -> str:
     return "; ".join(galaxies.absent.get(name, f"no {name.replace('_', ' ')}") for name in missing)

@@ -1,4 +1,4 @@
-"""The numbers that Wu & Boada (2019) give, measured on one table of galaxies."""
+"""Numbers of Wu & Boada (2019), measured on one table of galaxies."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from modeling.evaluation.bootstrap import Measured, Values
+from modeling.evaluation.binned_relation import SparseRelationError
+from modeling.evaluation.bootstrap import ValueWithError
+from modeling.evaluation.column_checks import Values
 from modeling.evaluation.fundamental_relation import measure_fundamental_relation
 from modeling.evaluation.mass_metallicity import (
     PIVOT_LOG_MASS,
-    SparseRelationError,
     measure_flattening,
     measure_mass_slopes,
     measure_mzr_scatter,
-    metallicity_from_mass,
+    tremonti_metallicity,
 )
 from modeling.evaluation.metrics import Regression
 from modeling.figures.paper import Galaxies
@@ -23,39 +24,39 @@ from modeling.figures.paper import Galaxies
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """One number, beside the paper's."""
+    """Measured number beside the value of the paper."""
 
     name: str
     value: float
     n_galaxies: int
     error: float | None = None
-    """Standard error; None where it was not measured."""
+    """Standard error; None if it was not measured."""
     paper: float | None = None
-    """Of Wu & Boada (2019) at 128 px; None where they give none."""
+    """Value in Wu & Boada (2019) at 128 px; None if they give none."""
     paper_error: float | None = None
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         return f"{self.value:.4f}" if self.error is None else f"{self.value:.4f} ± {self.error:.4f}"
 
     @property
-    def paper_told(self) -> str:
+    def paper_text(self) -> str:
         if self.paper is None:
             return ""
         return f"{self.paper:.4f}" if self.paper_error is None else f"{self.paper:.3f} ± {self.paper_error:.3f}"
 
 
 def measure_paper_numbers(galaxies: Galaxies, *, of_metallicity: bool = True, seed: int = 0) -> list[Measurement]:
-    """Every number for which the quantities are there; those of too few galaxies are left out, as their figures are.
+    """Measure every number that the available quantities allow; numbers of too few galaxies are left out.
 
     Parameters
     ----------
     galaxies
         Rows that lack a quantity are left out of the numbers that need it.
     of_metallicity
-        Whether the true values are metallicities; else the paper has no number to set beside.
+        True if the values are metallicities; otherwise the numbers of the paper do not apply.
     seed
-        Of the bootstraps.
+        Seed of the bootstraps.
 
     Returns
     -------
@@ -72,13 +73,13 @@ def measure_paper_numbers(galaxies: Galaxies, *, of_metallicity: bool = True, se
     found: list[Measurement] = []
     for needs, measure in steps:
         if all(name in galaxies.columns for name in needs):
-            kept = galaxies.complete(*needs)
-            if kept.any():
+            complete = galaxies.complete(*needs)
+            if complete.any():
                 try:
-                    found += measure(*(galaxies.columns[name][kept] for name in needs), seed)
-                except SparseRelationError:  # the figure of the same quantities says so
+                    found += measure(*(galaxies.columns[name][complete] for name in needs), seed)
+                except SparseRelationError:  # the figure of the same quantities reports it
                     continue
-    return found if of_metallicity else [replace(one, paper=None, paper_error=None) for one in found]
+    return found if of_metallicity else [replace(number, paper=None, paper_error=None) for number in found]
 
 
 def _of_metallicity(true: Values, predicted: Values, seed: int) -> Iterator[Measurement]:
@@ -98,7 +99,7 @@ def _of_mass(log_mass: Values, predicted: Values, seed: int) -> Iterator[Measure
 
 def _of_metallicity_from_mass(true: Values, predicted_log_mass: Values, seed: int) -> Iterator[Measurement]:
     del seed
-    from_mass = metallicity_from_mass(predicted_log_mass)
+    from_mass = tremonti_metallicity(predicted_log_mass)
     inside = np.isfinite(from_mass)
     if inside.any():
         result = Regression.of(true[inside], from_mass[inside])
@@ -129,7 +130,7 @@ def _of_fundamental(
 
 
 def _measured(
-    name: str, estimate: Measured, n: int, *, paper: float | None = None, paper_error: float | None = None
+    name: str, estimate: ValueWithError, n: int, *, paper: float | None = None, paper_error: float | None = None
 ) -> Measurement:
     return Measurement(
         name=name, value=estimate.value, error=estimate.error, n_galaxies=n, paper=paper, paper_error=paper_error

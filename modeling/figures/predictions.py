@@ -1,7 +1,4 @@
-"""Figures of the paper, and those that a run is judged by.
-
-Each function returns a matplotlib Figure; see `modeling.figures.style`.
-"""
+"""Figures of predictions: distributions, comparison with true values, training curve and baselines."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from modeling.evaluation.metrics import Regression
-from modeling.figures.gallery import draw_gallery, gallery_rows
 from modeling.figures.style import (
     BLUE,
     COLUMN_INCHES,
@@ -24,7 +20,6 @@ from modeling.figures.style import (
     Values,
     count_bar,
     draw_counts,
-    figure_png,
     legend,
     n_bins,
     one_panel,
@@ -32,31 +27,19 @@ from modeling.figures.style import (
 )
 
 if TYPE_CHECKING:
-    # torch comes with it, and figures of a table of predictions do without
+    # imports torch, which figures of a table of predictions do not need
     from modeling.models.training_log import EpochRecord
 
-__all__ = [
-    "draw_comparison",
-    "draw_distributions",
-    "draw_gallery",
-    "draw_new_catalog",
-    "draw_predictors",
-    "draw_training",
-    "figure_png",
-    "fill_comparison",
-    "gallery_rows",
-]
-
 METALLICITY_RANGE = (8.2, 9.3)
-"""Axes of the paper's Figure 3, 12 + log(O/H)."""
+"""Range of the axes in the paper's Figure 3, 12 + log(O/H)."""
 
 BIN_DEX = 0.1
 MIN_PER_BIN = 5
-"""A scatter or a median of fewer galaxies says nothing, and is not drawn."""
+"""Bins with fewer galaxies have no meaningful scatter, and are not drawn."""
 
 
 def draw_distributions(true: Values, predicted: Values, *, label: str) -> Figure:
-    """Figure 2: distributions of the true and the predicted values.
+    """Draw Figure 2: distributions of the true and the predicted values.
 
     Parameters
     ----------
@@ -76,17 +59,17 @@ def draw_distributions(true: Values, predicted: Values, *, label: str) -> Figure
 
 
 def draw_comparison(true: Values, predicted: Values, *, label: str) -> Figure:
-    """Figure 3: predicted against true, and the scatter along it.
+    """Draw Figure 3: predicted against true, and the scatter.
 
-    The lower panel is a 2-D histogram on a logarithmic colour scale with the one-to-one line, the running median and,
-    around it, RMSE and NMAD of each 0.1-dex bin of the true value. The upper panel shows the same RMSE and NMAD, with
-    areas that follow the number of galaxies, and the global values as lines.
+    The lower panel is a 2-D histogram on a logarithmic colour scale with the one-to-one line and the running median,
+    plus and minus RMSE and NMAD of each 0.1-dex bin of the true value. The upper panel shows the same RMSE and NMAD as
+    markers with areas proportional to the number of galaxies, and the global values as lines.
 
     Parameters
     ----------
     true, predicted
-        (object,), finite. Axes are those of the paper where they hold 95 % of the values, else they follow the data;
-        fewer than 1,000 galaxies are drawn as points.
+        (object,), finite. The axes are those of the paper if they hold 95 % of the values, otherwise they follow the
+        data. Fewer than 1,000 galaxies are drawn as points.
     label
         Name of the quantity.
     """
@@ -110,15 +93,15 @@ def fill_comparison(
     Parameters
     ----------
     panel
-        Empty.
+        Empty figure.
     true, predicted
         (object,), finite.
     x_label, y_label
-        Of the axes.
+        Labels of the axes.
     bin_dex
         Width of the bins of the true value.
     usual_range
-        Axes, where they hold 95 % of the values.
+        Range of the axes if it holds 95 % of the values.
     """
     low, high = _square_range(true, predicted, usual_range)
     upper, lower = panel.subplots(2, 1, height_ratios=[1, 2.6], sharex=True)
@@ -157,7 +140,7 @@ def fill_comparison(
 
 
 def draw_training(log: Sequence[EpochRecord], *, best_epoch: int) -> Figure:
-    """Training curve: RMSE and NMAD of the validation rows against epochs, and the epoch that was kept."""
+    """Draw the training curve: RMSE and NMAD of the validation rows against epochs, and the selected epoch."""
     figure, axis = one_panel()
     epochs = [record.epoch for record in log]
     marker = "o" if len(log) <= 30 else ""
@@ -171,13 +154,7 @@ def draw_training(log: Sequence[EpochRecord], *, best_epoch: int) -> Figure:
 
 
 def draw_predictors(predictors: Mapping[str, Regression]) -> Figure:
-    """RMSE and NMAD of every predictor on the same rows, best first.
-
-    Parameters
-    ----------
-    predictors
-        By name.
-    """
+    """Draw RMSE and NMAD of every predictor on the same rows, by name, best first."""
     ordered = sorted(predictors.items(), key=lambda item: -item[1].rmse)
     figure = Figure(figsize=(PAGE_INCHES * 0.8, 0.75 + 0.36 * len(ordered)), layout="constrained")
     axis = figure.subplots()
@@ -197,30 +174,8 @@ def draw_predictors(predictors: Mapping[str, Regression]) -> Figure:
     return figure
 
 
-def draw_new_catalog(predicted: Values, *, label: str, training_mean: float | None = None) -> Figure:
-    """Distribution of the predictions of a new catalog.
-
-    Parameters
-    ----------
-    predicted
-        (object,); NaN where an object was not scored, and left out.
-    label
-        Name of the quantity.
-    training_mean
-        Drawn as a line, where given: a catalog that sits elsewhere is another kind of galaxies.
-    """
-    figure, axis = one_panel()
-    scored = predicted[np.isfinite(predicted)]
-    axis.hist(scored, bins=n_bins(len(scored)), color=BLUE, alpha=0.75)
-    if training_mean is not None:
-        axis.axvline(training_mean, color=ORANGE, linewidth=1.4, linestyle="--", label="mean of training labels")
-        legend(axis, loc="upper left")
-    axis.set(xlabel=f"predicted {label}", ylabel="galaxies")
-    return figure
-
-
 def _binned(true: Values, predicted: Values, bin_dex: float = BIN_DEX) -> tuple[Values, Values, Values, Values, Values]:
-    """Centre, number, median, RMSE and NMAD of each bin of the true value that holds enough galaxies."""
+    """Return centre, number, median, RMSE and NMAD of each bin of the true value with enough galaxies."""
     place = np.floor(true / bin_dex + 1e-9).astype(np.int64)
     lines = []
     for bin_ in np.unique(place):

@@ -1,4 +1,4 @@
-"""Figures of what a survey delivers: distributions of its columns then and now."""
+"""Figures of the distributions of catalog columns, before and now."""
 
 from __future__ import annotations
 
@@ -11,53 +11,53 @@ from matplotlib.figure import Figure
 from galstore.profile.distribution import Distribution
 from modeling.figures.style import BLUE, GREY, PAGE_INCHES, Values, n_bins, tidy
 
-MOST_BINS = 40
+MAX_BINS = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One column: what it was, if that is known, and what it is."""
+    """Distributions of one column."""
 
     title: str
     now: Distribution
     before: Distribution | None = None
 
 
-def shared_edges(parts: Sequence[Distribution], most_bins: int = MOST_BINS) -> Values:
-    """Edges of bins that hold all but the outermost 0.5 % of each part on either side, shape (bin + 1,).
+def shared_edges(parts: Sequence[Distribution], max_bins: int = MAX_BINS) -> Values:
+    """Return edges of bins that hold all but the outermost 0.5 % of each part on either side, shape (bin + 1,).
 
-    The smallest part says how many bins there are: what shows its noise shows no shape.
+    The number of bins follows the smallest part, so that its noise does not hide its shape.
     """
-    filled = [one for one in parts if one.n]
+    filled = [part for part in parts if part.n]
     if not filled:
-        return np.linspace(0, 1, most_bins + 1)
-    bins = min(most_bins, n_bins(min(one.n for one in filled)))
-    low = min(max(one.quantile(0.005) - _room(one), one.low) for one in filled)
-    high = max(min(one.quantile(0.995) + _room(one), one.high) for one in filled)
+        return np.linspace(0, 1, max_bins + 1)
+    bins = min(max_bins, n_bins(min(part.n for part in filled)))
+    low = min(max(part.quantile(0.005) - _margin(part), part.low) for part in filled)
+    high = max(min(part.quantile(0.995) + _margin(part), part.high) for part in filled)
     if high <= low:
         margin = 0.5 if low == 0 else abs(low) * 0.01
         low, high = low - margin, high + margin
     return np.linspace(low, high, bins + 1)
 
 
-def _room(one: Distribution) -> float:
-    return 0.02 * (one.quantile(0.995) - one.quantile(0.005))
+def _margin(part: Distribution) -> float:
+    return 0.02 * (part.quantile(0.995) - part.quantile(0.005))
 
 
 def shares(spread: Distribution, edges: Values) -> Values:
-    """Share of the values in each bin, shape (bin,); zeros where there are no values."""
+    """Return the share of the values in each bin, shape (bin,); zeros for an empty distribution."""
     return spread.histogram(edges) / max(1, spread.n)
 
 
 def draw_columns(panels: Sequence[Panel], *, n_columns: int = 3) -> Figure:
-    """Distributions as shares of their values: grey areas before, blue lines now.
+    """Draw distributions as shares of their values: grey areas before, blue lines now.
 
     Parameters
     ----------
     panels
         At least one.
     n_columns
-        Panels beside each other.
+        Number of panels per row.
     """
     n_columns = min(n_columns, len(panels))
     n_rows = -(-len(panels) // n_columns)
@@ -66,7 +66,7 @@ def draw_columns(panels: Sequence[Panel], *, n_columns: int = 3) -> Figure:
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     for axis, panel in zip(axes.flat, panels, strict=False):
-        parts = [one for one in (panel.before, panel.now) if one is not None]
+        parts = [part for part in (panel.before, panel.now) if part is not None]
         edges = shared_edges(parts)
         if panel.before is not None and panel.before.n:
             axis.stairs(shares(panel.before, edges), edges, fill=True, color=GREY, alpha=0.4)

@@ -1,18 +1,13 @@
-"""Figure 5 of the paper, its mass-metallicity relation, and the fundamental relation as residuals."""
+"""Figures 5 and 6 of the paper: mass and metallicity; and the fundamental relation as residuals."""
 
 from __future__ import annotations
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from modeling.evaluation.binned_relation import MASS_BIN_DEX, BinnedRelation
 from modeling.evaluation.fundamental_relation import FundamentalRelation, Trend
-from modeling.evaluation.mass_metallicity import (
-    MASS_BIN_DEX,
-    TREMONTI_RANGE,
-    BinnedRelation,
-    MzrScatter,
-    tremonti_metallicity,
-)
+from modeling.evaluation.mass_metallicity import TREMONTI_RANGE, MzrScatter, tremonti_metallicity
 from modeling.figures.predictions import METALLICITY_RANGE, fill_comparison
 from modeling.figures.style import (
     BLUE,
@@ -30,7 +25,7 @@ from modeling.figures.style import (
 )
 
 MASS_RANGE = (8.4, 11.4)
-"""log masses of the paper's figures."""
+"""Range of log mass in the paper's figures."""
 
 MASS_LABEL = "log(M / M$_\\odot$)"
 SFR_LABEL = "log SFR"
@@ -39,7 +34,7 @@ Range = tuple[float, float]
 
 
 def draw_mass_comparison(log_mass: Values, predicted_log_mass: Values) -> Figure:
-    """Figure 5, left: predicted stellar mass against the catalog's, in bins of 0.2 dex; as `figures.draw_comparison`.
+    """Draw Figure 5, left: predicted stellar mass against the catalog's, in bins of 0.2 dex; see `draw_comparison`.
 
     Parameters
     ----------
@@ -60,7 +55,7 @@ def draw_mass_comparison(log_mass: Values, predicted_log_mass: Values) -> Figure
 
 
 def draw_metallicity_from_mass(true: Values, from_mass: Values, *, label: str) -> Figure:
-    """Figure 5, right: metallicity that the predicted mass stands for, against the true one.
+    """Draw Figure 5, right: metallicity from the predicted mass against the true one.
 
     Parameters
     ----------
@@ -75,7 +70,7 @@ def draw_metallicity_from_mass(true: Values, from_mass: Values, *, label: str) -
 
 
 def draw_mzr(log_mass: Values, true: Values, predicted: Values, *, label: str, scatter: MzrScatter) -> Figure:
-    """Mass-metallicity relation, true on the left and predicted on the right, with Tremonti et al. (2004) on both.
+    """Draw the mass-metallicity relation, true (left) and predicted (right), with Tremonti et al. (2004) on both.
 
     Each panel is a 2-D histogram with the median and the 16th and 84th percentiles in bins of 0.2 dex; the right one
     repeats the true median, which shows where the predicted relation is flatter.
@@ -87,7 +82,7 @@ def draw_mzr(log_mass: Values, true: Values, predicted: Values, *, label: str, s
     label
         Name of the quantity.
     scatter
-        Of the same galaxies, for the numbers in the panels.
+        Scatter of the same galaxies, for the numbers in the panels.
     """
     figure = Figure(figsize=(PAGE_INCHES, 3.3), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -123,15 +118,10 @@ def draw_mzr(log_mass: Values, true: Values, predicted: Values, *, label: str, s
 
 
 def draw_fundamental_relation(relation: FundamentalRelation) -> Figure:
-    """Residual metallicity against residual star formation rate, true on the left and predicted on the right.
+    """Draw residual metallicity against residual star formation rate, true (left) and predicted (right).
 
-    Residuals are what mass does not explain. The line has the least-squares slope of all galaxies; points with bars are
-    medians and 16th and 84th percentiles in bins of 0.2 dex.
-
-    Parameters
-    ----------
-    relation
-        Measured.
+    Residuals are relative to the median at the same mass. The line has the least-squares slope of all galaxies. Points
+    with bars are medians and 16th and 84th percentiles in bins of 0.2 dex.
     """
     figure = Figure(figsize=(PAGE_INCHES, 3.1), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -154,7 +144,7 @@ def draw_fundamental_relation(relation: FundamentalRelation) -> Figure:
         ends = np.array(x_range)
         middle = float(values.mean() - trend.slope.value * x.mean())
         axis.plot(ends, middle + trend.slope.value * ends, color=GREEN, linewidth=1.4)
-        axis.text(0.97, 0.97, _told(trend), transform=axis.transAxes, fontsize=8, ha="right", va="top")
+        axis.text(0.97, 0.97, _trend_text(trend), transform=axis.transAxes, fontsize=8, ha="right", va="top")
         axis.set(
             xlabel=f"residual {SFR_LABEL} at given mass [dex]",
             ylabel=f"residual {name} metallicity [dex]",
@@ -166,7 +156,7 @@ def draw_fundamental_relation(relation: FundamentalRelation) -> Figure:
     return figure
 
 
-def _told(trend: Trend) -> str:
+def _trend_text(trend: Trend) -> str:
     lines = (
         f"Spearman {trend.spearman.value:+.3f} ± {trend.spearman.error:.3f}",
         f"slope {trend.slope.value:+.3f} ± {trend.slope.error:.3f}",
@@ -175,7 +165,6 @@ def _told(trend: Trend) -> str:
 
 
 def _usual(values: Values, usual: Range) -> Range:
-    """The paper's axis where it holds 95 % of the values, else one that follows them."""
     return usual if np.mean((values >= usual[0]) & (values <= usual[1])) >= 0.95 else _spread(values)
 
 

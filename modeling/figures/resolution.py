@@ -1,4 +1,4 @@
-"""Figure 4: how errors fall with resolution; and the table of a sweep that it is drawn from."""
+"""Figure 4, errors against resolution, and the table of a sweep that it is drawn from."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from modeling.figures.style import BLUE, COLUMN_INCHES, GREY, ORANGE, PURPLE, le
 from schemas.errors import CatalogError
 
 NETWORK = "network"
-"""Predictor whose rows make the curve; all others are lines."""
+"""Predictor whose rows are drawn as the main curve."""
 
 SWEEP_COLUMNS = ("predictor", "level", "rmse", "nmad")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepPoint:
-    """What one predictor reaches, errors in dex."""
+    """Errors of a predictor at one image size, in dex."""
 
     predictor: str
     level: int
-    """Side of the images in px; 0 for a predictor that has none."""
+    """Side of the images in px; 0 for a predictor without images."""
     rmse: float
     nmad: float
 
@@ -51,19 +51,19 @@ def read_sweep(path: Path) -> list[SweepPoint]:
     Raises
     ------
     CatalogError
-        No such file, no CSV, a column is missing, or a value is no number.
+        The file does not exist or is not CSV, a column is missing, or a value is not a number.
     """
     if not path.is_file():
         raise CatalogError(f"sweep {path} does not exist: give a CSV with the columns {','.join(SWEEP_COLUMNS)}")
     try:
         table = pd.read_csv(path)
-    except ValueError as error:  # pandas' own errors of a file that is no table
-        raise CatalogError(f"sweep {path} is no CSV ({error}): its columns are {','.join(SWEEP_COLUMNS)}") from error
+    except ValueError as error:  # raised by pandas for a file that is not a table
+        raise CatalogError(f"sweep {path} is not a CSV ({error}): its columns are {','.join(SWEEP_COLUMNS)}") from error
     for name in SWEEP_COLUMNS[1:]:
         if name not in table.columns:
             close = get_close_matches(name, [str(column) for column in table.columns], n=1, cutoff=0.5)
             meant = f" (did you mean {close[0]}?)" if close else ""
-            raise CatalogError(f"sweep {path} has no column {name!r}{meant}: it needs {','.join(SWEEP_COLUMNS)}")
+            raise CatalogError(f"sweep {path} lacks the column {name!r}{meant}: it needs {','.join(SWEEP_COLUMNS)}")
     points = []
     for number, row in enumerate(table.to_dict(orient="records"), start=2):
         try:
@@ -79,18 +79,17 @@ def read_sweep(path: Path) -> list[SweepPoint]:
         except ValueError as error:
             raise CatalogError(f"line {number} of sweep {path} cannot be read: {error}") from error
     if not any(point.predictor == NETWORK and point.level for point in points):
-        raise CatalogError(f"sweep {path} has no row of predictor {NETWORK!r} with a level: these make the curve")
+        raise CatalogError(f"sweep {path} lacks rows of predictor {NETWORK!r} with a level: they are the curve")
     return points
 
 
 def draw_resolution(points: Sequence[SweepPoint]) -> Figure:
-    """Figure 4: RMSE (above) and NMAD (below) against the side of the images, on a logarithmic axis.
+    """Draw Figure 4: RMSE (above) and NMAD (below) against the side of the images, on a logarithmic axis.
 
     Parameters
     ----------
     points
-        Those of `network` with a level make the curve; of each other predictor the rows with a level make a curve too,
-        the one without a level is a horizontal line with its name.
+        Points with a level are drawn as one curve per predictor, points without one as horizontal lines.
     """
     figure = Figure(figsize=(COLUMN_INCHES, 4.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
@@ -98,7 +97,7 @@ def draw_resolution(points: Sequence[SweepPoint]) -> Figure:
     curves = {point.predictor: None for point in points if point.level}
     for axis, name in zip(panels, ("rmse", "nmad"), strict=True):
         for predictor, (colour, marker) in zip(
-            sorted(curves, key=lambda one: one != NETWORK),
+            sorted(curves, key=lambda predictor: predictor != NETWORK),
             ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^")) * 9,
             strict=False,
         ):

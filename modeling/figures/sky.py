@@ -1,4 +1,4 @@
-"""Maps of the sky: how many objects each HEALPix cell has, and how many of them lack an image."""
+"""Maps of the sky: objects per HEALPix cell, and the share of them without an image."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from galstore.profile.catalog import SKY_ORDER, SkyCounts
 from modeling.figures.style import GREY, PAGE_INCHES, Values, count_bar_ticks
 
 COARSEST = 3
-"""Order of cells of 7.3 deg: larger ones show no sky."""
+"""Order of cells of 7.3 deg; larger cells show no structure."""
 TYPICAL_IN_CELL = 10
-"""The map's cells are small, but so large that half of those with objects have at least so many."""
+"""Minimum of the median number of objects in the cells of the map that hold any."""
 SMALL_FIELD_DEG = 60.0
-"""A survey that fits into such a square is drawn as one, a larger one as the whole sky."""
+"""Limit in right ascension and declination below which a survey is drawn as a field, not on the whole sky."""
 GRID = (360, 720)
 
 
 def map_order(sky: SkyCounts) -> int:
-    """The finest HEALPix order at which a typical cell with objects has a few of them."""
+    """Return the finest HEALPix order at which the median cell with objects has at least 10."""
     for order in range(SKY_ORDER, COARSEST, -1):
         registered = sky.at_order(order).registered
         if registered.any() and np.median(registered[registered > 0]) >= TYPICAL_IN_CELL:
@@ -31,17 +31,11 @@ def map_order(sky: SkyCounts) -> int:
 
 
 def draw_sky(sky: SkyCounts) -> Figure:
-    """Objects in each cell, and the share of settled cutouts that were quarantined there; ICRS, east to the left.
-
-    Parameters
-    ----------
-    sky
-        With at least one object.
-    """
+    """Draw objects per cell and the share of them that is quarantined; ICRS, east to the left; at least one object."""
     shown = sky.at_order(map_order(sky))
-    settled = shown.stored + shown.quarantined
+    fetched = shown.stored + shown.quarantined
     with np.errstate(invalid="ignore"):
-        quarantined = np.where(settled > 0, shown.quarantined / settled, np.nan)
+        quarantined = np.where(fetched > 0, shown.quarantined / fetched, np.nan)
     bounds = _small_field(sky)
     figure = Figure(figsize=(PAGE_INCHES, 2.55 if bounds is None else 3.5), layout="constrained")
     most = float(shown.registered.max())
@@ -69,12 +63,12 @@ def draw_sky(sky: SkyCounts) -> Figure:
 
 
 def _small_field(sky: SkyCounts) -> tuple[float, float, float, float] | None:
-    """Bounds (ra from, to, dec from, to; deg) of a survey that is a small field; None for a larger one."""
+    """Return the bounds (ra from, to, dec from, to; deg) of a small survey; None for a larger one."""
     cells = np.flatnonzero(sky.registered)
     ra, dec = _centres(cells)
     margin = 1.0
     low, high = float(dec.min()) - margin, float(dec.max()) + margin
-    # the largest gap in right ascension is where the survey is not
+    # the survey is outside the largest gap in right ascension
     ordered = np.sort(ra)
     gaps = np.diff(np.append(ordered, ordered[0] + 360))
     widest = int(gaps.argmax())
@@ -100,12 +94,10 @@ def _values_at(ra: Values, dec: Values, values: Values) -> NDArray[np.float64]:
 def _draw_whole(axis: mpl.axes.Axes, values: Values, norm: Normalize) -> None:
     dec_edges, x_edges = np.linspace(-90, 90, GRID[0] + 1), np.linspace(-180, 180, GRID[1] + 1)
     x, dec = np.meshgrid((x_edges[1:] + x_edges[:-1]) / 2, (dec_edges[1:] + dec_edges[:-1]) / 2)
-    # right ascension 180 in the middle, growing to the left
+    # right ascension 180 in the middle, increasing to the left
     drawn = _values_at(180 - x, dec, values)
-    mesh = axis.pcolormesh(
-        np.deg2rad(x_edges), np.deg2rad(dec_edges), np.ma.masked_invalid(drawn), norm=norm, cmap="cividis",
-        rasterized=True,
-    )  # fmt: skip
+    edges = np.deg2rad(x_edges), np.deg2rad(dec_edges)
+    mesh = axis.pcolormesh(*edges, np.ma.masked_invalid(drawn), norm=norm, cmap="cividis", rasterized=True)
     mesh.set_zorder(1)
     axis.set_xticks(np.deg2rad([-120, -60, 0, 60, 120]), ["300°", "240°", "180°", "120°", "60°"])
     axis.set_yticks(np.deg2rad([-60, -30, 0, 30, 60]))

@@ -1,7 +1,6 @@
-"""What all figures share: sizes of a paper's columns, colours that colour-blind readers can tell apart, file formats.
+"""Style of all figures: sizes of journal columns, the colour-blind safe colours of Okabe & Ito (2008), file formats.
 
-A matplotlib Figure is made without pyplot, so that nothing global is kept and no display is needed. Colours are those
-of Okabe & Ito (2008).
+Figures are made without pyplot: they need no global state and no display.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
 PURPLE, YELLOW = "#CC79A7", "#E69F00"
 
 COLUMN_INCHES = 3.5
-"""Width of one column of a journal page; text of 7-9 points is read there without scaling."""
+"""Width of one column of a journal page; text of 7-9 points needs no scaling there."""
 
 PAGE_INCHES = 7.2
 """Width of both columns."""
@@ -35,19 +34,19 @@ PAGE_INCHES = 7.2
 FORMATS = ("png", "pdf")
 
 COUNTS = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.2, 1, 256)), name="counts")
-"""Of a 2-D histogram: grey from the first galaxy on, since one that is drawn white is not seen."""
+"""Colours of a 2-D histogram: grey from the first galaxy on, since white is invisible."""
 
 SIMULATED = "simulated galaxies"
-"""What stands on every figure of a made-up sky."""
+"""Label of every figure of a simulated sky."""
 
 MIN_FOR_HISTOGRAM = 1000
-"""Fewer galaxies are drawn as points: a histogram of them is mostly empty."""
+"""Fewer galaxies are drawn as points: their histogram is mostly empty."""
 
 Values = NDArray[np.float64]
 
 
 def figure_png(figure: Figure, dpi: int = 200) -> bytes:
-    """A figure as PNG, without a creation date: the same figure gives the same bytes."""
+    """Return a figure as PNG, without a creation date: the same figure gives the same bytes."""
     buffer = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
@@ -55,7 +54,7 @@ def figure_png(figure: Figure, dpi: int = 200) -> bytes:
 
 
 def figure_pdf(figure: Figure) -> bytes:
-    """A figure as PDF, without a creation date; its letters are fonts, not outlines, as journals ask for."""
+    """Return a figure as PDF, without a creation date; text is stored as fonts, not outlines, as journals require."""
     buffer = io.BytesIO()
     nameless = {"Creator": None, "Producer": None, "CreationDate": None}
     with mpl.rc_context({"pdf.fonttype": 42}):
@@ -63,8 +62,8 @@ def figure_pdf(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotlib's own word
-    """A figure as a file of one of `FORMATS`.
+def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - as in matplotlib
+    """Return a figure as a file of one of `FORMATS`.
 
     Raises
     ------
@@ -77,7 +76,7 @@ def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - matplotl
 
 
 def mark_simulated(figure: Figure) -> None:
-    """Write across the top of a figure that its galaxies are made up."""
+    """Write the label of simulated galaxies across the top of a figure."""
     if figure.get_layout_engine() is None:
         figure.text(0.006, 0.994, SIMULATED, fontsize=8, color=GREY, ha="left", va="top", style="italic")
     else:
@@ -85,15 +84,15 @@ def mark_simulated(figure: Figure) -> None:
 
 
 def one_panel(height_inches: float = 2.7) -> tuple[Figure, Axes]:
-    """A figure as wide as one column."""
+    """Return a figure of one column's width and its axes."""
     figure = Figure(figsize=(COLUMN_INCHES, height_inches), layout="constrained")
     axis = figure.subplots()
     tidy(axis)
     return figure, axis
 
 
-def tidy(*axes: Any) -> None:
-    """Take the frame's upper and right lines away, and set the sizes of the text."""
+def tidy(*axes: Axes) -> None:
+    """Remove the upper and right spines, and set text sizes."""
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
@@ -102,7 +101,7 @@ def tidy(*axes: Any) -> None:
 
 
 def legend(axis: Axes, **options: Any) -> Legend:
-    """A legend without a frame, in a size that fits a column."""
+    """Add a legend without a frame, in a size that fits a column."""
     return axis.legend(**{"frameon": False, "fontsize": 7, **options})
 
 
@@ -115,28 +114,28 @@ def draw_counts(
     y_range: tuple[float, float],
     alpha: float = 1,
 ) -> QuadMesh | None:
-    """Draw galaxies as a 2-D histogram on a logarithmic colour scale, or as points where they are few.
+    """Draw galaxies as a 2-D histogram on a logarithmic colour scale, or as points if they are few.
 
     Parameters
     ----------
     axis
-        Where to.
+        Target axes.
     x, y
         (object,), finite.
     x_range, y_range
-        Of the histogram.
+        Range of the histogram.
     alpha
-        Below 1 where lines are to be read before it.
+        Below 1 if lines are drawn over it.
 
     Returns
     -------
     QuadMesh or None
-        The histogram, for `count_bar`; None for points.
+        Histogram, for `count_bar`; None for points.
     """
     if len(x) < MIN_FOR_HISTOGRAM:
         axis.scatter(x, y, s=8, color=GREY, alpha=0.55, linewidths=0)
         return None
-    # one image in a PDF, not thousands of squares with hairlines between them
+    # rasterized: one image in a PDF, not thousands of squares with hairlines between them
     *_, mesh = axis.hist2d(
         x,
         y,
@@ -152,7 +151,7 @@ def draw_counts(
 
 
 def share_counts(meshes: Sequence[QuadMesh]) -> None:
-    """Give histograms one colour scale, from one galaxy to the fullest cell of all."""
+    """Give histograms a common colour scale, from one galaxy to the fullest cell of all."""
     fullest = max(float(np.max(np.asarray(mesh.get_array()))) for mesh in meshes)
     for mesh in meshes:
         mesh.set_norm(LogNorm(vmin=1, vmax=max(fullest, 2)))
@@ -167,14 +166,14 @@ def count_bar(panel: Figure | SubFigure, mesh: QuadMesh, axes: Any, **options: A
 
 
 def count_bar_ticks(bar: Colorbar, fullest: float) -> None:
-    """Whole numbers on a logarithmic colour scale that ends at the fullest cell."""
+    """Label a logarithmic colour scale, which ends at the fullest cell, with whole numbers."""
     steps = (1, 2, 5) if fullest <= 50 else (1,)
     ticks = [step * 10**power for power in range(7) for step in steps if step * 10**power <= fullest]
-    # a matplotlib formatter writes 10^0, and labels of minor ticks over each other
+    # the default formatter writes 10^0, and overlapping labels of minor ticks
     bar.set_ticks([float(tick) for tick in ticks], labels=[f"{tick:,}" for tick in ticks])
     bar.minorticks_off()
 
 
 def n_bins(n: int) -> int:
-    """Bins for a histogram of n values: the square root rule, between what shows a shape and what shows noise."""
+    """Return the number of histogram bins for n values: the square root rule, limited to 8 ... 60."""
     return int(np.clip(np.sqrt(n), 8, 60))

@@ -1,1 +1,1 @@
-"""Out-of-distribution scores and flags."""
+"""Out-of-distribution scores, consistency with the catalog, and flags of defective cutouts."""

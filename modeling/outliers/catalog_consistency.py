@@ -1,29 +1,27 @@
-"""Agreement: whether an image is that of the catalog's object, by its brightness, colours and size.
+"""Consistency of an image with the catalog values of its object: brightness, colours and size.
 
-A service that sends another object's cutout, or another scale than it was asked for, sends a good image of a galaxy.
-What the image says of the catalog's values is learnt by a ridge regression from its statistics; by how much the
-values miss that has a region. Under a fixed scale a wrong one shows by the size, under `petro_r90`, where all galaxies
-are equally large in their frame, by the magnitude.
+A service that returns the cutout of another object, or at another scale, returns a good image of a galaxy. A ridge
+regression predicts the catalog values from image statistics, and its residuals are compared with those of training
+rows. With a fixed pixel scale the size reveals a wrong scale; with `petro_r90`, which makes all galaxies equally large,
+the magnitude does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from modeling.outliers.regions import Floats, Region, standardised, winsorised
+from modeling.outliers.regions import MahalanobisRegion, Values, standardise, winsorise
 
 PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
-"""Columns of the catalog from which r, g - r and r - i are made."""
+"""Catalog columns that give r, g - r and r - i."""
 
-COMPARED = (*PHOTOMETRY, "petroR90_r", "pixel_scale")
-"""What is known of an object without its image: AB mag, arcsec, arcsec per pixel. The values that are compared are r,
-g - r, r - i and the logarithm of petroR90."""
+COMPARED_COLUMNS = (*PHOTOMETRY, "petroR90_r", "pixel_scale")
+"""Catalog columns of the comparison: AB mag, arcsec, arcsec per pixel. The compared values are r, g - r, r - i and
+the logarithm of petroR90."""
 
 _RIDGE = 10.0
 """Penalty of the regression, whose inputs are standardised."""
@@ -31,100 +29,101 @@ _N_FOLDS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Agreement:
-    """What images say of their objects' catalog values."""
+class CatalogConsistency:
+    """Ridge regression of catalog values on image statistics, and the region of its residuals."""
 
-    centre: Floats
-    spread: Floats
+    centre: Values
+    spread: Values
     """(statistic,) Mean and standard deviation of the training images' statistics."""
-    weights: Floats
-    """(value, statistic) Of standardised statistics."""
-    offsets: Floats
+    weights: Values
+    """(value, statistic) Weights of standardised statistics."""
+    offsets: Values
     """(value,)"""
-    missed: Region
-    """Of what the values miss the image's words by."""
+    residuals: MahalanobisRegion
+    """Region of catalog values minus predicted values."""
 
     @classmethod
-    def learn(cls, statistics: Floats, catalog: pd.DataFrame) -> tuple[Agreement, Floats] | None:
-        """Learn from training rows; the border, 1, is still to be set.
+    def fit(cls, statistics: Values, catalog: pd.DataFrame) -> tuple[CatalogConsistency, Values] | None:
+        """Fit to training rows; the threshold, 1, is still to be set.
 
         Parameters
         ----------
         statistics
             (object, statistic) of their images.
         catalog
-            `COMPARED` of the same objects, NaN where there is none.
+            `COMPARED_COLUMNS` of the same objects, NaN if unknown.
 
         Returns
         -------
-        tuple of Agreement and ndarray, or None
-            The second are distances of training rows that were left out in turn. None where fewer than two objects a
+        tuple of CatalogConsistency and ndarray, or None
+            The array holds the scores of training rows that were left out in turn. None if fewer than two objects per
             fold have all values.
         """
         from sklearn.linear_model import Ridge
         from sklearn.model_selection import KFold, cross_val_predict
 
-        described, values = _described(statistics, catalog), _compared(catalog)
-        known = np.isfinite(described).all(axis=1) & np.isfinite(values).all(axis=1)
+        features, values = _features(statistics, catalog), _compared_values(catalog)
+        known = np.isfinite(features).all(axis=1) & np.isfinite(values).all(axis=1)
         if known.sum() < 2 * _N_FOLDS:
             return None
-        described, values = described[known], values[known]
-        inner = winsorised(values)
-        centre, spread = described.mean(axis=0), described.std(axis=0) + 1e-6
-        inputs, ridge = standardised(described, centre, spread), Ridge(alpha=_RIDGE)
+        features, values = features[known], values[known]
+        inner = winsorise(values)
+        centre, spread = features.mean(axis=0), features.std(axis=0) + 1e-6
+        inputs, ridge = standardise(features, centre, spread), Ridge(alpha=_RIDGE)
         folds = KFold(_N_FOLDS, shuffle=True, random_state=0)
-        # each object is left out in turn: a regression misses what it was fitted to by less than anything new
-        told = cross_val_predict(ridge, inputs, inner, cv=folds)
-        missed = Region.around(inner - told)
+        # residuals of the rows of the fit itself are smaller than those of new rows
+        predicted = cross_val_predict(ridge, inputs, inner, cv=folds)
+        residuals = MahalanobisRegion.fit(inner - predicted)
         ridge.fit(inputs, inner)
-        learnt = cls(centre=centre, spread=spread, weights=ridge.coef_, offsets=ridge.intercept_, missed=missed)
-        return learnt, missed.distance(values - told)
+        fitted = cls(centre=centre, spread=spread, weights=ridge.coef_, offsets=ridge.intercept_, residuals=residuals)
+        return fitted, residuals.score(values - predicted)
 
-    def distance(self, statistics: Floats, catalog: pd.DataFrame) -> Floats:
-        """How far values are from what images say, in units of the border, (object,); NaN where one is not known."""
-        inputs = standardised(_described(statistics, catalog), self.centre, self.spread)
-        return self.missed.distance(_compared(catalog) - inputs @ self.weights.T - self.offsets)
+    def score(self, statistics: Values, catalog: pd.DataFrame) -> Values:
+        """Return distances of catalog values from the image in thresholds, (object,); NaN if a value is unknown."""
+        inputs = standardise(_features(statistics, catalog), self.centre, self.spread)
+        return self.residuals.score(_compared_values(catalog) - inputs @ self.weights.T - self.offsets)
 
-    def bordered(self, border: float) -> Agreement:
-        """The same, with another border."""
-        return replace(self, missed=self.missed.bordered(border))
+    def with_threshold(self, threshold: float) -> CatalogConsistency:
+        return replace(self, residuals=self.residuals.with_threshold(threshold))
 
-    def to_arrays(self) -> dict[str, Floats]:
-        """All but the border, by name."""
+    def to_arrays(self) -> dict[str, Values]:
+        """Return all arrays by their names in a file; the threshold is not among them."""
         return {
-            "centre": self.centre, "spread": self.spread, "weights": self.weights, "offsets": self.offsets,
-            "missed.centre": self.missed.centre, "missed.axes": self.missed.axes,
-        }  # fmt: skip
+            "centre": self.centre,
+            "spread": self.spread,
+            "weights": self.weights,
+            "offsets": self.offsets,
+            "missed.centre": self.residuals.centre,
+            "missed.axes": self.residuals.axes,
+        }
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]], border: float) -> Agreement:
-        """What `to_arrays` gave; KeyError where one is missing."""
+    def from_arrays(cls, arrays: Mapping[str, Values], threshold: float) -> CatalogConsistency:
+        """Rebuild from the output of `to_arrays`; KeyError if an array is missing."""
+        residuals = MahalanobisRegion(centre=arrays["missed.centre"], axes=arrays["missed.axes"], threshold=threshold)
         names = ("centre", "spread", "weights", "offsets")
-        missed = Region(centre=arrays["missed.centre"], axes=arrays["missed.axes"], border=border)
-        return cls(**{name: arrays[name] for name in names}, missed=missed)
+        return cls(**{name: arrays[name] for name in names}, residuals=residuals)
 
 
-def can_compare(catalog: pd.DataFrame | None) -> bool:
-    """Whether a catalog has all columns that are compared."""
-    return catalog is not None and set(COMPARED) <= set(catalog.columns)
+def has_compared_columns(catalog: pd.DataFrame | None) -> bool:
+    return catalog is not None and set(COMPARED_COLUMNS) <= set(catalog.columns)
 
 
-def colours_of(catalog: pd.DataFrame) -> Floats:
-    """r, g - r and r - i of the columns `PHOTOMETRY`, mag, (object, 3)."""
+def magnitude_and_colours(catalog: pd.DataFrame) -> Values:
+    """Return r, g - r and r - i in mag, (object, 3), from the columns `PHOTOMETRY`."""
     g, r, i = (catalog[name].to_numpy(dtype=np.float64) for name in PHOTOMETRY)
     return np.stack([r, g - r, r - i], axis=1)
 
 
-def _described(statistics: Floats, catalog: pd.DataFrame) -> Floats:
-    """An image, and the scale that it was asked for at."""
+def _features(statistics: Values, catalog: pd.DataFrame) -> Values:
     return np.concatenate([statistics, _log(catalog["pixel_scale"])[:, None]], axis=1)
 
 
-def _compared(catalog: pd.DataFrame) -> Floats:
-    return np.concatenate([colours_of(catalog), _log(catalog["petroR90_r"])[:, None]], axis=1)
+def _compared_values(catalog: pd.DataFrame) -> Values:
+    return np.concatenate([magnitude_and_colours(catalog), _log(catalog["petroR90_r"])[:, None]], axis=1)
 
 
-def _log(values: pd.Series[float]) -> Floats:
-    """NaN where a value is not above 0."""
+def _log(values: pd.Series[float]) -> Values:
+    """Return natural logarithms; NaN for values of 0 or less."""
     numbers = values.to_numpy(dtype=np.float64)
     return np.log(np.where(numbers > 0, numbers, np.nan))

@@ -1,105 +1,100 @@
-"""Regions of descriptions: where those of ordinary objects lie, and what sets them apart from others.
-
-A region has a Mahalanobis distance with a shrunk covariance (Ledoit & Wolf 2004).
-"""
+"""Classifiers of feature vectors: a Mahalanobis region of ordinary objects, and a discriminant against others."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+Values = NDArray[np.float64]
 
 _WINSORISED = 0.01
-"""Training values beyond these quantiles are moved to them before anything is learnt from them."""
-_LOOSENESS = 0.1
-"""Inverse strength of the regularisation of the logistic regression."""
-_MOST_SPREADS = 8.0
+"""Values beyond these quantiles are clipped to them before a fit."""
+_INVERSE_REGULARISATION = 0.1
+_MAX_SPREADS = 8.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Region:
-    """Where descriptions of training objects lie: a centre, and axes in units of their spread."""
+class MahalanobisRegion:
+    """Mahalanobis distance from ordinary objects, with a shrunk covariance (Ledoit & Wolf 2004)."""
 
-    centre: Floats
+    centre: Values
     """(feature,)"""
-    axes: Floats
-    """(axis, feature): what maps a difference from the centre to independent numbers of unit variance."""
-    border: float
-    """Distance that counts as the end of the region."""
+    axes: Values
+    """(axis, feature) Map from differences from the centre to independent numbers of unit variance."""
+    threshold: float
+    """Distance that gives a score of 1."""
 
-    def distance(self, described: Floats) -> Floats:
-        """Distance from the centre in units of the border, (object,); NaN where a feature is."""
-        apart = (described - self.centre) @ self.axes.T
-        return np.asarray(np.sqrt((apart**2).mean(axis=1)) / self.border, dtype=np.float64)
+    def score(self, features: Values) -> Values:
+        """Return distances in units of the threshold, (object,); NaN if a feature is NaN."""
+        apart = (features - self.centre) @ self.axes.T
+        return np.asarray(np.sqrt((apart**2).mean(axis=1)) / self.threshold, dtype=np.float64)
 
     @classmethod
-    def around(cls, described: Floats) -> Region:
-        """The region of some objects, (object, feature), with a border of 1."""
+    def fit(cls, features: Values) -> MahalanobisRegion:
+        """Fit a region to objects, (object, feature), with a threshold of 1."""
         from sklearn.covariance import LedoitWolf
 
-        inner = winsorised(described)
+        inner = winsorise(features)
         centre, spread = inner.mean(axis=0), inner.std(axis=0)
-        # what does not vary says nothing: a value that differs from it is one spread of the others away at most
+        # a constant feature carries no information, and is ignored
         unit = np.where(spread > 1e-9, spread, np.inf)
         varies = np.flatnonzero(np.isfinite(unit))
-        axes = np.zeros((varies.size, described.shape[1]))
+        axes = np.zeros((varies.size, features.shape[1]))
         if varies.size:
             covariance = LedoitWolf(assume_centered=True).fit((inner - centre)[:, varies] / unit[varies]).covariance_
             values, vectors = np.linalg.eigh(covariance)
             axes[:, varies] = (vectors / np.sqrt(values)).T / unit[varies]
-        return cls(centre=centre, axes=axes, border=1.0)
+        return cls(centre=centre, axes=axes, threshold=1.0)
 
-    def bordered(self, border: float) -> Region:
-        """The same, with another border."""
-        return Region(centre=self.centre, axes=self.axes, border=border)
+    def with_threshold(self, threshold: float) -> MahalanobisRegion:
+        return replace(self, threshold=threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Contrast:
-    """What sets ordinary images apart from counterexamples: a multinomial logistic regression of their statistics."""
+class LogisticDiscriminant:
+    """Multinomial logistic regression that separates ordinary images from kinds of counterexamples."""
 
-    centre: Floats
-    spread: Floats
+    centre: Values
+    spread: Values
     """(statistic,) Mean and standard deviation of ordinary images."""
-    weights: Floats
-    """(class, statistic) Of standardised statistics; class 0 are ordinary images."""
-    offsets: Floats
+    weights: Values
+    """(class, statistic) Weights of standardised statistics; class 0 are ordinary images."""
+    offsets: Values
     """(class,)"""
-    border: float
+    threshold: float
 
     @classmethod
-    def of(cls, ordinary: Floats, others: Floats) -> Contrast:
-        """Learn from statistics of ordinary images (object, statistic), and of kinds of others (kind, object, ...)."""
+    def fit(cls, ordinary: Values, others: Values) -> LogisticDiscriminant:
+        """Fit to statistics of ordinary images (object, statistic) and of counterexamples (kind, object, statistic)."""
         from sklearn.linear_model import LogisticRegression
 
         centre, spread = ordinary.mean(axis=0), ordinary.std(axis=0) + 1e-6
-        fitted = LogisticRegression(C=_LOOSENESS, max_iter=2000).fit(
-            standardised(np.concatenate([ordinary, *others]), centre, spread),
-            np.repeat(np.arange(len(others) + 1), [len(ordinary), *(len(one) for one in others)]),
+        fitted = LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=2000).fit(
+            standardise(np.concatenate([ordinary, *others]), centre, spread),
+            np.repeat(np.arange(len(others) + 1), [len(ordinary), *(len(kind) for kind in others)]),
         )
-        # of two classes sklearn gives the weights of the second alone
+        # for two classes sklearn gives the weights of the second alone
         weights, offsets = (
-            np.concatenate([0 * one, one]) if len(others) == 1 else one for one in (fitted.coef_, fitted.intercept_)
+            np.concatenate([0 * values, values]) if len(others) == 1 else values
+            for values in (fitted.coef_, fitted.intercept_)
         )
-        return cls(centre=centre, spread=spread, weights=weights, offsets=offsets, border=1.0)
+        return cls(centre=centre, spread=spread, weights=weights, offsets=offsets, threshold=1.0)
 
-    def distance(self, described: Floats) -> Floats:
-        """log(1 + odds against being ordinary) in units of the border, (object,)."""
-        logits = standardised(described, self.centre, self.spread) @ self.weights.T + self.offsets
+    def score(self, statistics: Values) -> Values:
+        """Return log(1 + odds against being ordinary) in units of the threshold, (object,)."""
+        logits = standardise(statistics, self.centre, self.spread) @ self.weights.T + self.offsets
         against = np.logaddexp.reduce(logits, axis=1) - logits[:, 0]
-        return np.asarray(against / self.border, dtype=np.float64)
+        return np.asarray(against / self.threshold, dtype=np.float64)
 
 
-def winsorised(values: Floats) -> Floats:
-    """Values (object, feature) with the most extreme ones of each feature moved to its outer quantiles."""
+def winsorise(values: Values) -> Values:
+    """Clip each feature of values (object, feature) to its outer quantiles."""
     low, high = np.quantile(values, [_WINSORISED, 1 - _WINSORISED], axis=0)
     return np.asarray(np.clip(values, low, high), dtype=np.float64)
 
 
-def standardised(described: Floats, centre: Floats, spread: Floats) -> Floats:
-    """Descriptions in units of a spread about a centre, at most 8 of it."""
-    # a value far beyond all others must not outvote the rest
-    return np.asarray(np.clip((described - centre) / spread, -_MOST_SPREADS, _MOST_SPREADS), dtype=np.float64)
+def standardise(values: Values, centre: Values, spread: Values) -> Values:
+    """Return values in units of the spread about the centre, clipped to ±8: no extreme value may dominate."""
+    return np.asarray(np.clip((values - centre) / spread, -_MAX_SPREADS, _MAX_SPREADS), dtype=np.float64)

@@ -1,26 +1,25 @@
-"""Counterexamples: training cutouts as another survey, or another cut, would have shown them.
+"""Counterexamples made from training cutouts: galaxies at another scale, or with swapped bands.
 
-A galaxy at twice the scale, or with its bands in the opposite order, looks much like another galaxy: its distance from
-the training set says little. What tells them apart is learnt from examples (as Golan & El-Yaniv 2018 do with turned
-images), which need no anomalies but the training cutouts themselves.
+A galaxy at twice the scale, or with its bands in reverse order, looks much like another galaxy: its distance from the
+training set is small. A classifier learns the difference from examples (as Golan & El-Yaniv 2018 do with rotated
+images), which are made from the training cutouts themselves.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from modeling.outliers.grain import Floats
+from modeling.outliers.thumbnails import Images
 
-SMALLEST_PX = 8
-"""Below this side nothing can be told of the scale."""
+MIN_COUNTEREXAMPLE_PX = 8
+"""Below this side an image does not show its scale."""
 
 
-def twice_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
-    """The middle quarter of each image, from the next finer level or else bilinear: galaxies are twice as large."""
+def twice_as_large(pixels: Images, finer: Images | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - shared signature
+    """Crop the central quarter, from the next finer level or else bilinear: galaxies are twice as large."""
     side = pixels.shape[1]
     if finer is not None:
         return finer[:, side // 2 : side // 2 + side, side // 2 : side // 2 + side].astype(np.float32)
@@ -28,8 +27,8 @@ def twice_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.ran
     return _doubled(_doubled(middle, 1), 2)
 
 
-def half_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
-    """Each image at half its size, amid dark corners of any images, whose sky is moved to its own."""
+def half_as_large(pixels: Images, finer: Images | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - shared signature
+    """Put each image at half its size among dark corners of random images, shifted to its own sky level."""
     n, side, _, n_bands = pixels.shape
     half, quarter = side // 2, side // 4
     small = pixels.reshape(n, half, 2, half, 2, n_bands).mean(axis=(2, 4), dtype=np.float32)
@@ -40,20 +39,20 @@ def half_as_large(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.rand
     wide = np.empty((n, side, side, n_bands), dtype=np.float32)
     for y in range(0, side, quarter):
         for x in range(0, side, quarter):
-            whose = rng.permutation(n)
-            turned = np.rot90((darkest - sky)[whose], int(rng.integers(4)), axes=(1, 2))
+            donors = rng.permutation(n)
+            turned = np.rot90((darkest - sky)[donors], int(rng.integers(4)), axes=(1, 2))
             wide[:, y : y + quarter, x : x + quarter] = np.maximum(sky + turned, 0)
     wide[:, quarter : quarter + half, quarter : quarter + half] = small
     return wide
 
 
-def opposite_bands(pixels: NDArray[Any], finer: NDArray[Any] | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - as its siblings
-    """Bands in the opposite order."""
+def opposite_bands(pixels: Images, finer: Images | None, rng: np.random.Generator) -> Floats:  # noqa: ARG001 - shared signature
+    """Reverse the order of the bands."""
     return pixels[..., ::-1].astype(np.float32)
 
 
-Counterexample = Callable[[NDArray[Any], NDArray[Any] | None, np.random.Generator], Floats]
-"""Of pixels (object, y, x, band), the same images at the next finer level where there is one, and a generator."""
+Counterexample = Callable[[Images, Images | None, np.random.Generator], Floats]
+"""Function of pixels (object, y, x, band), the same images at the next finer level if it exists, and a generator."""
 
 COUNTEREXAMPLES: dict[str, Counterexample] = {
     "twice_as_large": twice_as_large,
@@ -63,7 +62,7 @@ COUNTEREXAMPLES: dict[str, Counterexample] = {
 
 
 def _doubled(images: Floats, axis: int) -> Floats:
-    """Twice as many pixels along an axis, linear between their centres."""
+    """Double the number of pixels along an axis, linear between their centres."""
     edged = np.concatenate([images.take([0], axis), images, images.take([-1], axis)], axis)
     n = images.shape[axis]
     before, here, behind = (edged.take(np.arange(k, k + n), axis) for k in range(3))

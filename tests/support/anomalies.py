@@ -1,4 +1,4 @@
-"""Cutouts that no network was trained on: each made from an ordinary one, or from patches of their sky."""
+"""Anomalous cutouts, made from ordinary ones or from patches of their sky."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Images = np.ndarray
 
 TILE = 16
 FWHM_PX = 6.5
-"""Of a star: 1.3 arcsec at 0.2 arcsec/px, the middle of the petroR90 scales."""
+"""Width of a star: 1.3 arcsec at 0.2 arcsec/px, the middle of the petroR90 scales."""
 
 
 def blank_skies(images: Images, rng: np.random.Generator, *, side: int = SIDE) -> Images:
-    """Mosaics of the darkest corners of images, which have the survey's own noise."""
-    # corners of 32 px; of each image the one with the least light, so that neighbours stay out
+    """Make mosaics of the darkest corners of images, with the noise of the survey."""
+    # corners of 32 px; the one with the least light avoids neighbours
     corners = np.stack(
         [images[:, y, x] for y in (slice(0, 32), slice(96, 128)) for x in (slice(0, 32), slice(96, 128))]
     )
@@ -25,7 +25,7 @@ def blank_skies(images: Images, rng: np.random.Generator, *, side: int = SIDE) -
     dark = corners[best, np.arange(len(images))]
     skies = np.empty((len(images), side, side, 3), dtype=np.uint8)
     for sky in skies:
-        # corners of one image belong together: one image a sky, its corner turned at random
+        # one image per sky, its corner turned at random
         corner = dark[rng.integers(len(dark))]
         for y in range(0, side, 32):
             for x in range(0, side, 32):
@@ -34,7 +34,7 @@ def blank_skies(images: Images, rng: np.random.Generator, *, side: int = SIDE) -
 
 
 def stars(images: Images, rng: np.random.Generator) -> Images:
-    """A point source (Moffat, beta 3.5) of a star's colour in the middle of a blank sky, peak 80 ... 250 counts."""
+    """Draw point sources (Moffat, beta 3.5) with colours of stars on blank skies, peak 80 ... 250 counts."""
     n, (y, x) = len(images), np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     width = FWHM_PX / (2 * np.sqrt(2 ** (1 / 3.5) - 1))
     profile = (1 + (y**2 + x**2) / width**2) ** -3.5
@@ -45,18 +45,18 @@ def stars(images: Images, rng: np.random.Generator) -> Images:
 
 
 def white_noise(images: Images, rng: np.random.Generator) -> Images:
-    """Pixels of real images in any order."""
+    """Shuffle the pixels of real images."""
     flat = images.reshape(len(images), -1, 3)
     return rng.permuted(flat, axis=1).reshape(images.shape)
 
 
 def uniform_noise(images: Images, rng: np.random.Generator) -> Images:
-    """Every value alike."""
+    """Draw uniform noise."""
     return rng.integers(0, 256, images.shape, dtype=np.uint8)
 
 
 def trails(images: Images, rng: np.random.Generator) -> Images:
-    """A satellite's bright straight line across a galaxy's cutout."""
+    """Add the bright straight line of a satellite to a cutout."""
     n, (y, x) = len(images), np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     angle, offset = rng.uniform(0, np.pi, (n, 1, 1)), rng.uniform(-30, 30, (n, 1, 1))
     apart = x * np.sin(angle) - y * np.cos(angle) - offset
@@ -65,7 +65,7 @@ def trails(images: Images, rng: np.random.Generator) -> Images:
 
 
 def half_frames(images: Images, rng: np.random.Generator) -> Images:
-    """A galaxy at the edge of the imaging: black from somewhere near the middle on."""
+    """Blacken one side from near the middle on, as at the edge of the imaging."""
     chosen = images.copy()
     for image in chosen:
         edge = rng.integers(40, 88)
@@ -75,14 +75,14 @@ def half_frames(images: Images, rng: np.random.Generator) -> Images:
 
 
 def missing_bands(images: Images, rng: np.random.Generator) -> Images:
-    """One of the three bands is black."""
+    """Blacken one of the three bands."""
     chosen = images.copy()
     chosen[np.arange(len(images)), :, :, rng.integers(3, size=len(images))] = 0
     return chosen
 
 
 def shifted_bands(images: Images, rng: np.random.Generator) -> Images:
-    """Bands that do not lie on each other: one is 8 ... 20 px away, as where a file was joined wrongly."""
+    """Shift one band by 8 ... 20 px, as in a wrongly assembled file."""
     chosen = images.copy()
     for image in chosen:
         band = rng.integers(3)
@@ -91,15 +91,15 @@ def shifted_bands(images: Images, rng: np.random.Generator) -> Images:
 
 
 def scrambled_blocks(images: Images, rng: np.random.Generator) -> Images:
-    """Squares of 16 px of a cutout in any order, as of a damaged file."""
+    """Shuffle squares of 16 px, as in a damaged file."""
     n, n_tiles = len(images), SIDE // TILE
     tiles = images.reshape(n, n_tiles, TILE, n_tiles, TILE, 3).swapaxes(2, 3).reshape(n, -1, TILE, TILE, 3)
-    tiles = np.stack([one[rng.permutation(n_tiles**2)] for one in tiles])
+    tiles = np.stack([image_tiles[rng.permutation(n_tiles**2)] for image_tiles in tiles])
     return tiles.reshape(n, n_tiles, n_tiles, TILE, TILE, 3).swapaxes(2, 3).reshape(n, SIDE, SIDE, 3)
 
 
 def saturated(images: Images, rng: np.random.Generator) -> Images:
-    """A star far too bright: a disc and a bleed of full scale across the frame."""
+    """Add a saturated star: a disc and a bleed trail at full scale."""
     chosen = images.copy()
     y, x = np.mgrid[:SIDE, :SIDE]
     for image in chosen:
@@ -110,29 +110,29 @@ def saturated(images: Images, rng: np.random.Generator) -> Images:
 
 
 def inverted(images: Images, rng: np.random.Generator) -> Images:
-    """Negatives: 255 minus the counts."""
+    """Invert to negatives: 255 minus the counts."""
     return 255 - images
 
 
 def swapped_bands(images: Images, rng: np.random.Generator) -> Images:
-    """Bands in the opposite order: g, r, i."""
+    """Reverse the order of the bands."""
     return images[..., ::-1].copy()
 
 
 def zoomed_in(images: Images, rng: np.random.Generator, *, factor: float = 2) -> Images:
-    """Galaxies `factor` times as large in the frame, bilinear."""
+    """Enlarge galaxies by `factor`, bilinear."""
     return _resampled(images.astype(np.float64), 1 / factor)
 
 
 def zoomed_out(images: Images, rng: np.random.Generator) -> Images:
-    """Galaxies half as large in the frame, with sky of the same images around them."""
+    """Shrink galaxies to half their size, with sky of the same images around them."""
     wide = blank_skies(images, rng, side=2 * SIDE)
     wide[:, SIDE // 2 : -SIDE // 2, SIDE // 2 : -SIDE // 2] = images
     return np.rint(wide.reshape(len(images), SIDE, 2, SIDE, 2, 3).mean(axis=(2, 4))).astype(np.uint8)
 
 
 def _resampled(images: np.ndarray, step: float) -> Images:
-    """Around the middle, a pixel every `step`, bilinear."""
+    """Resample around the centre with a pixel every `step`, bilinear."""
     place = (np.arange(SIDE) - (SIDE - 1) / 2) * step + (SIDE - 1) / 2
     low = np.clip(np.floor(place).astype(int), 0, SIDE - 2)
     share = place - low
@@ -141,7 +141,7 @@ def _resampled(images: np.ndarray, step: float) -> Images:
     return np.rint(columns).astype(np.uint8)
 
 
-KINDS: dict[str, Callable[[Images, np.random.Generator], Images]] = {
+ANOMALIES: dict[str, Callable[[Images, np.random.Generator], Images]] = {
     "stars": stars,
     "blank sky": blank_skies,
     "noise: pixels of galaxies, shuffled": white_noise,

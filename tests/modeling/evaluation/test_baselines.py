@@ -7,7 +7,7 @@ from tests.facts import told_together
 
 
 def catalog_of(n, seed):
-    """Magnitudes whose g - i colour sets the label."""
+    """Draw magnitudes whose g - i colour sets the label."""
     rng = np.random.default_rng(seed)
     r, colour = rng.uniform(15, 18, n), rng.uniform(0, 1.5, n)
     table = pd.DataFrame({"modelMag_g": r + colour / 2, "modelMag_r": r, "modelMag_i": r - colour / 2})
@@ -72,8 +72,8 @@ def test_a_forest_on_all_magnitudes_uses_what_three_do_not_show():
         TRUE + 0.3 * (new["modelMag_u"] - new["modelMag_g"]),
     )
     four = ("modelMag_u", *FOREST_COLUMNS)
-    both = [predict_forest(train, labels.to_numpy(), new, columns=one) for one in (FOREST_COLUMNS, four)]
-    three_rmse, four_rmse = (one.against(true.to_numpy()).rmse for one in both)
+    both = [predict_forest(train, labels.to_numpy(), new, columns=columns) for columns in (FOREST_COLUMNS, four)]
+    three_rmse, four_rmse = (forest.against(true.to_numpy()).rmse for forest in both)
     assert four_rmse < 0.8 * three_rmse
     assert "magnitudes" in both[1].name
 
@@ -87,6 +87,6 @@ def test_magnitudes_that_a_survey_lacks_are_not_asked_of_the_forest():
     assert told_together(nothing.against(TRUE), "training", "magnitudes")
 
 
-def test_labels_of_another_length_are_refused():
+def test_labels_of_another_length_are_rejected():
     with pytest.raises(ValueError, match=r"(?=.*\b600\b)(?=.*\b599\b)"):
         predict_forest(TRAIN, LABELS[1:], NEW)

@@ -1,4 +1,4 @@
-"""Figures of mass and metallicity, the resolution figure, and which figures a table of simulated galaxies gives."""
+"""Figures of mass and metallicity, the resolution figure, and all figures of a table of simulated galaxies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from matplotlib import image
 from matplotlib.figure import Figure
 
+from modeling.evaluation.binned_relation import BinnedRelation
 from modeling.evaluation.fundamental_relation import measure_fundamental_relation
-from modeling.evaluation.mass_metallicity import BinnedRelation, measure_mzr_scatter, tremonti_metallicity
+from modeling.evaluation.mass_metallicity import measure_mzr_scatter, tremonti_metallicity
 from modeling.figures import relations as mzr_figures
 from modeling.figures.paper import Galaxies, draw_paper_figures
 from modeling.figures.paper_numbers import measure_paper_numbers
@@ -57,7 +58,7 @@ def lines_of(axis) -> dict[str, np.ndarray]:
 
 
 def line_of(lines: dict[str, np.ndarray], *facts: str) -> np.ndarray:
-    """The one line whose label names these."""
+    """Return the only line whose label contains these words."""
     (found,) = [points for label, points in lines.items() if _names(label, facts)]
     return found
 
@@ -83,7 +84,7 @@ def test_the_same_galaxies_give_the_same_bytes(name: str, format_: str) -> None:
     assert first.startswith(b"\x89PNG" if format_ == "png" else b"%PDF")
 
 
-def test_another_format_is_refused() -> None:
+def test_another_format_is_rejected() -> None:
     with pytest.raises(ContractError, match=r"(?=.*'gif')(?=.*\bpng, pdf\b)"):
         figure_bytes(DRAWN["resolution"](), "gif")
 
@@ -110,9 +111,9 @@ def test_the_fundamental_figure_states_both_trends() -> None:
     for axis, trend, name in zip(
         DRAWN["fundamental"]().axes, (relation.true, relation.predicted), ("true", "predicted"), strict=True
     ):
-        told = axis.texts[0].get_text().replace("\N{MINUS SIGN}", "-")
-        assert f"{trend.spearman.value:+.3f}" in told
-        assert f"{trend.slope.value:+.3f} ± {trend.slope.error:.3f}" in told
+        text = axis.texts[0].get_text().replace("\N{MINUS SIGN}", "-")
+        assert f"{trend.spearman.value:+.3f}" in text
+        assert f"{trend.slope.value:+.3f} ± {trend.slope.error:.3f}" in text
         assert told_together(axis.get_ylabel(), "residual", name, "[dex]")
         assert "SFR" in axis.get_xlabel()
 
@@ -134,7 +135,7 @@ def test_the_resolution_figure_has_a_curve_and_named_baselines() -> None:
 
 
 @pytest.mark.parametrize("name", ["relation", "resolution"])
-def test_simulated_galaxies_are_called_simulated(name: str) -> None:
+def test_figures_of_simulated_galaxies_are_labelled(name: str) -> None:
     figure = DRAWN[name]()
     mark_simulated(figure)
     assert figure.get_suptitle() == SIMULATED
@@ -158,8 +159,8 @@ def test_all_figures_are_drawn_and_rows_that_lack_a_value_are_counted() -> None:
         sweep=SWEEP,
     )
     drawn = draw_paper_figures(galaxies, label=LABEL, simulated=True)
-    assert [one.name for one in drawn if one.figure is None] == []
-    assert {one.name: one.n_left_out for one in drawn if one.n_left_out} == {
+    assert [found.name for found in drawn if found.figure is None] == []
+    assert {found.name: found.n_left_out for found in drawn if found.n_left_out} == {
         "figure-1-cutouts": 10,
         "figure-5a-mass": 7,
         # predicted masses beyond Tremonti's relation
@@ -167,14 +168,14 @@ def test_all_figures_are_drawn_and_rows_that_lack_a_value_are_counted() -> None:
         "figure-6-mass-metallicity": 7,
         "fundamental-relation": 7,
     }
-    for one in drawn:
-        assert SIMULATED in [text.get_text() for text in one.figure.texts]
+    for found in drawn:
+        assert SIMULATED in [text.get_text() for text in found.figure.texts]
 
 
-def test_what_is_left_out_says_why() -> None:
+def test_missing_figures_have_a_reason() -> None:
     galaxies = Galaxies(columns={"true": TRUE, "predicted": PREDICTED}, absent={"log_mass": "no stellar masses"})
-    reasons = {one.name: one.reason for one in draw_paper_figures(galaxies, label=LABEL) if one.figure is None}
-    told = {
+    reasons = {found.name: found.reason for found in draw_paper_figures(galaxies, label=LABEL) if found.figure is None}
+    facts_of = {
         "figure-1-cutouts": ("cutouts",),
         "figure-4-resolution": ("sweep",),
         "figure-5a-mass": ("no stellar masses", "predicted log mass"),
@@ -182,35 +183,35 @@ def test_what_is_left_out_says_why() -> None:
         "figure-6-mass-metallicity": ("no stellar masses",),
         "fundamental-relation": ("no stellar masses", "log sfr"),
     }
-    assert reasons.keys() == told.keys()
-    for name, facts in told.items():
+    assert reasons.keys() == facts_of.keys()
+    for name, facts in facts_of.items():
         assert told_together(reasons[name], *facts), name
 
 
 def test_too_few_galaxies_leave_their_figure_out() -> None:
     few = Galaxies(columns={name: values[:3] for name, values in COLUMNS.items()})
-    reasons = {one.name: one.reason for one in draw_paper_figures(few, label=LABEL)}
+    reasons = {found.name: found.reason for found in draw_paper_figures(few, label=LABEL)}
     assert told_together(reasons["figure-6-mass-metallicity"], "0.2 dex", "5")
     assert reasons["figure-3-comparison"] == ""
     nothing = Galaxies(columns={name: np.full(4, np.nan) for name in COLUMNS})
-    assert all(one.figure is None for one in draw_paper_figures(nothing, label=LABEL))
+    assert all(found.figure is None for found in draw_paper_figures(nothing, label=LABEL))
     assert measure_paper_numbers(nothing) == []
 
 
 def test_numbers_stand_beside_the_papers() -> None:
-    numbers = {one.name: one for one in measure_paper_numbers(Galaxies(columns=COLUMNS))}
+    numbers = {number.name: number for number in measure_paper_numbers(Galaxies(columns=COLUMNS))}
     assert numbers["RMSE"].value == pytest.approx(np.sqrt(np.mean((PREDICTED - TRUE) ** 2)))
-    assert numbers["RMSE"].paper_told == "0.0851"
+    assert numbers["RMSE"].paper_text == "0.0851"
     ratio = numbers["scatter ratio, predicted / true"]
-    assert ratio.paper_told == "0.821 ± 0.077"
+    assert ratio.paper_text == "0.821 ± 0.077"
     assert ratio.value == measure_mzr_scatter(MASS, TRUE, PREDICTED).ratio.value
     assert numbers["slope of predicted on true"].value == pytest.approx(0.8, abs=0.03)
     assert numbers["mass: RMSE"].value == pytest.approx(0.2, abs=0.02)
     of_mass = Galaxies(columns={name: COLUMNS[name] for name in ("true", "predicted")})
-    assert {one.paper_told for one in measure_paper_numbers(of_mass, of_metallicity=False)} == {""}
+    assert {number.paper_text for number in measure_paper_numbers(of_mass, of_metallicity=False)} == {""}
 
 
-def test_columns_of_different_lengths_are_refused() -> None:
+def test_columns_of_different_lengths_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"(?=.*'true'.*\b2\b)(?=.*'predicted'.*\b3\b)"):
         Galaxies(columns={"true": np.zeros(2), "predicted": np.zeros(3)})
 
@@ -228,7 +229,7 @@ def test_a_sweep_is_read_from_csv(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("predictor,levels,rmse,nmad\n", r"(?=.*'level')(?=.*\blevels\b)"),
         ("predictor,level,rmse,nmad\nnetwork,8,abc,0.1\n", r"(?=.*\bline 2\b)(?=.*sweep\.csv)"),
@@ -237,10 +238,10 @@ def test_a_sweep_is_read_from_csv(tmp_path: Path) -> None:
         ("", r"sweep\.csv.*CSV"),
     ],
 )
-def test_a_sweep_that_cannot_be_drawn_says_why(tmp_path: Path, text: str, told: str) -> None:
+def test_an_unusable_sweep_is_rejected(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "sweep.csv"
     file.write_text(text)
-    with pytest.raises(CatalogError, match=told):
+    with pytest.raises(CatalogError, match=message):
         read_sweep(file)
     with pytest.raises(CatalogError, match=r"none\.csv"):
         read_sweep(tmp_path / "none.csv")

@@ -1,4 +1,4 @@
-"""Figures of a scored catalog: its predictions beside what is known, its error bars, its mass-metallicity relation."""
+"""Figures of the predictions of a catalog: distributions, calibration and mass-metallicity relation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from galstore.profile.distribution import Distribution
 from modeling.evaluation.calibration import N_PIT_BINS
 from modeling.evaluation.mass_metallicity import TREMONTI_RANGE, tremonti_metallicity
-from modeling.evaluation.scored_catalog import (
+from modeling.evaluation.prediction_summary import (
     MASS_EDGES,
     METALLICITY_EDGES,
     CalibrationTally,
@@ -26,7 +26,7 @@ MASS_SHOWN, METALLICITY_SHOWN = (8.0, 12.0), (8.0, 9.4)
 
 
 def draw_scored(new: Distribution, *, labels: Distribution, held_out: Distribution, label: str) -> Figure:
-    """Predictions of a new catalog beside the training labels and the predictions of held-out galaxies, as shares."""
+    """Draw predictions of a new catalog with the training labels and predictions of held-out galaxies, as shares."""
     figure = Figure(figsize=(PAGE_INCHES * 0.8, 2.9), layout="constrained")
     axis = figure.subplots()
     edges = shared_edges([new, labels, held_out])
@@ -42,14 +42,14 @@ def draw_scored(new: Distribution, *, labels: Distribution, held_out: Distributi
 
 
 def draw_pit(tallies: Mapping[str, CalibrationTally]) -> Figure:
-    """Probability integral transform as shares; flat is right, a U says that error bars are too small."""
+    """Draw the probability integral transform as shares: flat if calibrated, a U shape if sigmas are too small."""
     figure, axis = one_panel(2.5)
     edges = np.linspace(0, 1, N_PIT_BINS + 1)
     for (name, tally), colour, style in zip(tallies.items(), (GREEN, BLUE), ("--", "-"), strict=False):
         shown = tally.pit_counts / max(1, tally.n_with_bars)
         axis.stairs(shown, edges, color=colour, linewidth=1.6, linestyle=style, label=name)
     axis.axhline(1 / N_PIT_BINS, color=GREY, linewidth=1, linestyle=":", label="right error bars")
-    highest = max(float((one.pit_counts / max(1, one.n_with_bars)).max()) for one in tallies.values())
+    highest = max(float((tally.pit_counts / max(1, tally.n_with_bars)).max()) for tally in tallies.values())
     axis.set(xlabel="predicted probability of a lower value", ylabel="share of objects", xlim=(0, 1))
     axis.set_ylim(0, 1.45 * max(highest, 1 / N_PIT_BINS))
     legend(axis, loc="upper left")
@@ -57,17 +57,17 @@ def draw_pit(tallies: Mapping[str, CalibrationTally]) -> Figure:
 
 
 def draw_relation(counts: Integers, *, label: str) -> Figure:
-    """Predicted metallicity against stellar mass, its median, 16th and 84th percentiles, and Tremonti et al. (2004).
+    """Draw predicted metallicity against mass, its median, 16th and 84th percentiles, and Tremonti et al. (2004).
 
     Parameters
     ----------
     counts
-        `modeling.evaluation.scored_catalog.Scored.relation`, with at least one object.
+        `modeling.evaluation.prediction_summary.PredictionSummary.relation`, with at least one object.
     label
         Name of the quantity.
     """
     figure, axis = one_panel(3.1)
-    # bins of 0.01 dex are for the percentiles; 0.05 are read better
+    # bins of 0.01 dex are needed for the percentiles; 0.05 dex are easier to read
     coarse = counts.reshape(counts.shape[0], -1, 5).sum(axis=2)
     mesh = axis.pcolormesh(
         MASS_EDGES,

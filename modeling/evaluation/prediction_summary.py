@@ -1,4 +1,4 @@
-"""Scored catalogs: what their predictions look like as a whole, added up over batches of any size and order."""
+"""Summary of the predictions of a catalog, added up over batches of any size and order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from galstore.profile.distribution import Distribution
 from modeling.evaluation.calibration import N_PIT_BINS, Calibration
+from modeling.evaluation.column_checks import Values
 
 PERCENTILE_COLUMNS = ("p2_5", "p16", "p50", "p84", "p97_5")
-"""Of a predictive distribution, as `modeling.evaluation.calibration.PERCENTILES`."""
+"""Columns of `modeling.evaluation.calibration.PERCENTILES`."""
 SPREADS = ("sigma", "view_spread", "ensemble_spread")
 WIDTHS = {"width_68": ("p16", "p84"), "width_95": ("p2_5", "p97_5")}
-"""Columns of `Scored.columns` that are the difference of two percentiles."""
+"""Widths in `PredictionSummary.columns`: differences of two percentiles."""
 
 MASS_EDGES = np.linspace(7.0, 12.4, 28)
 """log10(M / solar mass), bins of 0.2 dex."""
@@ -26,22 +27,22 @@ METALLICITY_EDGES = np.linspace(7.0, 10.0, 301)
 """12 + log(O/H), bins of 0.01 dex."""
 
 MIN_PER_BIN = 5
-"""A median of fewer says nothing."""
+"""Bins with fewer objects have no meaningful median."""
 
-Values = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CalibrationTally:
-    """How well predictions and their error bars hold on objects with a known value; batches add up with `+`."""
+    """Errors and calibration of predictions of objects with a known value; batches add up with `+`."""
 
     n: int = 0
     squared_error: float = 0.0
+    """Sum of (predicted - true) squared."""
     error: float = 0.0
-    """Sums of (predicted - true) squared, and as it is."""
+    """Sum of predicted - true."""
     n_with_bars: int = 0
-    """Of them with percentiles or a sigma; what follows counts these."""
+    """Objects with percentiles or a sigma, which the following fields refer to."""
     n_68: int = 0
     n_95: int = 0
     pit_counts: Integers = field(default_factory=lambda: np.zeros(N_PIT_BINS, dtype=np.int64))
@@ -49,14 +50,14 @@ class CalibrationTally:
 
     @classmethod
     def of(cls, table: pd.DataFrame, true: Values) -> CalibrationTally:
-        """Compare predictions with what is known.
+        """Compare predictions with known values.
 
         Parameters
         ----------
         table
-            `prediction`, and `PERCENTILE_COLUMNS` or `sigma` where there are any.
+            Column `prediction`, and `PERCENTILE_COLUMNS` or `sigma` if they exist.
         true
-            (object,); NaN where it is unknown.
+            (object,); NaN if unknown.
         """
         predicted = table["prediction"].to_numpy(dtype=np.float64)
         known = np.isfinite(true) & np.isfinite(predicted)
@@ -91,7 +92,6 @@ class CalibrationTally:
 
     @property
     def bias(self) -> float:
-        """Mean of predicted - true."""
         return self.error / self.n if self.n else math.nan
 
     @property
@@ -104,7 +104,6 @@ class CalibrationTally:
 
     @property
     def mean_crps(self) -> float:
-        """Continuous ranked probability score, in the unit of the label."""
         return self.crps / self.n_with_bars if self.n_with_bars else math.nan
 
 
@@ -119,25 +118,25 @@ def _calibrate(table: pd.DataFrame, true: Values, predicted: Values) -> Calibrat
         usable = np.isfinite(sigma) & (sigma > 0)
         if usable.any():
             return Calibration.of_gaussian(true[usable], predicted[usable], sigma[usable])
-    return Calibration.zero()
+    return Calibration.empty()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scored:
-    """A table of predictions as a whole; batches add up with `+`, the zero is `Scored()`."""
+class PredictionSummary:
+    """Distributions, flags and errors of a table of predictions; batches add up with `+`."""
 
     n: int = 0
     by_status: Mapping[str, int] = field(default_factory=dict)
     columns: Mapping[str, Distribution] = field(default_factory=dict)
-    """`prediction`, and what there is of `SPREADS` and `WIDTHS`."""
+    """`prediction`, and the existing columns of `SPREADS` and `WIDTHS`."""
     flags: Mapping[str, int] = field(default_factory=dict)
-    """Objects by name of the flag; one object may have several."""
+    """Number of objects by name of the flag; an object may have several."""
     n_flagged: int = 0
     has_flags: bool = False
     relation: Integers = field(
         default_factory=lambda: np.zeros((MASS_EDGES.size - 1, METALLICITY_EDGES.size - 1), dtype=np.int64)
     )
-    """Objects by stellar mass and prediction, in the bins above."""
+    """Number of objects in bins of `MASS_EDGES` and of `METALLICITY_EDGES`."""
     calibration: CalibrationTally = field(default_factory=CalibrationTally)
 
     @classmethod
@@ -148,18 +147,18 @@ class Scored:
         flag_bits: Mapping[str, int] | None = None,
         log_mass: Values | None = None,
         true: Values | None = None,
-    ) -> Scored:
+    ) -> PredictionSummary:
         """Summarise one batch.
 
         Parameters
         ----------
         table
-            `prediction` (NaN = none), and what there is of `status`, `SPREADS`, `PERCENTILE_COLUMNS` and `flags` (a
-            bit mask; 0 = none, negative or null = not known).
+            Column `prediction` (NaN = none); optional are `status`, `SPREADS`, `PERCENTILE_COLUMNS` and `flags` (a bit
+            mask; 0 = none, negative or null = not known).
         flag_bits
-            The value of each flag's bit, by name.
+            Value of each flag's bit, by name.
         log_mass, true
-            (object,) log10 stellar mass and known value of the target; NaN where unknown.
+            (object,) log10 stellar mass and known value of the target; NaN if unknown.
         """
         predicted = table["prediction"].to_numpy(dtype=np.float64)
         columns = {"prediction": predicted}
@@ -170,7 +169,7 @@ class Scored:
         has_flags = flag_bits is not None and "flags" in table and bool((table["flags"] >= 0).any())
         raised = _flags(table, flag_bits or {}) if has_flags else {}
         any_flag = np.any(list(raised.values()), axis=0) if raised else np.zeros(len(table), dtype=bool)
-        relation = Scored().relation
+        relation = PredictionSummary().relation
         if log_mass is not None:
             known = np.isfinite(log_mass) & np.isfinite(predicted)
             counts, _, _ = np.histogram2d(log_mass[known], predicted[known], bins=(MASS_EDGES, METALLICITY_EDGES))
@@ -180,20 +179,20 @@ class Scored:
             n=len(table),
             by_status={str(name): int(n) for name, n in status.value_counts().items()},
             columns={name: Distribution.of(values) for name, values in columns.items()},
-            flags={name: int(one.sum()) for name, one in raised.items()},
+            flags={name: int(rows.sum()) for name, rows in raised.items()},
             n_flagged=int(any_flag.sum()),
             has_flags=has_flags,
             relation=relation,
             calibration=CalibrationTally() if true is None else CalibrationTally.of(table, true),
         )
 
-    def __add__(self, other: Scored) -> Scored:
-        nothing = Distribution()
+    def __add__(self, other: PredictionSummary) -> PredictionSummary:
+        empty = Distribution()
         names = dict.fromkeys([*self.columns, *other.columns])
-        return Scored(
+        return PredictionSummary(
             n=self.n + other.n,
             by_status=dict(Counter(self.by_status) + Counter(other.by_status)),
-            columns={name: self.columns.get(name, nothing) + other.columns.get(name, nothing) for name in names},
+            columns={name: self.columns.get(name, empty) + other.columns.get(name, empty) for name in names},
             flags={
                 name: self.flags.get(name, 0) + other.flags.get(name, 0)
                 for name in dict.fromkeys([*self.flags, *other.flags])
@@ -206,7 +205,6 @@ class Scored:
 
     @property
     def n_scored(self) -> int:
-        """Objects with a prediction."""
         return self.columns["prediction"].n if "prediction" in self.columns else 0
 
 
@@ -217,24 +215,24 @@ def _flags(table: pd.DataFrame, bits: Mapping[str, int]) -> dict[str, NDArray[np
 
 
 def flagged_positions(table: pd.DataFrame, bits: Mapping[str, int], most: int) -> dict[str, list[int]]:
-    """Positions in a table of the first objects with each flag, at most so many; none where there are no flags."""
+    """Return positions of the first objects with each flag, at most `most` each; empty without a column `flags`."""
     if "flags" not in table:
         return {}
     return {name: np.flatnonzero(raised)[:most].tolist() for name, raised in _flags(table, bits).items()}
 
 
 def relation_percentiles(counts: Integers, shares: Sequence[float] = (0.16, 0.5, 0.84)) -> tuple[Values, Values]:
-    """Centres of the mass bins that hold at least 5 objects, and percentiles of the predictions in them.
+    """Return the centres of mass bins that hold at least 5 objects, and percentiles of the predictions in them.
 
     Returns
     -------
     tuple of two arrays
         (bin,) log10(M / solar mass), and (bin, share).
     """
-    kept = counts.sum(axis=1) >= MIN_PER_BIN
-    centres = (MASS_EDGES[1:] + MASS_EDGES[:-1])[kept] / 2
+    filled = counts.sum(axis=1) >= MIN_PER_BIN
+    centres = (MASS_EDGES[1:] + MASS_EDGES[:-1])[filled] / 2
     percentiles = np.empty((centres.size, len(shares)))
-    for place, row in enumerate(counts[kept]):
+    for place, row in enumerate(counts[filled]):
         cumulative = np.concatenate([[0], np.cumsum(row)]) / row.sum()
         percentiles[place] = np.interp(shares, cumulative, METALLICITY_EDGES)
     return centres, percentiles
