@@ -28,6 +28,7 @@ from flows.outputs import model_folder, trained_model_id, training_set_of
 from flows.runtime import load_recipe
 from galstore.cube.reader import open_cube
 from galstore.emulator.sky.simulated import SimulatedSky
+from galstore.emulator.survey import CutoutQuery
 from modeling.evaluation.comparison import MetricDifference, PairedComparison
 from modeling.evaluation.intervals import ConformalIntervals
 from modeling.evaluation.metrics import Regression
@@ -85,10 +86,8 @@ def draw_null_sky(folder: Path, n_galaxies: int, seed: int) -> list[str]:
         sky = SimulatedSky(seed=seed, n_galaxies=n_galaxies, n_new=0, informative=False)
         rows = sky.catalog().drop_duplicates("objID")
         rows = rows[rows["oh_p50"] != -9999]
-        drawings = [
-            (cutouts / f"{object_id}.jpg", sky.cutout(object_id, (0.0, 0.0), 0.296, 128, 128))
-            for object_id in rows["objID"]
-        ]
+        query = CutoutQuery(position_deg=(0.0, 0.0), scale_arcsec=0.296, size_px=(128, 128))
+        drawings = [(cutouts / f"{object_id}.jpg", sky.cutout(object_id, query)) for object_id in rows["objID"]]
         with multiprocessing.get_context("spawn").Pool() as pool:
             pool.starmap(draw_one, drawings, chunksize=64)
         rows.to_csv(catalog, index=False)

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from galstore.emulator.survey import PositionIndex
-from schemas.cutouts import Composite
+from galstore.emulator.survey import CutoutQuery, PositionIndex
 from schemas.errors import CatalogError
 
 
@@ -59,30 +58,21 @@ class CutoutFolder:
         row = self._positions.nearest(ra_deg, dec_deg)
         return None if row is None else int(self._ids[row])
 
-    def cutout(
-        self,
-        object_id: int | None,
-        position_deg: tuple[float, float],
-        scale_arcsec: float,  # noqa: ARG002 - the file is sent unchanged
-        width_px: int,  # noqa: ARG002
-        height_px: int,  # noqa: ARG002
-        *,
-        composite: Composite = Composite.SKYSERVER,  # noqa: ARG002
-    ) -> bytes:
+    def cutout(self, object_id: int | None, query: CutoutQuery) -> bytes:
         """Return the bytes of the object's file."""
         if object_id is None:
-            ra_deg, dec_deg = position_deg
+            ra_deg, dec_deg = query.position_deg
             raise CatalogError(f"the folder has no object at ra {ra_deg}, dec {dec_deg}: request one of its objects")
         return self._files[object_id].read_bytes()
 
 
 def _read_catalog(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise CatalogError(f"the catalog {path} does not exist: give a CSV with the columns objID, ra, dec")
     try:
         header = pd.read_csv(path, nrows=0).columns
-    except pd.errors.EmptyDataError as error:
-        raise CatalogError(f"{path} is empty: give a CSV with the columns objID, ra, dec") from error
+    except (OSError, pd.errors.EmptyDataError) as error:
+        raise CatalogError(
+            f"the catalog {path} is missing or empty ({error}): give a CSV with the columns objID, ra, dec"
+        ) from error
     missing = [name for name in ("objID", "ra", "dec") if name not in header]
     if missing:
         raise CatalogError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
@@ -11,8 +10,7 @@ from aiohttp import web
 from galstore.emulator import fault_effects
 from galstore.emulator.faults import Fault, FaultEvent, FaultPlan, RequestLog
 from galstore.emulator.sky.drawing_pool import DrawingPool
-from galstore.emulator.survey import Survey
-from schemas.cutouts import Composite
+from galstore.emulator.survey import CutoutQuery, Survey
 
 _IMAGE_FAULTS: dict[Fault, Callable[[bytes], bytes]] = {
     Fault.TRUNCATED: lambda body: body[: len(body) // 2],
@@ -20,17 +18,6 @@ _IMAGE_FAULTS: dict[Fault, Callable[[bytes], bytes]] = {
     Fault.TRAILING_BYTES: lambda body: body + b"\r\n0\r\n\r\n",
 }
 """Faults that damage the image of the object."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CutoutQuery:
-    """Parameters of a cutout request."""
-
-    position_deg: tuple[float, float]
-    scale_arcsec: float
-    size_px: tuple[int, int]
-    """Width and height."""
-    composite: Composite
 
 
 class ErrorReplies(Protocol):
@@ -46,19 +33,7 @@ class ErrorReplies(Protocol):
 
 
 class CutoutResponder:
-    """Source of the cutout responses of all emulated services.
-
-    Parameters
-    ----------
-    survey
-        Survey that is served.
-    drawing_pool
-        Processes that draw the cutouts.
-    plan
-        Plan of the faults.
-    log
-        Receives requests and faults.
-    """
+    """Source of the cutout responses of all emulated services; requests and faults are added to `log`."""
 
     def __init__(self, survey: Survey, drawing_pool: DrawingPool, plan: FaultPlan, log: RequestLog) -> None:
         self._survey = survey
@@ -86,10 +61,7 @@ class CutoutResponder:
         fault, cached_body = (None, b"") if object_id is None else self._next_fault(object_id)
         if object_id is not None and fault is not None and fault not in _IMAGE_FAULTS:
             return await self._faulty_response(fault, request, object_id, query, cached_body, replies)
-        drawing = self._survey.cutout(
-            object_id, query.position_deg, query.scale_arcsec, *query.size_px, composite=query.composite
-        )
-        body = await self._drawing_pool.draw(drawing)
+        body = await self._drawing_pool.draw(self._survey.cutout(object_id, query))
         if fault is not None:
             return jpeg(_IMAGE_FAULTS[fault](body))
         if object_id is not None:

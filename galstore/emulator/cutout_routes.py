@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from galstore.emulator import fault_effects
-from galstore.emulator.cutout_responder import CutoutQuery, CutoutResponder, html_page, jpeg
+from galstore.emulator.cutout_responder import CutoutResponder, html_page, jpeg
 from galstore.emulator.query_routes import json_error
+from galstore.emulator.survey import CutoutQuery
 from schemas.cutouts import Composite
 
 FIRST_RELEASE_WITH_404 = 14
@@ -35,7 +36,6 @@ class SkyServerCutouts:
                 position_deg=_position_deg(parameters),
                 scale_arcsec=_clamped(parameters, "scale", default=0.396127, low=0.015, high=2400.0),
                 size_px=(_side_px(parameters, "width"), _side_px(parameters, "height")),
-                composite=Composite.SKYSERVER,
             )
         except ValueError as error:
             return json_error(400, str(error))

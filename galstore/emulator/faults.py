@@ -105,22 +105,25 @@ class FaultPlan:
 
     seed: int
     section: FaultSection
-    _shares: tuple[tuple[Fault, float], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        shares: list[tuple[Fault, float]] = [(fault, getattr(self.section, fault)) for fault in Fault]
-        object.__setattr__(self, "_shares", tuple((fault, share) for fault, share in shares if share))
-        total = sum(share for _, share in shares)
+        total = sum(self._shares.values())
         if total > 1 + 1e-9:
             raise ContractError(f"the shares of faults add up to {total:g}, at most 1 is possible: lower some of them")
 
+    @property
+    def _shares(self) -> dict[Fault, float]:
+        shares = {fault: float(getattr(self.section, fault)) for fault in Fault}
+        return {fault: share for fault, share in shares.items() if share}
+
     def object_fault(self, object_id: int) -> ObjectFault:
         """Return the fault of an object."""
-        if not self._shares:
+        shares = self._shares
+        if not shares:
             return ObjectFault()
         position, endurance, permanence = np.random.default_rng((self.seed, object_id)).random(3)
         bound = 0.0
-        for fault, share in self._shares:
+        for fault, share in shares.items():
             bound += share
             if position < bound:
                 return ObjectFault(
@@ -167,12 +170,12 @@ class RequestLog:
     busiest_second: int = 0
     """Largest number of cutout requests within one second."""
     longest_stall_s: float = 0.0
-    """Longest delay of the event loop. Requests that came during a stall are recorded as one burst."""
+    """Longest delay of the event loop, seconds. Requests that came during a stall are recorded as one burst."""
     _last_second: deque[float] = field(default_factory=deque)
 
-    def record_arrival(self, now_s: float | None = None) -> None:
-        """Count a cutout request at the time `now_s` of the monotonic clock."""
-        now_s = time.monotonic() if now_s is None else now_s
+    def record_arrival(self) -> None:
+        """Count a cutout request that arrives now."""
+        now_s = time.monotonic()
         self.arrivals[int(now_s)] += 1
         window = self._last_second
         window.append(now_s)

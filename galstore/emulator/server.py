@@ -13,6 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 
 from aiohttp import web
 
@@ -61,7 +62,7 @@ def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int 
             section.new_catalog.parent.mkdir(parents=True, exist_ok=True)
             survey.new_catalog().to_csv(section.new_catalog, index=False)
         plan = FaultPlan(seed=section.seed, section=section.faults)
-        with DrawingPool(idle=not isinstance(survey, SimulatedSky)) as drawing_pool:
+        with closing(DrawingPool(idle=not isinstance(survey, SimulatedSky))) as drawing_pool:
             app = build_app(survey, drawing_pool, faults=plan, queries_per_minute=queries_per_minute)
             run(_serve(app, listener))
 
@@ -86,19 +87,7 @@ def build_app(
     faults: FaultPlan | None = None,
     queries_per_minute: int | None = None,
 ) -> web.Application:
-    """Build the aiohttp application that serves a survey.
-
-    Parameters
-    ----------
-    survey
-        Survey that is served.
-    drawing_pool
-        Draws the cutouts; not closed with the application.
-    faults
-        Plan of the faults; none by default.
-    queries_per_minute
-        Limit of SQL queries per minute; None means no limit.
-    """
+    """Build the aiohttp application that serves a survey; `drawing_pool` is not closed with it."""
     log = RequestLog()
     plan = faults or FaultPlan(seed=0, section=FaultSection())
     queries = QueryRoutes(survey.catalog(), queries_per_minute=queries_per_minute)

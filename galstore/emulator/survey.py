@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +15,16 @@ from schemas.cutouts import Composite
 
 MATCH_ARCSEC = 1.0
 """Maximum distance between a requested position and the object that the cutout shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutoutQuery:
+    """Parameters of a cutout request; the position is ra and dec, the size width and height."""
+
+    position_deg: tuple[float, float]
+    scale_arcsec: float
+    size_px: tuple[int, int]
+    composite: Composite = Composite.SKYSERVER
 
 
 class Survey(Protocol):
@@ -28,17 +39,8 @@ class Survey(Protocol):
     def find(self, ra_deg: float, dec_deg: float) -> int | None:
         """Return the id of the object at a position, or None."""
 
-    def cutout(
-        self,
-        object_id: int | None,
-        position_deg: tuple[float, float],
-        scale_arcsec: float,
-        width_px: int,
-        height_px: int,
-        *,
-        composite: Composite = Composite.SKYSERVER,
-    ) -> bytes | Callable[[], bytes]:
-        """Return the JPEG of an object, or of the position (ra, dec) if the id is None.
+    def cutout(self, object_id: int | None, query: CutoutQuery) -> bytes | Callable[[], bytes]:
+        """Return the JPEG of an object, or of the position if the id is None.
 
         A drawing is returned as a picklable callable, so that another process can run it.
         """

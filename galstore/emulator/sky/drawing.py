@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,17 +81,11 @@ def require_galsim() -> None:
 
 
 @cache
-def _galsim() -> ModuleType:
+def _seeing() -> object:
     require_galsim()
     import galsim
 
-    module: ModuleType = galsim
-    return module
-
-
-@cache
-def _seeing() -> object:
-    seeing: object = _galsim().Moffat(beta=3.5, fwhm=SEEING_FWHM_ARCSEC)
+    seeing: object = galsim.Moffat(beta=3.5, fwhm=SEEING_FWHM_ARCSEC)
     return seeing
 
 
@@ -194,7 +187,9 @@ def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Ima
         # half of the light of a Gaussian lies within 1.18 sigma
         blobs = grid.gaussians(np.zeros(2), np.zeros(2), radii / 1.18, np.eye(2))
         return blobs[0], blobs[1]
-    galsim = _galsim()
+    seeing = _seeing()
+    import galsim
+
     inclination = galsim.Angle(np.arccos(appearance.cos_inclination), galsim.radians)
     disk = galsim.InclinedExponential(
         inclination, half_light_radius=appearance.disk_radius_arcsec, scale_h_over_r=0.12
@@ -204,7 +199,7 @@ def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Ima
     # the average over a pixel matters only for pixels that are large relative to the seeing
     method = "no_pixel" if grid.scale_arcsec < SEEING_FWHM_ARCSEC / 2 else "auto"
     bulge_image, disk_image = (
-        galsim.Convolve(part, _seeing()).drawImage(method=method, **size).array for part in (bulge, disk)
+        galsim.Convolve(part, seeing).drawImage(method=method, **size).array for part in (bulge, disk)
     )
     return bulge_image, disk_image
 

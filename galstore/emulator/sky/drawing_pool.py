@@ -10,15 +10,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
-from types import TracebackType
-from typing import Self
 
 from galstore.emulator.sky.drawing import load_tools, require_galsim
 from schemas.errors import ContractError
 
 
 class DrawingPool:
-    """Pool of drawing processes and context manager.
+    """Pool of drawing processes.
 
     Parameters
     ----------
@@ -56,14 +54,6 @@ class DrawingPool:
         """Finish running drawings, cancel waiting ones, and end the processes."""
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _start_worker() -> None:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from galstore.emulator.sky.drawing import draw_empty_sky, draw_galaxy
 from galstore.emulator.sky.measurements import measure
 from galstore.emulator.sky.population import APPEARANCE_FIELDS, Appearance, draw_population
-from galstore.emulator.survey import PositionIndex
-from schemas.cutouts import Composite
+from galstore.emulator.survey import CutoutQuery, PositionIndex
 from schemas.errors import ContractError
 
 CHUNK_ROWS = 4096
@@ -146,24 +145,18 @@ class SimulatedSky:
         texture = int(values.pop("texture"))
         return Appearance(**values, texture=texture)
 
-    def cutout(
-        self,
-        object_id: int | None,
-        position_deg: tuple[float, float],
-        scale_arcsec: float,
-        width_px: int,
-        height_px: int,
-        *,
-        composite: Composite = Composite.SKYSERVER,
-    ) -> Callable[[], bytes]:
+    def cutout(self, object_id: int | None, query: CutoutQuery) -> Callable[[], bytes]:
         """Return the drawing of a galaxy, or of empty sky if `object_id` is None, to be called in any process."""
         if object_id is not None:
             draw = partial(draw_galaxy, self.appearance(object_id))
         else:
             # positions that agree to a tenth of an arcsecond show the same sky
-            tenths = [round((angle % 360) * 36_000) for angle in position_deg]
+            tenths = [round((angle % 360) * 36_000) for angle in query.position_deg]
             draw = partial(draw_empty_sky, (self.seed << 42) + tenths[0] * 12_960_000 + tenths[1])
-        return partial(draw, scale_arcsec=scale_arcsec, width_px=width_px, height_px=height_px, composite=composite)
+        width_px, height_px = query.size_px
+        return partial(
+            draw, scale_arcsec=query.scale_arcsec, width_px=width_px, height_px=height_px, composite=query.composite
+        )
 
     @cached_property
     def _positions(self) -> PositionIndex:

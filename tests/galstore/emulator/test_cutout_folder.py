@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from galstore.emulator.cutout_folder import CutoutFolder
+from galstore.emulator.survey import CutoutQuery
 from schemas.errors import CatalogError
 
 FIRST, SECOND = 1237648702973411443, 1237648702994383943
@@ -26,7 +27,8 @@ def test_objects_are_served_with_the_bytes_of_their_files(folder: Path) -> None:
     object_id = survey.find(10.5, -3.25)
     assert object_id == FIRST
     for scale in (0.1, 0.396):
-        assert survey.cutout(object_id, (10.5, -3.25), scale, 64, 64) == (folder / f"{FIRST}.jpg").read_bytes()
+        query = CutoutQuery(position_deg=(10.5, -3.25), scale_arcsec=scale, size_px=(64, 64))
+        assert survey.cutout(object_id, query) == (folder / f"{FIRST}.jpg").read_bytes()
 
 
 def test_there_is_no_sky_between_the_objects(folder: Path) -> None:

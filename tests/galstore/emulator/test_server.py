@@ -20,6 +20,7 @@ from PIL import Image
 from galstore.emulator.faults import Fault, FaultPlan
 from galstore.emulator.server import emulate
 from galstore.emulator.sky.simulated import SimulatedSky
+from galstore.emulator.survey import CutoutQuery
 from galstore.survey.responses import retry_after_s
 from schemas.errors import ContractError
 from schemas.recipes import EmulatorSection, FaultSection
@@ -72,7 +73,8 @@ def galaxy(sky_url: str, new_catalog: Path) -> dict[str, float]:
 def test_a_cutout_is_the_one_that_the_sky_draws(sky_url: str, galaxy: dict[str, float]) -> None:
     sky = SimulatedSky(seed=3, n_galaxies=600, n_new=20)
     response = getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128)
-    drawing = sky.cutout(sky.find(**_degrees(galaxy)), (0, 0), 0.296, 128, 128)
+    query = CutoutQuery(position_deg=(0, 0), scale_arcsec=0.296, size_px=(128, 128))
+    drawing = sky.cutout(sky.find(galaxy["ra"], galaxy["dec"]), query)
     assert response.headers["Content-Type"] == "image/jpeg"
     assert response.content == drawing()
     assert getjpeg(sky_url, **galaxy, scale=0.296, width=128, height=128).content == response.content
@@ -324,7 +326,3 @@ def test_no_drawing_process_outlives_the_server(start_emulator, tmp_path: Path, 
         while any(alive(worker) for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert not any(alive(worker) for worker in workers)
-
-
-def _degrees(place: dict[str, float]) -> dict[str, float]:
-    return {"ra_deg": place["ra"], "dec_deg": place["dec"]}
