@@ -1,4 +1,4 @@
-"""Networks from arrays: training, checkpoints, scoring, baselines, metrics, figures and the report.
+"""Networks on arrays: training, checkpoints, scoring, baselines, metrics, figures and the report.
 
-Arrays in, arrays out: nothing here opens or writes a cube.
+This package neither opens nor writes a cube.
 """

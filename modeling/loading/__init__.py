@@ -1,1 +1,1 @@
-"""How images reach a network: where pixels come from, in which order, turned and normalised."""
+"""Loading of images into a network: source, order, augmentation and normalisation."""

@@ -1,7 +1,6 @@
-"""Training batches: images in a shuffled order, turned, mirrored and normalised on the device.
+"""Training batches: shuffled, augmented and normalised images on the device.
 
-The order of the objects and every draw of the augmentation are pure functions of (seed, epoch, step), whichever way the
-pixels come.
+Order and augmentation are pure functions of (seed, epoch, step), for resident and streamed pixels.
 """
 
 from __future__ import annotations
@@ -14,27 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from modeling.loading.augment import dihedral, plan_views, write_views
+from modeling.loading.augmentation import dihedral, plan_views, write_views
 from modeling.loading.normalisation import Normalisation
 from modeling.loading.pixels import Pixels, plan_order
 from modeling.loading.ranks import Ranks
 
 
 class FloatBuffer:
-    """One reused float32 buffer in which batches are normalised.
+    """Reused float32 buffer for normalised batches.
 
-    A new array for each batch and one pass each for the cast, the subtraction and the product cap any loader at
-    8,500 images of 128 px a second. Here the cast is the copy into the buffer, and one `addcmul` does the rest; on a
-    CPU one pass turns, casts and normalises 8-bit images.
+    New arrays and separate passes for cast, subtraction and product limit a loader to 8,500 images of 128 px per
+    second. Here the copy into the buffer casts, and one `addcmul` normalises. On a CPU, one pass augments, casts and
+    normalises 8-bit images.
 
     Parameters
     ----------
     normalisation
-        Of the bands.
     shape
         (n, y, x, band) of the largest batch.
     device
-        Where batches are used.
     """
 
     def __init__(self, normalisation: Normalisation, shape: tuple[int, int, int, int], device: torch.device) -> None:
@@ -43,26 +40,26 @@ class FloatBuffer:
         mean = torch.tensor(normalisation.mean_counts, dtype=torch.float64)
         scale = 1 / torch.tensor(normalisation.std_counts, dtype=torch.float64)
         self._by_band = scale.float().numpy(), (-mean * scale).float().numpy()
-        # repeated over one image: whole rows take half the time that broadcasting three bands takes
+        # repeated over one image: half the time of broadcasting three bands
         spread = (side_y, side_x, n_bands)
         self._scale = scale.float().to(device).expand(spread).reshape(1, -1)
         self._offset = (-mean * scale).float().to(device).expand(spread).reshape(1, -1)
 
     def images(self, n: int) -> Tensor:
-        """The first n places of the buffer as (n, band, y, x), channels last, to be filled with counts."""
+        """Return the first n places of the buffer as (n, band, y, x), channels last, to be filled with counts."""
         return self._buffer[:n].permute(0, 3, 1, 2)
 
     def write(self, counts: Tensor, views: NDArray[np.int64], n_threads: int | None = None) -> Tensor:
-        """Fill the first places with normalised images, each in its view.
+        """Fill the first places of the buffer with augmented and normalised images.
 
         Parameters
         ----------
         counts
             (n, y, x, band), on any device.
         views
-            Of D4, (n,), ascending.
+            Views of D4, (n,), ascending.
         n_threads
-            That write on a CPU; as many as torch has by default.
+            Number of threads on a CPU; by default torch's.
 
         Returns
         -------
@@ -81,7 +78,7 @@ class FloatBuffer:
         return self.normalise(n)
 
     def normalise(self, n: int) -> Tensor:
-        """Turn the counts in the first n places into normalised values, in place: (n, band, y, x)."""
+        """Normalise the counts in the first n places in place: (n, band, y, x)."""
         flat = self._buffer[:n].view(n, -1)
         torch.addcmul(self._offset, flat, self._scale, out=flat)
         return self.images(n)
@@ -93,18 +90,17 @@ class TrainingBatches:
     Parameters
     ----------
     pixels
-        Where images come from.
+        Source of the images.
     labels
-        (object, n_targets) standardised, float32, on the device of training.
+        (object, n_targets) standardised, float32, on the training device.
     normalisation
-        Of the bands.
     batch_size
-        Largest batch. An epoch is cut into equal parts no larger than this, so that every object is seen once an epoch
-        and no left-over batch is too small for batch normalisation.
+        Maximum batch size. An epoch is cut into equal parts, so that each object is used once per epoch and no last
+        batch is too small for batch normalisation.
     seed
-        Of the order and of the augmentation.
+        Seed of order and augmentation.
     ranks
-        Processes that share each batch: this one takes its part.
+        Processes that share each batch.
     """
 
     def __init__(
@@ -122,46 +118,43 @@ class TrainingBatches:
         self._labels = labels
         self._seed = seed
         n_objects, side_y, side_x, n_bands = pixels.shape
-        # at least two objects a batch: of one, batch normalisation knows no variance
+        # at least two objects per batch: batch normalisation needs a variance
         self._n_steps = max(1, min(math.ceil(n_objects / batch_size), n_objects // 2))
         largest = math.ceil(n_objects / self._n_steps)
         self._floats = FloatBuffer(normalisation, (largest, side_y, side_x, n_bands), labels.device)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Return the number of batches per epoch."""
         return self._n_steps
 
     def order(self, epoch: int) -> list[NDArray[np.int64]]:
-        """Objects of each batch of an epoch: a pure function of (seed, epoch)."""
+        """Return the objects of each batch of an epoch, a pure function of (seed, epoch)."""
         return np.array_split(plan_order(self._pixels.rows, self._seed, epoch), self._n_steps)
 
     def epoch(
         self, epoch: int, *, first_step: int = 0, another_follows: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch, from one of its steps on.
+        """Yield the batches of an epoch, starting at a step.
 
         Parameters
         ----------
         another_follows
-            The next epoch comes after this one: streamed pixels begin to read it.
+            Another epoch follows: streamed pixels start to read it.
 
         Yields
         ------
         images
             (n, band, y, x) float32, channels last. The next batch overwrites them.
         labels
-            (n, n_targets) float32, of the whole batch, also where several ranks share its images.
+            (n, n_targets) float32 of the whole batch, even if several ranks share its images.
         """
         order = self.order(epoch)[first_step:]
-        parts = [self._ranks.part(len(chosen)) for chosen in order]
-        mine = self._pixels.batches(
-            self._mine(order), then=self._mine(self.order(epoch + 1) if another_follows else [])
-        )
-        for step, (chosen, part, counts) in enumerate(zip(order, parts, mine, strict=True), first_step):
+        next_order = self.order(epoch + 1) if another_follows else []
+        batches = self._pixels.batches(self._local(order), next_order=self._local(next_order))
+        for step, (chosen, counts) in enumerate(zip(order, batches, strict=True), first_step):
             rng = np.random.default_rng((self._seed, epoch, step))
-            images = self._floats.write(counts, plan_views(len(chosen), rng)[part])
+            images = self._floats.write(counts, plan_views(len(chosen), rng)[self._ranks.local_slice(len(chosen))])
             yield images, self._labels[torch.from_numpy(chosen).to(self._labels.device)]
 
-    def _mine(self, order: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """What this rank takes of each batch."""
-        return [chosen[self._ranks.part(len(chosen))] for chosen in order]
+    def _local(self, order: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        return [chosen[self._ranks.local_slice(len(chosen))] for chosen in order]

@@ -1,4 +1,4 @@
-"""Normalisation: the numbers that turn counts and labels into what a network sees, measured on training rows alone."""
+"""Normalisation of counts and labels, measured on training rows alone."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from schemas.errors import TrainingError
 
 MOMENT_BYTES = 8 << 20
-"""Pixels that are looked at together, in bytes of float64: large enough to be fast, small beside any level."""
+"""Size of a block of pixels as float64, bytes: large enough to be fast, small compared with any level."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelMoments:
-    """Sums that a mean and a standard deviation follow from; adding two gives those of both parts together."""
+    """Sums for mean and standard deviation; those of two parts add up with `+`."""
 
     n: int = 0
     total: tuple[float, ...] = ()
@@ -25,7 +25,7 @@ class PixelMoments:
 
     @classmethod
     def of(cls, pixels: Tensor) -> PixelMoments:
-        """Sums over all but the last axis, in float64: exact for 8-bit counts, so that any cut into blocks agrees."""
+        """Sum over all axes but the last, in float64: exact for 8-bit counts, and so independent of the block size."""
         flat = pixels.reshape(-1, pixels.shape[-1]).double()
         return cls(n=len(flat), total=tuple(flat.sum(0).tolist()), total_square=tuple(flat.square().sum(0).tolist()))
 
@@ -48,12 +48,12 @@ class Normalisation:
 
     @classmethod
     def from_moments(cls, moments: PixelMoments) -> Normalisation:
-        """From the sums over all training pixels.
+        """Compute mean and standard deviation from the sums over all training pixels.
 
         Raises
         ------
         TrainingError
-            A band is constant or not finite, so that nothing can be learnt from it.
+            A band is constant or not finite.
         """
         mean = tuple(total / moments.n for total in moments.total)
         variance = [square / moments.n - m * m for square, m in zip(moments.total_square, mean, strict=True)]
@@ -62,7 +62,7 @@ class Normalisation:
             if not value > 1e-12:
                 raise TrainingError(
                     f"band {band} of the training pixels has variance {value:g}, expected a positive number: the "
-                    "images are all alike or not finite; check that their cutouts were stored"
+                    "images are constant or not finite; check that their cutouts were stored"
                 )
         return cls(mean_counts=mean, std_counts=tuple(math.sqrt(value) for value in variance))
 
@@ -71,7 +71,7 @@ class Normalisation:
 class LabelScale:
     """Mean and standard deviation of the training labels, in the unit of the label.
 
-    Networks learn (label - mean) / std: around 8.9 with a scatter of 0.2, most of a float would hold the 8.9.
+    Networks are trained on (label - mean) / std, since a float32 around 8.9 wastes digits on the mean.
     """
 
     mean: float
@@ -79,7 +79,7 @@ class LabelScale:
 
     @classmethod
     def of(cls, labels: NDArray[np.float64]) -> LabelScale:
-        """Measure training labels.
+        """Measure the scale of training labels.
 
         Parameters
         ----------
@@ -95,7 +95,7 @@ class LabelScale:
         if not std > 0:
             raise TrainingError(
                 f"all {len(labels)} training labels equal {labels[0]:g}: expected labels that differ; check the "
-                "target's column"
+                "column of the target"
             )
         return cls(mean=float(np.mean(labels)), std=std)
 

@@ -1,7 +1,7 @@
-"""Pixels: where training and scoring take images from, in one of three ways with one order of objects.
+"""Sources of pixels for training and scoring: resident on the device, resident in host memory, or streamed.
 
-*Resident on the device*, *resident in the memory of the host*, or *streamed*: blocks of the cube are read and decoded
-by threads ahead of the network, and forgotten after their last image.
+Streamed blocks of the cube are read and decoded by threads ahead of the network, and dropped after their last image.
+The order of objects is the same for all sources.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numba
 import numpy as np
@@ -23,21 +23,24 @@ from schemas.errors import TrainingError
 from schemas.recipes import Residence
 
 WINDOW_BLOCKS = 8
-"""Blocks whose objects are shuffled together: 400 MB at 128 px. As many again are read ahead."""
+"""Blocks whose objects are shuffled together: 400 MB at 128 px. The same number is read ahead."""
 
 DECODING_THREADS = 2
-"""Decoding gives the interpreter's lock away."""
+"""Decoding releases the GIL."""
 
-MOST_HOST_SHARE = 0.5
-MOST_DEVICE_SHARE = 0.5
-"""Share of the free memory that resident pixels may take."""
+MAX_HOST_MEMORY_SHARE = 0.5
+MAX_DEVICE_MEMORY_SHARE = 0.5
+"""Maximum share of the free memory for resident pixels."""
 
 Order = Sequence[NDArray[np.int64]]
-"""Objects of each batch, by their place among the source's objects."""
+"""Objects of each batch, as indices into the source's objects."""
+
+Counts: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
+"""Counts of images, (object, y, x, band)."""
 
 
 class Pixels(Protocol):
-    """Images of some objects, (object, y, x, band) counts: uint8, or float32 at 16 px and below."""
+    """Source of images, (object, y, x, band) counts: uint8, or float32 at 16 px and below."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
@@ -47,24 +50,24 @@ class Pixels(Protocol):
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """Row of each object in its cube, shape (object,)."""
+        """Row of each object in its cube, (object,)."""
 
-    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:
-        """The images of each batch, (n, y, x, band); the next batch overwrites them.
+    def batches(self, order: Order, next_order: Order = ()) -> Iterator[Tensor]:
+        """Yield the images of each batch, (n, y, x, band); the next batch overwrites them.
 
-        What will be asked for `then` may be read in advance.
+        Images of `next_order`, the order of the next call, may be read in advance.
         """
 
 
 class ResidentPixels:
-    """Pixels that stay in memory, the device's or the host's.
+    """Pixels in the memory of the device or of the host.
 
     Parameters
     ----------
     pixels
         (object, y, x, band), uint8 or float32.
     rows
-        Of the objects in their cube, (object,); by default they are counted from 0.
+        Rows of the objects in their cube, (object,); by default 0, 1, 2, ...
     """
 
     def __init__(self, pixels: Tensor, rows: NDArray[np.int64] | None = None) -> None:
@@ -80,41 +83,40 @@ class ResidentPixels:
     def dtype(self) -> torch.dtype:
         return self._pixels.dtype
 
-    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:  # noqa: ARG002 - all is here already
+    def batches(self, order: Order, next_order: Order = ()) -> Iterator[Tensor]:  # noqa: ARG002 - nothing to read
         largest = max((len(chosen) for chosen in order), default=0)
         counts = torch.empty((largest, *self.shape[1:]), dtype=self.dtype, device=self._pixels.device)
         for chosen in order:
             batch = counts[: len(chosen)]
             if self._pixels.device.type == "cpu":
-                # torch would do it in threads that then wait in loops on the cores that write the floats
-                every = np.arange(len(chosen))
-                _copy_images(self._pixels.flatten(1).numpy(), chosen, every, batch.flatten(1).numpy())
+                # torch's threads would busy-wait on the cores that write the floats
+                _copy_images(self._pixels.flatten(1).numpy(), chosen, np.arange(len(chosen)), batch.flatten(1).numpy())
             else:
                 torch.index_select(self._pixels, 0, torch.from_numpy(chosen).to(self._pixels.device), out=batch)
             yield batch
 
 
 class StreamedPixels:
-    """Pixels that are read from the cube while they are used.
+    """Pixels read from the cube during their use.
 
-    Memory holds the blocks of the batch under way and `2 * WINDOW_BLOCKS` that follow, whatever the number of objects;
-    it is used again and again, since fresh memory costs about as much as decoding into it.
+    Memory holds the blocks of the current batch and the `2 * WINDOW_BLOCKS` that follow, for any number of objects. It
+    is reused, since allocating fresh memory takes about as long as decoding into it.
 
     Parameters
     ----------
     read
-        Reads the images of some ascending rows of one block into an array (n, y, x, band); called in several threads.
+        Reads the images of ascending rows of one block into an array (n, y, x, band); called in several threads.
     rows
-        Of the objects in their cube, (object,).
+        Rows of the objects in their cube, (object,).
     side_px, dtype, n_bands
-        Of the level that is read.
+        Properties of the level.
     n_threads
-        That read.
+        Number of reading threads.
     """
 
     def __init__(
         self,
-        read: Callable[[NDArray[np.int64], NDArray[Any]], object],
+        read: Callable[[NDArray[np.int64], Counts], object],
         rows: NDArray[np.int64],
         *,
         side_px: int,
@@ -128,7 +130,7 @@ class StreamedPixels:
         self.dtype = dtype
         self._n_threads = n_threads
         self._blocks = rows // BLOCK_ROWS
-        # objects of each block, by their place, in ascending order of rows
+        # indices of the objects of each block, in ascending order of rows
         by_row = np.argsort(rows, kind="stable")
         numbers, starts = np.unique(self._blocks[by_row], return_index=True)
         self._members = dict(zip(numbers.tolist(), np.split(by_row, starts[1:]), strict=True))
@@ -137,26 +139,26 @@ class StreamedPixels:
             self._place_in_block[members] = np.arange(members.size)
         self._largest = max(map(len, self._members.values()), default=0)
         self._pool: ThreadPoolExecutor | None = None
-        self._begun: dict[int, Future[Tensor]] = {}
+        self._started: dict[int, Future[Tensor]] = {}
         self._free: list[Tensor] = []
 
-    def batches(self, order: Order, then: Order = ()) -> Iterator[Tensor]:
+    def batches(self, order: Order, next_order: Order = ()) -> Iterator[Tensor]:
         needed = [list(dict.fromkeys(self._blocks[chosen].tolist())) for chosen in order]
         last_use = {block: step for step, blocks in enumerate(needed) for block in blocks}
-        ahead, self._begun = {block: one for block, one in self._begun.items() if block in last_use}, {}
+        ahead, self._started = {block: read for block, read in self._started.items() if block in last_use}, {}
         to_read = iter(block for block in _in_order_of_use(needed) if block not in ahead)
-        afterwards = iter(_in_order_of_use([self._blocks[chosen].tolist() for chosen in then]))
+        next_blocks = iter(_in_order_of_use([self._blocks[chosen].tolist() for chosen in next_order]))
         largest = max((len(chosen) for chosen in order), default=0)
         counts = torch.empty((largest, *self.shape[1:]), dtype=self.dtype)
-        goes_on = False
+        keep_reading = False
         try:
             for step, (chosen, blocks) in enumerate(zip(order, needed, strict=True)):
                 room = len(blocks) + 2 * WINDOW_BLOCKS
-                while len(ahead) + len(self._begun) < room or not ahead.keys() >= set(blocks):
+                while len(ahead) + len(self._started) < room or not ahead.keys() >= set(blocks):
                     if (block := next(to_read, None)) is not None:
                         ahead[block] = self._submit(block)
-                    elif (block := next(afterwards, None)) is not None:
-                        self._begun[block] = self._submit(block)
+                    elif (block := next(next_blocks, None)) is not None:
+                        self._started[block] = self._submit(block)
                     else:
                         break
                 batch = counts[: len(chosen)]
@@ -164,15 +166,17 @@ class StreamedPixels:
                     places = np.flatnonzero(self._blocks[chosen] == block)
                     images = ahead[block].result()
                     _copy_images(
-                        images.flatten(1).numpy(), self._place_in_block[chosen[places]], places,
+                        images.flatten(1).numpy(),
+                        self._place_in_block[chosen[places]],
+                        places,
                         batch.flatten(1).numpy(),
-                    )  # fmt: skip
+                    )
                     if last_use[block] == step:
                         self._free.append(ahead.pop(block).result())
                 yield batch
-            goes_on = bool(then)
+            keep_reading = bool(next_order)
         finally:
-            if not goes_on:
+            if not keep_reading:
                 self._stop()
 
     def _submit(self, block: int) -> Future[Tensor]:
@@ -192,58 +196,56 @@ class StreamedPixels:
     def _stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
-        self._pool, self._begun, self._free = None, {}, []
+        self._pool, self._started, self._free = None, {}, []
 
 
 def _in_order_of_use(needed: Sequence[Sequence[int]]) -> list[int]:
     return list(dict.fromkeys(block for blocks in needed for block in blocks))
 
 
-# numpy and torch would gather into a fresh array first
+# numpy and torch would first gather into a new array
 @numba.njit(nogil=True, cache=True)
-def _copy_images(
-    images: NDArray[Any], chosen: NDArray[np.int64], places: NDArray[np.int64], batch: NDArray[Any]
-) -> None:
+def _copy_images(images: Counts, chosen: NDArray[np.int64], places: NDArray[np.int64], batch: Counts) -> None:
     for i in range(chosen.size):
         source, target = images[chosen[i]], batch[places[i]]
         for k in range(source.size):
             target[k] = source[k]
 
 
-def place_pixels(pixels: NDArray[Any], device: torch.device, rows: NDArray[np.int64] | None = None) -> ResidentPixels:
-    """Put pixels where batches are gathered from them fastest.
+def place_pixels(pixels: Counts, device: torch.device, rows: NDArray[np.int64] | None = None) -> ResidentPixels:
+    """Place pixels in the memory from which batches are gathered fastest.
 
     Parameters
     ----------
     pixels
-        (object, y, x, band), uint8 or float32. On the CPU, copied only where they are read-only.
+        (object, y, x, band). On the CPU, only read-only arrays are copied.
     device
-        Where the network is. A GPU holds the pixels where they take at most half of its free memory (142,000 galaxies
-        of 128 px: 7 GB); else they stay in the memory of the CPU and batch after batch crosses over.
+        Device of the network. A GPU holds the pixels if they take at most half of its free memory (142,000 galaxies of
+        128 px: 7 GB); otherwise they stay in host memory and are copied batch by batch.
     rows
-        As of `ResidentPixels`.
+        As for `ResidentPixels`.
     """
-    # torch warns of memory that it may not write to, as of a file opened to be read: such pixels are copied
+    # torch warns of read-only memory, such as a memory-mapped file: it is copied
     resident = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
-    if device.type == "cuda" and resident.nbytes <= MOST_DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and resident.nbytes <= MAX_DEVICE_MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
         resident = resident.to(device)
     return ResidentPixels(resident, rows)
 
 
 def choose_residence(n_bytes: int, wanted: Residence = "auto") -> Residence:
-    """Whether pixels are held in memory or streamed: by what is free, unless it was said.
+    """Choose between resident and streamed pixels, for 'auto' by the free memory.
 
     Parameters
     ----------
     n_bytes
-        Of all the pixels.
+        Size of all pixels.
     wanted
         'resident', 'streamed' or 'auto'.
 
     Raises
     ------
     TrainingError
-        Resident pixels were asked for that are larger than all of the machine's memory.
+        'resident' pixels exceed the memory of the machine.
     """
     page = os.sysconf("SC_PAGE_SIZE")
     if wanted == "resident" and n_bytes > page * os.sysconf("SC_PHYS_PAGES"):
@@ -253,29 +255,31 @@ def choose_residence(n_bytes: int, wanted: Residence = "auto") -> Residence:
         )
     if wanted != "auto":
         return wanted
-    return "resident" if n_bytes <= MOST_HOST_SHARE * page * os.sysconf("SC_AVPHYS_PAGES") else "streamed"
+    return "resident" if n_bytes <= MAX_HOST_MEMORY_SHARE * page * os.sysconf("SC_AVPHYS_PAGES") else "streamed"
 
 
 def plan_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """Objects in the order in which an epoch meets them: a pure function of rows, seed and epoch.
+    """Return the order of the objects in an epoch, a pure function of rows, seed and epoch.
 
-    Blocks of the cube come in random order, and objects in random order within each window of `WINDOW_BLOCKS` blocks,
-    so that a streamed epoch reads each block once. Sets of no more blocks than that are shuffled as a whole.
+    Blocks of the cube are shuffled, and objects are shuffled within each window of `WINDOW_BLOCKS` blocks, so that a
+    streamed epoch reads each block once. Sets of at most `WINDOW_BLOCKS` blocks are shuffled as a whole.
 
     Parameters
     ----------
     rows
-        Of the objects in their cube, (object,).
+        Rows of the objects in their cube, (object,).
+    seed, epoch
+        Seed of the draw.
 
     Returns
     -------
     ndarray
-        Places among `rows`, (object,), each once.
+        Indices into `rows`, (object,), each once.
     """
     rng = np.random.default_rng((seed, epoch))
     blocks = rows // BLOCK_ROWS
     numbers = rng.permutation(np.unique(blocks))
-    # which window each block is in, then objects window by window, shuffled within
+    # window of each block, then objects sorted by window, shuffled within
     window_of = np.empty(int(numbers.max()) + 1, dtype=np.int64)
     window_of[numbers] = np.arange(numbers.size) // WINDOW_BLOCKS
     shuffled = rng.permutation(rows.size)
@@ -283,7 +287,7 @@ def plan_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int
 
 
 def measure_normalisation(pixels: Pixels) -> Normalisation:
-    """Mean and standard deviation of each band, measured block by block; for 8-bit counts the same from every source.
+    """Measure mean and standard deviation of each band in blocks; for 8-bit counts identical for all sources.
 
     Raises
     ------
@@ -293,4 +297,4 @@ def measure_normalisation(pixels: Pixels) -> Normalisation:
     n_rows = max(1, MOMENT_BYTES // (int(np.prod(pixels.shape[1:])) * 8))
     in_order = np.argsort(pixels.rows, kind="stable")
     order = [in_order[first : first + n_rows] for first in range(0, in_order.size, n_rows)]
-    return Normalisation.from_moments(sum((PixelMoments.of(one) for one in pixels.batches(order)), PixelMoments()))
+    return Normalisation.from_moments(sum(map(PixelMoments.of, pixels.batches(order)), PixelMoments()))

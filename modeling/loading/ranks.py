@@ -1,68 +1,68 @@
-"""Ranks: several processes, each with a device, that train one network together (`torchrun`).
+"""Distributed training of one network by several processes (`torchrun`), each with a device.
 
-Every rank holds the network and takes its part of each global batch; the loss, the moments of batch normalisation and
-the gradients are those of the whole batch, so that one rank and many follow the same curve.
+Each rank has a copy of the network and takes its part of the global batch. Loss, batch normalisation and gradients are
+those of the whole batch, so that the training curve does not depend on the number of ranks.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ranks:
-    """A process among those that train together; by default it is alone."""
+    """Rank of this process and number of processes; by default a single process."""
 
     rank: int = 0
     world: int = 1
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes and tells."""
+        """True for the process that writes files and logs."""
         return self.rank == 0
 
-    def part(self, n: int) -> slice:
-        """The rank's places in a global batch of n: parts differ by one at most."""
+    def local_slice(self, n: int) -> slice:
+        """Return this rank's places in a global batch of n; parts differ in length by one at most."""
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
-    def whole(self, mine: Tensor, n: int) -> Tensor:
-        """The values of all ranks for a global batch of n, (n, ...), through which gradients flow back to each."""
+    def gather(self, local: Tensor, n: int) -> Tensor:
+        """Return the values of all ranks for a global batch of n, (n, ...); gradients flow back to each rank."""
         if self.world == 1:
-            return mine
-        padded = mine.new_zeros((n, *mine.shape[1:]))
-        padded[self.part(n)] = mine
+            return local
+        padded = local.new_zeros((n, *local.shape[1:]))
+        padded[self.local_slice(n)] = local
         summed: Tensor = _Sum.apply(padded)
         return summed
 
-    def share_gradients(self, network: nn.Module) -> None:
-        """Put the gradients of the whole batch into every rank's network."""
+    def average_gradients(self, network: nn.Module) -> None:
+        """Replace the gradients by those of the whole batch."""
         if self.world == 1:
             return
-        held = [one.grad for one in network.parameters() if one.grad is not None]
-        flat = torch.cat([one.reshape(-1) for one in held])
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
         dist.all_reduce(flat)
-        # each rank has followed the loss of the whole batch, so that the sum counts it once a rank
+        # each rank differentiated the loss of the whole batch, so the sum counts it once per rank
         flat /= self.world
         start = 0
-        for one in held:
-            one.copy_(flat[start : start + one.numel()].view_as(one))
-            start += one.numel()
+        for gradient in gradients:
+            gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+            start += gradient.numel()
 
-    def join_normalisation(self, network: nn.Module) -> None:
-        """Let batch normalisation measure the whole batch instead of this rank's part."""
+    def synchronise_batch_norm(self, network: nn.Module) -> None:
+        """Make batch normalisation measure the whole batch instead of this rank's part."""
         if self.world > 1:
-            _replace_normalisation(network)
+            _replace_batch_norm(network)
 
 
 def current_ranks() -> Ranks:
-    """The process among those that `torchrun` started; joins them on the first call."""
+    """Return the rank assigned by `torchrun`; the first call joins the process group."""
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return Ranks()
     if not dist.is_initialized():
@@ -73,23 +73,23 @@ def current_ranks() -> Ranks:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all ranks; its gradient is the sum of theirs."""
+    """Sum over all ranks; its gradient is the sum of the ranks' gradients."""
 
     @staticmethod
-    def forward(_: Any, mine: Tensor) -> Tensor:
-        summed = mine.clone()
+    def forward(_: FunctionCtx, local: Tensor) -> Tensor:
+        summed = local.clone()
         dist.all_reduce(summed)
         return summed
 
     @staticmethod
-    def backward(_: Any, gradient: Tensor) -> Tensor:
+    def backward(_: FunctionCtx, gradient: Tensor) -> Tensor:
         summed = gradient.contiguous().clone()
         dist.all_reduce(summed)
         return summed
 
 
-class JoinedBatchNorm(_BatchNorm):
-    """Batch normalisation over the batch of all ranks. torch's `SyncBatchNorm` does not run on a CPU."""
+class SynchronisedBatchNorm(_BatchNorm):
+    """Batch normalisation over the batches of all ranks. torch's `SyncBatchNorm` does not run on a CPU."""
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
         if input.dim() < 2:
@@ -108,7 +108,7 @@ class JoinedBatchNorm(_BatchNorm):
         total, square, count = summed[:n_channels], summed[n_channels:-1], summed[-1]
         mean = total / count
         variance = square / count - mean.square()
-        self._remember(mean.detach(), variance.detach(), count.detach())
+        self._update_running(mean.detach(), variance.detach(), count.detach())
         shape = [1, -1] + [1] * (input.dim() - 2)
         scale = self.weight.double() / torch.sqrt(variance + self.eps)
         shift = self.bias.double() - mean * scale
@@ -116,7 +116,7 @@ class JoinedBatchNorm(_BatchNorm):
         return normalised.to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked.add_(1)
@@ -126,14 +126,14 @@ class JoinedBatchNorm(_BatchNorm):
         self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)
 
 
-def _replace_normalisation(network: nn.Module) -> None:
+def _replace_batch_norm(network: nn.Module) -> None:
     for name, child in network.named_children():
         if isinstance(child, _BatchNorm):
-            joined = JoinedBatchNorm(child.num_features, child.eps, child.momentum)
+            synchronised = SynchronisedBatchNorm(child.num_features, child.eps, child.momentum)
             # the same tensors under the same names
-            joined.weight, joined.bias = child.weight, child.bias
-            joined.running_mean, joined.running_var = child.running_mean, child.running_var
-            joined.num_batches_tracked = child.num_batches_tracked
-            setattr(network, name, joined)
+            synchronised.weight, synchronised.bias = child.weight, child.bias
+            synchronised.running_mean, synchronised.running_var = child.running_mean, child.running_var
+            synchronised.num_batches_tracked = child.num_batches_tracked
+            setattr(network, name, synchronised)
         else:
-            _replace_normalisation(child)
+            _replace_batch_norm(child)

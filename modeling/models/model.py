@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 
-from modeling.evaluation.calibration import Conformal
+from modeling.evaluation.intervals import ConformalIntervals
 from modeling.loading.normalisation import LabelScale, Normalisation
 from modeling.models.networks import GalaxyNetwork
-from modeling.outliers.ood_score import Support
-from schemas.cutouts import Composite, CutoutScale, ScaleRule
-from schemas.errors import StoreError
+from modeling.outliers.detector_file import detector_to_bytes
+from modeling.outliers.ood_score import OODDetector
+from schemas.cutouts import Composite, CutoutScale, ScaleRule, require_same_scale
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,7 @@ class ModelConfig:
     best_epoch: int
     versions: dict[str, str]
     """Versions of python, torch, torchvision and galstore."""
-    calibration: Conformal | None = None
+    calibration: ConformalIntervals | None = None
     """Intervals measured on the validation rows; None if they were too few."""
     composite: str = Composite.SKYSERVER.value
     """Colour composite of the cutouts: service, bands and stretch."""
@@ -60,6 +59,12 @@ class ModelConfig:
         return self.label_scales[0]
 
     @property
+    def scale(self) -> CutoutScale:
+        return CutoutScale(
+            rule=ScaleRule(self.scale_rule), arcsec_per_px=self.scale_arcsec, composite=Composite(self.composite)
+        )
+
+    @property
     def gives_sigma(self) -> bool:
         return self.loss == "gaussian"
 
@@ -74,38 +79,22 @@ class Model:
 
     network: GalaxyNetwork
     config: ModelConfig
-    support: Support | None = None
+    ood_detector: OODDetector | None = None
     """Out-of-distribution detector; None if it was not fitted, or for models of older versions."""
 
-    def with_calibration(self, calibration: Conformal) -> Model:
+    def with_intervals(self, calibration: ConformalIntervals) -> Model:
         return replace(self, config=replace(self.config, calibration=calibration))
 
-    def with_support(self, support: Support) -> Model:
-        """Return a copy with an out-of-distribution detector."""
-        digest = hashlib.sha256(support.to_bytes()).hexdigest()
-        return replace(self, support=support, config=replace(self.config, support=digest))
+    def with_ood_detector(self, detector: OODDetector) -> Model:
+        digest = hashlib.sha256(detector_to_bytes(detector)).hexdigest()
+        return replace(self, ood_detector=detector, config=replace(self.config, support=digest))
 
     def require_scale(self, scale: CutoutScale) -> None:
-        """Check that cutouts have the scale and the composite of the training cutouts.
+        """Check that the cutouts of a cube have the scale and the composite of the training cutouts.
 
         Raises
         ------
         StoreError
             Another rule, another number of arcsec per pixel under the fixed rule, or another composite.
         """
-        config = self.config
-        if scale.composite != config.composite:
-            raise StoreError(
-                f"model {config.model_id} was trained on cutouts of composite {config.composite!r}, but these have "
-                f"{scale.composite.value!r}, with other bands or another stretch: train on this cube, or score a cube "
-                f"of composite {config.composite!r}"
-            )
-        is_same = scale.rule == config.scale_rule and (
-            scale.rule != ScaleRule.FIXED or math.isclose(scale.arcsec_per_px, config.scale_arcsec, rel_tol=1e-6)
-        )
-        if not is_same:
-            raise StoreError(
-                f"model {config.model_id} was trained on cutouts of scale rule {config.scale_rule!r} "
-                f"({config.scale_arcsec:g} arcsec/px), but these have {scale.rule.value!r} ({scale.arcsec_per_px:g} "
-                "arcsec/px), so galaxies appear at another size: train on this cube, or score a cube of the same scale"
-            )
+        require_same_scale(scale, self.config.scale, found_in="the cube", expected_by=f"model {self.config.model_id}")

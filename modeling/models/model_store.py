@@ -1,12 +1,11 @@
-"""The model store: the folders of trained models, side by side, and the names that some of them are promoted to.
+"""Model store: a folder of trained models, with names that models are promoted to.
 
-`<id>/` is written by `checkpoint`. `promoted.json` says which model a name stands for, and who stood there
-before:
+`<id>/` is written by `modeling.models.checkpoint`. `promoted.json` maps names to models and has the history:
 
     {"names": {"champion": "3f2a90c1b7de"},
      "history": [{"name": "champion", "model_id": "3f2a90c1b7de", "replaced": null, "time": "2026-11-24T12:00:00Z"}]}
 
-Torch is loaded only where a network is: a list of models answers at once. Nothing is ever unpickled.
+Torch is loaded by `open_model` only, so that lists of models are fast. Nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -20,11 +19,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 
-from modeling.models.stored_model import StoredModel, read_stored_model
+from galstore.atomic_write import atomic_file
+from modeling.models.stored_model import StoredModel, read_json, read_stored_model
 from schemas.errors import StoreBusyError, WeightsError
 
 if TYPE_CHECKING:
@@ -42,53 +42,53 @@ LOCK_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """A name was given to a model."""
+    """Assignment of a name to a model."""
 
     name: str
     model_id: str
     replaced: str | None
-    """The model that had the name before."""
+    """Previous model of this name."""
     time: str
     """UTC, ISO 8601."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotions:
-    """What promoted.json says."""
+    """Content of promoted.json."""
 
     names: dict[str, str] = field(default_factory=dict)
     history: tuple[Promotion, ...] = ()
-    """The oldest first."""
+    """Oldest first."""
 
     def names_of(self, model_id: str) -> tuple[str, ...]:
         return tuple(sorted(name for name, promoted in self.names.items() if promoted == model_id))
 
 
 def list_models(models: Path) -> tuple[StoredModel, ...]:
-    """Every model of a store, damaged ones too: by target, the lowest validation RMSE first.
+    """Return all models of a store, damaged ones last, by target and ascending validation RMSE.
 
     Raises
     ------
     WeightsError
-        There is none.
+        The store is empty.
     """
     return tuple(sorted((read_stored_model(models / model_id) for model_id in _model_ids(models)), key=_rank))
 
 
 def resolve_model_id(models: Path, named: str) -> str:
-    """The whole id of a model.
+    """Return the full id of a model.
 
     Parameters
     ----------
     models
         Folder of the store.
     named
-        An id, the beginning of one, or a name that a model was promoted to.
+        An id, the beginning of an id, or a promoted name.
 
     Raises
     ------
     WeightsError
-        No such model, several that begin so, or a name whose model is gone.
+        No model or several models match, or the model of the name was deleted.
     """
     ids = _model_ids(models)
     if named in ids:
@@ -97,32 +97,32 @@ def resolve_model_id(models: Path, named: str) -> str:
     if named in names:
         if names[named] not in ids:
             raise WeightsError(
-                f"{named!r} stands for model {names[named]}, which is no longer in {models}: promote another one with "
+                f"{named!r} is the name of model {names[named]}, which is not in {models}: promote another model with "
                 f"`galstore models promote ID --as {named}`"
             )
         return names[named]
     candidates = [model_id for model_id in ids if named and model_id.startswith(named)]
     if len(candidates) > 1:
-        raise WeightsError(f"{named!r} begins {len(candidates)} models ({', '.join(candidates)}): give more of the id")
+        raise WeightsError(f"{named!r} matches {len(candidates)} models ({', '.join(candidates)}): give more of the id")
     if not candidates:
         close = get_close_matches(named, [*names, *ids], n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "`galstore models list` shows what is there"
+        hint = f"did you mean {' or '.join(close)}?" if close else "`galstore models list` shows the models"
         raise WeightsError(f"model {named!r} is not in {models}: {hint}")
     return candidates[0]
 
 
 def find_model(models: Path, named: str) -> StoredModel:
-    """A model by id, beginning of an id, or promoted name; errors as of `resolve_model_id`."""
+    """Read the metadata of a model, found as by `resolve_model_id`."""
     return read_stored_model(models / resolve_model_id(models, named))
 
 
 def open_model(models: Path, named: str) -> Model:
-    """Load a model's network by id, beginning of an id, or promoted name.
+    """Load a model, found as by `resolve_model_id`.
 
     Raises
     ------
     WeightsError
-        No such model, or a damaged one.
+        No model or several models match, or the model is damaged.
     """
     found = find_model(models, named).require_sound("config.json", "model.safetensors")
     from modeling.models.checkpoint import load_model
@@ -131,35 +131,35 @@ def open_model(models: Path, named: str) -> Model:
 
 
 def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotion:
-    """Let a name stand for a model; recipes may use it as `score.model`.
+    """Assign a name to a model; recipes may use it as `score.model`.
 
-    Readers see the old names or the new ones, and of several who promote at once each one is in the history.
+    Readers see the old names or the new ones. Concurrent promotions are all recorded in the history.
 
     Parameters
     ----------
     models
         Folder of the store.
     named
-        As for `resolve_model_id`: 'challenger' promotes the model that this name stands for now.
+        As for `resolve_model_id`: 'challenger' promotes the model that has this name now.
     name
-        Letters, digits, - and _, from a letter on; and nothing that could be taken for an id.
+        Letters, digits, - and _ after a first letter; must not look like an id.
 
     Returns
     -------
     Promotion
-        The one that is in force: an older one where the model had the name already.
+        An earlier one if the model had the name already.
 
     Raises
     ------
     WeightsError
-        No such model, a damaged one, or a name that cannot be one.
+        No model or several models match, the model is damaged, or the name is not allowed.
     StoreBusyError
-        Others kept promoting for 10 s.
+        Other processes held the lock for 10 s.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name) or re.fullmatch(r"[0-9a-f]+", name):
         raise WeightsError(
-            f"{name!r} cannot be a model's name: expected letters, digits, - and _ after a first letter, and not the "
-            "look of an id (0-9, a-f alone), as in 'champion'"
+            f"{name!r} cannot be a model's name: expected letters, digits, - and _ after a first letter, as in "
+            "'champion', and not only the characters of ids (0-9, a-f)"
         )
     model_id = find_model(models, named).require_sound().model_id
     if name in _model_ids(models):
@@ -169,7 +169,7 @@ def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotio
             before = read_promotions(models)
             replaced = before.names.get(name)
             if replaced == model_id:
-                return next(one for one in reversed(before.history) if one.name == name)
+                return next(promotion for promotion in reversed(before.history) if promotion.name == name)
             time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             promotion = Promotion(name=name, model_id=model_id, replaced=replaced, time=time)
             _write_promotions(
@@ -177,14 +177,14 @@ def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotio
             )
     except Timeout as error:
         raise StoreBusyError(
-            f"another process has been promoting in {models} for {LOCK_TIMEOUT_S} s: see whether it hangs, then run "
-            "the same command again"
+            f"another process has locked {models / PROMOTIONS} for {LOCK_TIMEOUT_S} s: check whether it hangs, then "
+            "run the same command again"
         ) from error
     return promotion
 
 
 def read_promotions(models: Path) -> Promotions:
-    """The names in force and their history; none where nothing was promoted yet.
+    """Read the promoted names and their history.
 
     Raises
     ------
@@ -193,47 +193,37 @@ def read_promotions(models: Path) -> Promotions:
     """
     path = models / PROMOTIONS
     try:
-        values = _read_json(path)
-        names, history = values["names"], tuple(Promotion(**one) for one in values["history"])
-        named_last = {one.name: one.model_id for one in history}
-        if names != named_last:
+        values = read_json(path)
+        names, history = values["names"], tuple(Promotion(**entry) for entry in values["history"])
+        if names != {promotion.name: promotion.model_id for promotion in history}:
             raise ValueError("names and history differ")
     except FileNotFoundError:
         return Promotions()
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(
-            f"{path} does not say which models are promoted ({type(error).__name__}: {error}): mend it by hand, or "
-            "delete it and promote again"
+            f"{path} is damaged ({type(error).__name__}: {error}): repair it by hand, or delete it and promote again"
         ) from error
     return Promotions(names=names, history=history)
 
 
 def _write_promotions(models: Path, promotions: Promotions) -> None:
-    draft = models / f".{PROMOTIONS}.{os.getpid()}"
-    with draft.open("w", encoding="utf-8") as file:
+    with atomic_file(models / PROMOTIONS) as draft, draft.open("w", encoding="utf-8") as file:
         json.dump(asdict(promotions), file, indent=2)
         file.write("\n")
         file.flush()
         # a rename that reaches the disk before the bytes would leave an empty file after a power cut
         os.fsync(file.fileno())
-    draft.replace(models / PROMOTIONS)
 
 
 def _model_ids(models: Path) -> Sequence[str]:
     # hidden folders are drafts of models that are being written
-    ids = sorted(
-        entry.name for entry in (models.iterdir() if models.is_dir() else ()) if entry.is_dir() and entry.name[0] != "."
-    )
+    entries = models.iterdir() if models.is_dir() else ()
+    ids = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     if not ids:
-        raise WeightsError(f"there are no models in {models} yet: `galstore train RECIPE` puts one there")
+        raise WeightsError(f"{models} has no models yet: train one with `galstore train RECIPE`")
     return ids
 
 
 def _rank(model: StoredModel) -> tuple[bool, str, float, str]:
     rmse = model.validation.get("rmse")
     return not model.is_sound, model.target, math.inf if rmse is None else rmse, model.model_id
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

@@ -1,4 +1,4 @@
-"""Networks: residual networks with the paper's head, and the ImageNet weights that they may start from."""
+"""Residual networks with the head of Wu & Boada (2019), and their pretrained weights."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ N_BANDS = 3
 HEAD_UNITS = 512
 
 BODY_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-"""torchvision's names of what stands before a ResNet's pooling, in the order in which they are applied."""
+"""torchvision's names of a ResNet's modules before the pooling, in order of application."""
 
 LOG_VARIANCE_RANGE = (-6.0, 6.0)
-"""A predicted sigma stays between 5 % and 20 times the scatter of the label: beyond, one batch can undo the rest."""
+"""Limits a predicted sigma to 0.05 ... 20 times the scatter of the label: without limits, one batch can ruin a fit."""
 
 
 class ConcatPool(nn.Module):
-    """Average and maximum over y and x, side by side: (n, c, y, x) -> (n, 2c), in float32."""
+    """Average and maximum pooling over y and x, concatenated: (n, c, y, x) -> (n, 2c), in float32."""
 
     def forward(self, features: Tensor) -> Tensor:
         features = features.float()
@@ -37,21 +37,21 @@ class ConcatPool(nn.Module):
 
 
 class GalaxyNetwork(nn.Module):
-    """A convolutional body and a regression head.
+    """Convolutional body with a regression head.
 
-    The body may run in bfloat16 under autocast; pooling and head always run in float32, since a bfloat16 step at a
-    metallicity of 8.7 is 0.06 dex, as much as the error that is to be measured.
+    The body may run in bfloat16 under autocast. Pooling and head always run in float32: the spacing of bfloat16 at a
+    metallicity of 8.7 is 0.06 dex, as large as the expected error.
 
     Parameters
     ----------
     body
         (n, band, y, x) -> (n, `n_features`, y', x').
     n_features
-        Channels that the body returns.
+        Number of output channels of the body.
     dropout
         Dropout before the first and before the second linear layer.
     n_targets
-        Values predicted for each object.
+        Number of predicted values per object.
     """
 
     def __init__(self, body: nn.Module, *, n_features: int, dropout: tuple[float, float], n_targets: int) -> None:
@@ -71,11 +71,11 @@ class GalaxyNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Standardised labels of normalised images: (n, band, y, x) -> (n, n_targets), float32."""
+        """Predict standardised labels of normalised images: (n, band, y, x) -> (n, n_targets), float32."""
         return self.predict_and_pool(images)[0]
 
     def predict_and_pool(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, and the body's features averaged over each image: (n, n_features), float32."""
+        """Return the output of `forward`, and the body's features averaged over y and x: (n, n_features), float32."""
         features = self.body(images)
         with torch.autocast(device_type=features.device.type, enabled=False):
             features = features.float()
@@ -84,18 +84,18 @@ class GalaxyNetwork(nn.Module):
 
 
 def build_network(section: NetworkSection, *, n_targets: int = 1) -> GalaxyNetwork:
-    """The network that a recipe describes, with random weights.
+    """Build the network of a recipe with random weights.
 
-    Random weights are drawn from torch's generator of the CPU: seed it (`torch.manual_seed`) inside
-    `torch.random.fork_rng()` for a reproducible start, as `train_network` does.
+    Weights are drawn from torch's CPU generator: seed it (`torch.manual_seed`) inside `torch.random.fork_rng()` for a
+    reproducible start, as `train_network` does.
 
     Parameters
     ----------
     section
-        `arch` is torchvision's resnet18, resnet34 (the paper's) or resnet50, or `resnet10w32`: one basic block a stage
-        and half the width, 1.4 million parameters, for two cores. Each takes images of every level from 128 to 1 px.
+        `arch` is torchvision's resnet18, resnet34 (the paper's) or resnet50, or `resnet10w32`: one basic block per
+        stage and half the width, 1.4 million parameters, for two cores. Each takes images of all levels, 128 to 1 px.
     n_targets
-        Values predicted for each object.
+        Number of predicted values per object.
 
     Returns
     -------
@@ -107,34 +107,34 @@ def build_network(section: NetworkSection, *, n_targets: int = 1) -> GalaxyNetwo
         body, n_features = _narrow_body(), 256
     else:
         resnet = models.get_model(section.arch, weights=None)
-        body, n_features = _parts(resnet), resnet.fc.in_features
+        body, n_features = _resnet_body(resnet), resnet.fc.in_features
     return GalaxyNetwork(body, n_features=n_features, dropout=section.dropout, n_targets=n_targets)
 
 
 def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> None:
-    """Give the body of a network the weights that its recipe names; the head keeps its own.
+    """Load the pretrained weights named by a recipe into the body of a network; the head is unchanged.
 
     Parameters
     ----------
     network
         Changed in place.
     section
-        `weights` is 'none' (nothing happens), 'imagenet' (torchvision's IMAGENET1K_V1 file of this architecture under
-        `$TORCH_HOME/hub/checkpoints`, never downloaded from here), or the path of a torchvision state dictionary or
-        of a `model.safetensors` of galstore.
+        `weights` is 'none' (no change), 'imagenet' (torchvision's IMAGENET1K_V1 file of this architecture under
+        `$TORCH_HOME/hub/checkpoints`, which is not downloaded), or the path of a torchvision state dictionary or of a
+        `model.safetensors` of galstore.
 
     Raises
     ------
     WeightsError
-        No such file, not the bytes that its name promises, or weights of another architecture.
+        The file does not exist, differs from the SHA-256 in its name, or belongs to another architecture.
     """
     if section.weights == "none":
         return
     path = _imagenet_file(section.arch) if section.weights == "imagenet" else Path(section.weights)
     if not path.is_file():
         raise WeightsError(
-            f"no weights at {path}: put the file there{_where_from(section)}, give another path, or train from scratch "
-            'with network.weights = "none"'
+            f"no weights at {path}: put the file there{_source_hint(section)}, give another path, or train from "
+            'scratch with network.weights = "none"'
         )
     if section.weights == "imagenet":
         _check_digest(path)
@@ -142,12 +142,12 @@ def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> 
 
 
 def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device that a recipe means; 'auto' is the GPU where there is one.
+    """Return the device of a recipe; 'auto' is the GPU if torch finds one.
 
     Raises
     ------
     TrainingError
-        'cuda' on a machine without a GPU that torch can use.
+        'cuda' on a machine without a GPU usable by torch.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
@@ -156,16 +156,16 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _where_from(section: NetworkSection) -> str:
+def _source_hint(section: NetworkSection) -> str:
     if section.weights != "imagenet":
         return ""
-    return f" (from {models.get_model_weights(section.arch)['IMAGENET1K_V1'].url}, or set TORCH_HOME to where it is)"
+    return f" (from {models.get_model_weights(section.arch)['IMAGENET1K_V1'].url}, or set TORCH_HOME to its folder)"
 
 
 def _imagenet_file(arch: str) -> Path:
     if arch == "resnet10w32":
         raise WeightsError(
-            "there are no ImageNet weights of resnet10w32: choose resnet18, resnet34 or resnet50, or "
+            "resnet10w32 does not have ImageNet weights: choose resnet18, resnet34 or resnet50, or "
             'network.weights = "none"'
         )
     url: str = models.get_model_weights(arch)["IMAGENET1K_V1"].url
@@ -173,14 +173,14 @@ def _imagenet_file(arch: str) -> Path:
 
 
 def _check_digest(path: Path) -> None:
-    # torch.hub checks the digest of what it downloads, never that of a file which is already there
-    promised = path.stem.rsplit("-", 1)[-1]
+    # torch.hub checks the digest of downloads, but not of existing files
+    expected = path.stem.rsplit("-", 1)[-1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if not digest.startswith(promised):
+    if not digest.startswith(expected):
         raise WeightsError(
-            f"{path} is not the file its name promises: SHA-256 begins {digest[:8]}, expected {promised}. It is "
-            "damaged or cut short: fetch it again"
+            f"SHA-256 of {path} begins with {digest[:8]}, expected {expected} from its name: the file is damaged or "
+            "incomplete; download it again"
         )
 
 
@@ -198,26 +198,25 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 
 
 def _load_body(network: GalaxyNetwork, state: dict[str, Tensor], path: Path) -> None:
-    # torchvision's names stand alone; galstore's own files have the body's under "body."
-    theirs = {name.removeprefix("body."): tensor for name, tensor in state.items()}
-    ours = network.body.state_dict()
-    missing = [name for name in ours if name not in theirs and not name.endswith("num_batches_tracked")]
-    other_shape = [name for name in ours if name in theirs and theirs[name].shape != ours[name].shape]
+    # galstore's files have the prefix "body.", torchvision's do not
+    given = {name.removeprefix("body."): tensor for name, tensor in state.items()}
+    current = network.body.state_dict()
+    missing = [name for name in current if name not in given and not name.endswith("num_batches_tracked")]
+    other_shape = [name for name in current if name in given and given[name].shape != current[name].shape]
     if missing or other_shape:
-        wrong = (missing + other_shape)[0]
         raise WeightsError(
             f"{path} holds weights of another architecture ({len(missing)} tensors missing, {len(other_shape)} of "
-            f"another shape, first {wrong!r}): give the file that belongs to network.arch"
+            f"another shape, first {(missing + other_shape)[0]!r}): give the file that belongs to network.arch"
         )
-    network.body.load_state_dict({name: theirs.get(name, ours[name]) for name in ours})
+    network.body.load_state_dict({name: given.get(name, current[name]) for name in current})
 
 
-def _parts(resnet: nn.Module) -> nn.Sequential:
+def _resnet_body(resnet: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in BODY_PARTS))
 
 
 def _narrow_body() -> nn.Sequential:
-    """ResNet-10 of width 32, with torchvision's blocks, names and initialisation."""
+    """Build a ResNet-10 of width 32 with torchvision's blocks, names and initialisation."""
     stem = nn.Conv2d(N_BANDS, 32, kernel_size=7, stride=2, padding=3, bias=False)
     modules: list[nn.Module] = [stem, nn.BatchNorm2d(32), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
     width_in = 32
@@ -237,6 +236,6 @@ def _narrow_body() -> nn.Sequential:
 
 
 def split_gaussian(predicted: Tensor) -> tuple[Tensor, Tensor]:
-    """Means and logarithms of variances, (n, n_targets) each, of a network that was trained by `gaussian_loss`."""
+    """Split the output of a network trained by `gaussian_loss` into means and log variances, (n, n_targets) each."""
     mean, log_variance = predicted.chunk(2, dim=1)
     return mean, log_variance.clamp(*LOG_VARIANCE_RANGE)

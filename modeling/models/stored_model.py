@@ -1,4 +1,4 @@
-"""One stored model, looked at without its weights: what it is, how well it does, and which of its files are damaged.
+"""Metadata of a stored model, with a report of damaged files.
 
 Torch is not loaded and nothing is unpickled: config, metrics and log are JSON, and only the header of the weights is
 read.
@@ -11,11 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
 from schemas.errors import WeightsError
+
+JsonObject: TypeAlias = dict[str, Any]
 
 LISTED_KEYS: dict[str, type] = {
     "model_id": str,
@@ -25,28 +27,30 @@ LISTED_KEYS: dict[str, type] = {
     "training_set": str,
     "best_epoch": int,
 }
-"""Of config.json, what a list of models and a training curve tell; `checkpoint` checks all of its keys."""
+"""Keys of config.json that lists and training curves need; `load_model` checks all keys."""
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredModel:
-    """One model folder, read without its weights. What could not be read is empty, and named in `problems`."""
+    """One model folder, read without its weights. Unreadable parts are empty and listed in `problems`."""
 
     model_id: str
     """Name of the folder."""
     folder: Path
-    config: dict[str, Any]
-    """As config.json has it."""
+    config: JsonObject
+    """Content of config.json."""
     metrics: dict[str, dict[str, float | None]]
-    """By what they were measured on."""
+    """Metrics by data set, such as `validation`."""
     card: str
-    """README.md."""
-    log: tuple[dict[str, Any], ...]
-    """One record for each epoch."""
+    """Content of README.md."""
+    log: tuple[JsonObject, ...]
+    """One record per epoch."""
     written: datetime
-    """When the folder's files came there, UTC; told to people, never used to choose a model."""
+    """Modification time of the files, UTC. For display only, never used to choose a model."""
     problems: dict[str, str] = field(default_factory=dict)
-    """By file: what is wrong with it."""
+    """Problem of each damaged file, by file name."""
 
     @property
     def is_sound(self) -> bool:
@@ -54,37 +58,36 @@ class StoredModel:
 
     @property
     def target(self) -> str:
-        """The column that is scored; empty where config.json is damaged."""
+        """Scored column; empty if config.json is damaged."""
         return self.config["targets"][0] if self.config else ""
 
     @property
     def validation(self) -> dict[str, float | None]:
-        """Metrics on the validation objects, in the unit of the target; empty where there are none."""
+        """Metrics on the validation objects, in the unit of the target; empty if unknown."""
         return self.metrics.get("validation", {})
 
     def require_sound(self, *files: str) -> StoredModel:
-        """The same model, if these files (all of them, where none is named) can be read.
+        """Return this model if the given files (default: all) can be read.
 
         Raises
         ------
         WeightsError
-            Naming each of the files that cannot.
+            Names each unreadable file.
         """
-        bad = {name: text for name, text in self.problems.items() if not files or name in files}
-        if bad:
-            told = "; ".join(f"{name} {text}" for name, text in bad.items())
+        problems = [f"{name} {text}" for name, text in self.problems.items() if not files or name in files]
+        if problems:
             raise WeightsError(
-                f"model {self.model_id} is damaged: {told}. Nothing of it was loaded; move {self.folder} away and "
-                "train it again"
+                f"model {self.model_id} is damaged: {'; '.join(problems)}. The model was not loaded; move "
+                f"{self.folder} away and train it again"
             )
         return self
 
 
 def read_stored_model(folder: Path) -> StoredModel:
-    """Look at one model folder. Weights are judged by their header, which says how long the file must be."""
+    """Read the metadata of one model folder. Of the weights only the header is checked, with the length it states."""
     problems: dict[str, str] = {}
 
-    def read(name: str, parse: Callable[[Path], Any], default: Any) -> Any:
+    def read(name: str, parse: Callable[[Path], _Value], default: _Value) -> _Value:
         try:
             return parse(folder / name)
         except FileNotFoundError:
@@ -99,61 +102,75 @@ def read_stored_model(folder: Path) -> StoredModel:
             problems[name] = str(error).splitlines()[0]
         return default
 
-    config = read("config.json", lambda path: _parse_config(path, folder.name), {})
-    metrics = read("metrics.json", _parse_metrics, {})
+    config: JsonObject = read("config.json", lambda path: _read_config(path, folder.name), {})
+    metrics: dict[str, dict[str, float | None]] = read("metrics.json", _read_metrics, {})
     read("model.safetensors", lambda path: _check_weights(path, folder.name), None)
-    log = read("training_log.jsonl", _parse_log, ())
+    log: tuple[JsonObject, ...] = read("training_log.jsonl", _read_log, ())
     card = read("README.md", lambda path: path.read_text(encoding="utf-8"), "")
     dated = folder if "config.json" in problems else folder / "config.json"
     return StoredModel(
-        model_id=folder.name, folder=folder, config=config, metrics=metrics, card=card, log=log,
-        written=datetime.fromtimestamp(dated.stat().st_mtime, UTC).replace(microsecond=0), problems=problems,
-    )  # fmt: skip
+        model_id=folder.name,
+        folder=folder,
+        config=config,
+        metrics=metrics,
+        card=card,
+        log=log,
+        written=datetime.fromtimestamp(dated.stat().st_mtime, UTC).replace(microsecond=0),
+        problems=problems,
+    )
 
 
-def _parse_config(path: Path, model_id: str) -> dict[str, Any]:
-    values = _read_object(path)
+def read_json(path: Path) -> JsonObject:
+    """Read a JSON file whose top level is an object.
+
+    Raises
+    ------
+    FileNotFoundError
+        The file does not exist.
+    ValueError
+        The file is not text, not JSON, or holds another type.
+    """
+    return _parse_object(path.read_text(encoding="utf-8"))
+
+
+def _parse_object(text: str) -> JsonObject:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"holds {str(value)[:40]!r}, expected keys and values")  # noqa: TRY004 - a file's content
+    return value
+
+
+def _read_config(path: Path, model_id: str) -> JsonObject:
+    values = read_json(path)
     for key, kind in LISTED_KEYS.items():
         if not isinstance(values.get(key), kind):
-            raise ValueError(f"has {key} = {values.get(key)!r}, expected {kind.__name__}")  # noqa: TRY004 - of a file's content
+            raise ValueError(f"has {key} = {values.get(key)!r}, expected {kind.__name__}")  # noqa: TRY004 - a file's content
     targets = values["targets"]
-    if not targets or not all(isinstance(one, str) for one in targets):
-        raise ValueError(f"has targets = {targets!r}, expected names of columns")
+    if not targets or not all(isinstance(name, str) for name in targets):
+        raise ValueError(f"has targets = {targets!r}, expected column names")
     if values["model_id"] != model_id:
-        raise ValueError(f"is of model {values['model_id']}, but stands in folder {model_id}")
+        raise ValueError(f"is of model {values['model_id']}, expected {model_id} as in the folder's name")
     return values
 
 
-def _parse_metrics(path: Path) -> dict[str, dict[str, float | None]]:
-    values = _read_object(path)
+def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:
+    values = read_json(path)
     for name, numbers in values.items():
-        # R² is null where the truth does not vary
-        if not isinstance(numbers, dict) or not all(
-            one is None or isinstance(one, int | float) for one in numbers.values()
-        ):
+        # R² is null for constant labels
+        if not isinstance(numbers, dict) or not all(isinstance(n, int | float | None) for n in numbers.values()):
             raise ValueError(f"has {name} = {str(numbers)[:60]}, expected numbers by name")
     return values
 
 
-def _parse_log(path: Path) -> tuple[dict[str, Any], ...]:
-    return tuple(_as_object(json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines())
-
-
-def _read_object(path: Path) -> dict[str, Any]:
-    return _as_object(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _as_object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"holds {str(value)[:40]!r}, expected keys and values")  # noqa: TRY004 - of a file's content
-    return value
+def _read_log(path: Path) -> tuple[JsonObject, ...]:
+    return tuple(map(_parse_object, path.read_text(encoding="utf-8").splitlines()))
 
 
 def _check_weights(path: Path, model_id: str) -> None:
     try:
         with safe_open(path, framework="np") as weights:
-            theirs = (weights.metadata() or {}).get("model_id")
+            found = (weights.metadata() or {}).get("model_id")
     except SafetensorError as error:
-        raise ValueError(f"is not a whole file of weights ({error})") from error
-    if theirs != model_id:
-        raise ValueError(f"holds weights of model {theirs}")
+        raise ValueError(f"is not a complete file of weights ({error})") from error
+    if found != model_id:
+        raise ValueError(f"holds weights of model {found}")

@@ -1,4 +1,4 @@
-"""Training log: one record for each epoch."""
+"""Training log: one record per epoch."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class EpochRecord:
     epoch: int
     """From 1."""
     seconds: float
-    """Of the training steps since the run was last started, validation left out."""
+    """Duration of the training steps since the last start of the run, without validation."""
     images_per_s: float
     train_loss: float
-    """Mean over the batches, of standardised labels."""
+    """Mean over the batches, in standardised labels."""
     rmse: float
     nmad: float
     learning_rate: float
     """At the end of the epoch."""
     waiting_share: float = 0.0
-    """Share of the seconds in which the network waited for images."""
+    """Share of `seconds` spent waiting for images."""
 
 
 def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
-    """The epochs of a model's training, in order."""
+    """Read the epochs of a model's training, in order."""
     lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(EpochRecord(**json.loads(line)) for line in lines)

@@ -1,1 +1,1 @@
-"""Predictions of a model or an ensemble, their columns, and ONNX export."""
+"""Predictions of models and ensembles, published columns, and ONNX export."""

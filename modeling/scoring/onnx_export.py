@@ -1,57 +1,60 @@
-"""Export of a model as ONNX: one file from counts to the label in its unit, for programs without torch.
+"""Export of a model as one ONNX file, from counts to labels in their unit, for programs without torch.
 
-The normalisation, the views and the label's scale are part of the graph. The file is compared with the model by ONNX
-Runtime before it gets its name; one that does not agree is never left behind.
+Normalisation, views and label scale are part of the graph. The file is checked against the model with ONNX Runtime
+before it is moved to its path.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from modeling.loading.augment import N_VIEWS, dihedral
+from galstore.atomic_write import atomic_file
+from modeling.loading.augmentation import N_VIEWS, dihedral
 from modeling.models.model import Model, ModelConfig
 from modeling.models.networks import split_gaussian
 from modeling.scoring.predict import predict
 from schemas.errors import ExportError
 
+if TYPE_CHECKING:
+    import onnx
+
 INPUT = "pixels"
 
 TOLERANCE = 1e-4
-"""Largest difference that is accepted, in the unit of the label; 1e-5 of the labels' scatter where that is more, since
-float32 carries seven digits of a label in the hundreds."""
+"""Maximum accepted difference in the unit of the label, or 1e-5 of the labels' scatter if larger, since float32 has
+seven digits."""
 
 N_CHECKED = 8
-"""Images of each kind that file and model are compared on."""
+"""Number of test images of each kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxExport:
-    """A file that was written, and how well it agrees with the model."""
+    """Written ONNX file and its agreement with the model."""
 
     path: Path
     bytes: int
     model_id: str
     views: int
     input_shape: tuple[str | int, ...]
-    """Axes of the input `pixels`, float32 counts."""
+    """Shape of the input `pixels`, float32 counts."""
     n_checked: int
-    """Images that file and model were compared on."""
+    """Number of images used to compare file and model."""
     differences: dict[str, float]
-    """Largest one between file and model, by output, in its unit."""
+    """Maximum difference between file and model by output, in its unit."""
 
 
 class _CountsToLabels(nn.Module):
-    """(object, y, x, band) float32 counts -> (object,) for each output, in its unit."""
+    """Graph from (object, y, x, band) float32 counts to one (object,) array per output, in its unit."""
 
     scale: Tensor
     offset: Tensor
@@ -72,7 +75,7 @@ class _CountsToLabels(nn.Module):
         predicted: Tensor = self.network(torch.cat([dihedral(images, view) for view in range(self.views)]))
         mean = self._over_views(predicted)
         scales = self.config.label_scales
-        labels = [mean[:, n] * one.std + one.mean for n, one in enumerate(scales)]
+        labels = [mean[:, n] * scale.std + scale.mean for n, scale in enumerate(scales)]
         if self.config.gives_sigma:
             variance = torch.exp(split_gaussian(predicted)[1])
             labels.append(self._over_views(variance)[:, 0].sqrt() * scales[0].std)
@@ -83,97 +86,93 @@ class _CountsToLabels(nn.Module):
 
 
 def output_names(config: ModelConfig) -> tuple[str, ...]:
-    """Outputs of an exported model: a label for each target, and the sigma of the first if the model predicts one."""
+    """Return the output names: each target, and the sigma of the first target if the model predicts it."""
     return (*config.targets, f"{config.target}_sigma") if config.gives_sigma else config.targets
 
 
 def export_onnx(model: Model, path: Path, *, views: Literal[1, 8] = 8) -> OnnxExport:
-    """Write a model as one ONNX file, after it was seen to agree with the model.
+    """Write a model as one ONNX file after comparing the file with the model.
 
     Parameters
     ----------
     model
-        A loaded model; its network is left on the CPU.
+        Loaded model; its network is moved to the CPU.
     path
-        Of the file; one that is there is replaced.
+        An existing file is replaced.
     views
-        8: the mean over all of D4, as `galstore score` takes it, at eight times the work. 1: the image as it is.
+        8: mean over D4, the default of `galstore score`, at eight times the cost. 1: the unchanged image.
 
     Returns
     -------
     OnnxExport
-        The file's input `pixels` is (object, y, x, band) float32 counts as the cube has them (uint8 levels are cast),
-        with any number of objects; its outputs are those of `output_names`, (object,) float32 in the unit of the
-        label each. Id, targets, bands, scale rule and training set stand in the file's metadata.
+        The input `pixels` of the file is (object, y, x, band) float32 counts as in the cube (uint8 levels are cast),
+        for any number of objects. Its outputs are `output_names`, each (object,) float32 in the unit of the label. The
+        metadata has id, targets, bands, scale rule and training set.
 
     Raises
     ------
     ExportError
-        A library is not installed, or file and model differ by more than the tolerance; then no file is written, and
-        one that was there stays.
+        A library is not installed, or file and model differ by more than the tolerance. An existing file is then
+        unchanged.
     """
     if views not in (1, N_VIEWS):
-        raise ValueError(f"views = {views}: give 8 (all of D4) or 1 (the image as it is)")
-    onnx = _require_libraries()
+        raise ValueError(f"views = {views}: give 8 (all of D4) or 1 (the unchanged image)")
+    _require_libraries()
+    import onnx
+
     config = model.config
     shape = (config.level, config.level, len(config.bands))
     model.network.cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with atomic_file(path) as draft:
         exported = _build_graph(_CountsToLabels(model, views), shape, output_names(config))
-        for key, value in _describe(config, views).items():
+        for key, value in _metadata(config, views).items():
             exported.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(exported)
         onnx.save_model(exported, draft)
         images = probe_images(config.level, len(config.bands))
         differences = compare_with_model(draft, model, images, views=views)
         _require_agreement(differences, config)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return OnnxExport(
-        path=path, bytes=path.stat().st_size, model_id=config.model_id, views=views, input_shape=("object", *shape),
-        n_checked=len(images), differences=differences,
-    )  # fmt: skip
+        path=path,
+        bytes=path.stat().st_size,
+        model_id=config.model_id,
+        views=views,
+        input_shape=("object", *shape),
+        n_checked=len(images),
+        differences=differences,
+    )
 
 
 def compare_with_model(
     path: Path, model: Model, pixels: NDArray[np.float32], *, views: Literal[1, 8]
 ) -> dict[str, float]:
-    """Largest difference between an ONNX file and a model over some images, by output; NaN where either is NaN.
+    """Return the maximum difference between an ONNX file and a model by output; NaN if either is NaN.
 
-    The model answers through `modeling.scoring.predict`, which normalises, turns and restores by other code than the graph's.
+    The model is evaluated by `modeling.scoring.predict`, which shares no code with the graph for normalisation, views
+    and label scale.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = output_names(model.config)
-    # one image alone, then the rest: the number of objects is free
+    # a single image, then the rest: the number of objects is variable
     parts = [session.run(names, {INPUT: part}) for part in (pixels[:1], pixels[1:])]
     predicted = predict(model, pixels, views=views, device="cpu")
     expected = [predicted.mean, *(predicted.further[name] for name in model.config.targets[1:]), predicted.sigma]
     return {
-        name: float(np.abs(np.concatenate(ours) - theirs).max())
-        for name, *ours, theirs in zip(names, *parts, expected, strict=False)
+        name: float(np.abs(np.concatenate(found) - wanted).max())
+        for name, *found, wanted in zip(names, *parts, expected, strict=False)
     }
 
 
 def probe_images(side_px: int, n_bands: int, *, seed: int = 0) -> NDArray[np.float32]:
-    """Images to compare by: noise, galaxies, an empty sky and a saturated one.
-
-    Parameters
-    ----------
-    side_px, n_bands
-        Of each image.
-    seed
-        Of the draws.
+    """Draw test images: noise, galaxies, an empty image and a saturated image.
 
     Returns
     -------
     ndarray
-        (2 N_CHECKED + 2, y, x, band) float32, whole counts from 0 to 255. Galaxies are exponential disks of random
-        size, tilt and colour over the noise of a sky.
+        (2 N_CHECKED + 2, y, x, band) float32, integer counts from 0 to 255. Galaxies are exponential disks of random
+        size, axis ratio and colour on a noisy sky.
     """
     rng = np.random.default_rng(seed)
     noise = rng.uniform(0, 255, (N_CHECKED, side_px, side_px, n_bands))
@@ -188,11 +187,11 @@ def probe_images(side_px: int, n_bands: int, *, seed: int = 0) -> NDArray[np.flo
     return np.concatenate([noise, galaxies, flat]).round().clip(0, 255).astype(np.float32)
 
 
-def _build_graph(module: nn.Module, shape: tuple[int, int, int], outputs: tuple[str, ...]) -> Any:
-    """The module as an ONNX model whose number of objects is free."""
+def _build_graph(module: nn.Module, shape: tuple[int, int, int], outputs: tuple[str, ...]) -> onnx.ModelProto:
+    """Export a module with a variable number of objects."""
     program = torch.onnx.export(
         module.eval(),
-        # not one object: torch takes a length of one for a constant
+        # not one object: torch treats a length of one as constant
         (torch.zeros((2, *shape)),),
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("object")},),
@@ -208,17 +207,16 @@ def _build_graph(module: nn.Module, shape: tuple[int, int, int], outputs: tuple[
 def _require_agreement(differences: Mapping[str, float], config: ModelConfig) -> None:
     for name, scale in zip(differences, (*config.label_scales, config.label_scale), strict=False):
         tolerance = max(TOLERANCE, 0.1 * TOLERANCE * scale.std)
-        # written so that NaN fails too
+        # NaN fails too
         if not differences[name] <= tolerance:
             raise ExportError(
-                f"the ONNX file of model {config.model_id} differs from it by {differences[name]:.2g} in {name}, "
+                f"ONNX file and model {config.model_id} differ by {differences[name]:.2g} in {name}, "
                 f"expected at most {tolerance:.2g}: no file was written; try other versions of torch and onnxruntime"
             )
 
 
-def _describe(config: ModelConfig, views: int) -> dict[str, str]:
-    """What a user of the file has to know, as its metadata."""
-    # half-widths of the intervals around the label, times its sigma where `by_sigma` says so
+def _metadata(config: ModelConfig, views: int) -> dict[str, str]:
+    # half-widths of the intervals, in units of sigma if `by_sigma`
     calibration = {} if config.calibration is None else {"calibration": json.dumps(asdict(config.calibration))}
     return {
         "model_id": config.model_id,
@@ -233,13 +231,12 @@ def _describe(config: ModelConfig, views: int) -> dict[str, str]:
     }
 
 
-def _require_libraries() -> Any:
+def _require_libraries() -> None:
     try:
-        import onnx
-        import onnxruntime  # noqa: F401 - used where the file is compared
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401 - compares the file with the model
         import onnxscript  # noqa: F401 - used by torch's exporter
     except ImportError as error:
         raise ExportError(
             f"an ONNX export needs the library {error.name}, which is not installed: pip install 'galstore[onnx]'"
         ) from error
-    return onnx

@@ -1,1 +1,1 @@
-"""Training loop, losses, schedules, resuming and cross-validation."""
+"""Training loop, losses, schedules, resume files and cross-validation."""

@@ -1,21 +1,21 @@
-"""Cross-validation: every galaxy is predicted once, by networks that have not seen it.
+"""Cross-validation: each object is predicted by networks trained on the other folds.
 
-Where labels are few, one held-out part says little: its own draw decides a tenth of the RMSE. Here all objects are
-judged, each by networks that were trained on the other folds.
+With few labels, the RMSE of one validation split varies by a tenth from draw to draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from galstore.features.splits import hash_share, leaders
+from galstore.features.splits import hash_share, smallest_duplicates
 from modeling.evaluation.baselines import predict_mean
 from modeling.evaluation.metrics import Regression
+from modeling.loading.pixels import Counts
 from modeling.models.training_log import EpochRecord
 from modeling.scoring.predict import predict
 from modeling.training.finish import build_model
@@ -25,7 +25,10 @@ from schemas.errors import TrainingError
 from schemas.recipes import NetworkSection, TrainSection
 
 FOLD_STREAM = 7_000
-"""Added to the seed before ids are hashed, so that folds are independent of the split of the same seed."""
+"""Added to the seed before hashing, so that folds are independent of the split with the same seed."""
+
+FoldMetrics: TypeAlias = dict[str, int | float | None]
+"""Metrics of one fold by name; `fold` is None for all objects."""
 
 
 def assign_folds(
@@ -37,7 +40,7 @@ def assign_folds(
     seed: int = 0,
     duplicate_arcsec: float = 2.0,
 ) -> NDArray[np.int64]:
-    """Fold of each object, by a stable hash of its id.
+    """Assign each object to a fold by a stable hash of its id.
 
     Parameters
     ----------
@@ -46,20 +49,20 @@ def assign_folds(
     n_folds
         At least 2.
     seed
-        Another seed gives other folds.
+        Seed of the hash.
     duplicate_arcsec
-        Objects this close are one galaxy under several ids and share the fold of the smallest id.
+        Maximum separation of ids of the same galaxy, which share the fold of the smallest id.
 
     Returns
     -------
     NDArray
-        (object,) numbers from 0 to n_folds - 1. An object's fold depends neither on the order of rows nor on what else
-        is there, so that folds are equal in size only on average.
+        Fold numbers from 0 to n_folds - 1, (object,). They do not depend on the order of rows or on other objects, so
+        that folds are equal in size only on average.
 
     Raises
     ------
     TrainingError
-        Fewer than two folds, or one without objects.
+        Fewer than two folds, or an empty fold.
 
     Examples
     --------
@@ -68,35 +71,35 @@ def assign_folds(
     [0, 1, 0, 1, 0]
     """
     if n_folds < 2:
-        raise TrainingError(f"{n_folds} folds: expected at least 2, one to judge and one to train on")
-    same = leaders(object_ids, ra_deg, dec_deg, separation_arcsec=duplicate_arcsec)
+        raise TrainingError(f"{n_folds} folds: expected at least 2, one to predict and one to train on")
+    same = smallest_duplicates(object_ids, ra_deg, dec_deg, separation_arcsec=duplicate_arcsec)
     folds = np.floor(hash_share(same, seed=seed + FOLD_STREAM) * n_folds).astype(np.int64)
     empty = n_folds - np.unique(folds).size
     if empty:
         raise TrainingError(
-            f"{empty} of {n_folds} folds have none of the {object_ids.size} labelled objects: ask for fewer folds, or "
-            "ingest more objects"
+            f"{empty} of {n_folds} folds are empty for {object_ids.size} labelled objects: use fewer folds, or ingest "
+            "more objects"
         )
     return folds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossValidation:
-    """Out-of-fold predictions, and how good they are. Arrays are (object,), predictions in the label's unit."""
+    """Out-of-fold predictions and their metrics. Arrays are (object,), predictions in the label's unit."""
 
     fold: NDArray[np.int64]
     true: NDArray[np.float64]
     predicted: NDArray[np.float64]
-    """By networks that were trained on the other folds."""
+    """Predictions of networks trained on the other folds."""
     mean: NDArray[np.float64]
-    """Mean of the labels that those networks were trained on."""
+    """Mean label of the other folds."""
 
     @classmethod
     def of(cls, fold: NDArray[np.int64], true: NDArray[np.float64], predicted: NDArray[np.float64]) -> CrossValidation:
-        """Put the folds' predictions beside the mean of the other folds' labels."""
+        """Add the mean label of the other folds to the predictions."""
         mean = np.empty_like(true)
-        for one in np.unique(fold):
-            out = fold == one
+        for number in np.unique(fold):
+            out = fold == number
             mean[out] = predict_mean(true[~out], int(out.sum())).predicted
         return cls(fold=fold, true=true, predicted=predicted, mean=mean)
 
@@ -108,54 +111,63 @@ class CrossValidation:
     def overall_mean(self) -> Regression:
         return Regression.of(self.true, self.mean)
 
-    def to_dict(self) -> dict[str, Any]:
-        """RMSE and NMAD of the network and of the mean, over all objects and for each fold, as plain data."""
-        parts = [(None, self.overall, self.overall_mean), *self.by_fold()]
-        told = [
-            {"fold": fold, "n": ours.n, "rmse": ours.rmse, "nmad": ours.nmad, "rmse_of_mean": mean.rmse,
-             "nmad_of_mean": mean.nmad, "ratio": ours.rmse / mean.rmse}
-            for fold, ours, mean in parts
-        ]  # fmt: skip
-        return {"overall": told[0], "folds": told[1:]}
+    def to_dict(self) -> dict[str, FoldMetrics | list[FoldMetrics]]:
+        """Return RMSE and NMAD of the network and of the mean, over all objects and for each fold, as plain data."""
+        return {
+            "overall": _fold_metrics(None, self.overall, self.overall_mean),
+            "folds": [_fold_metrics(*fold) for fold in self.by_fold()],
+        }
 
     def by_fold(self) -> Iterator[tuple[int, Regression, Regression]]:
-        """Each fold's number, and how well the network and the mean do on it."""
-        for one in np.unique(self.fold):
-            out = self.fold == one
+        """Yield the number of each fold with the metrics of the network and of the mean."""
+        for number in np.unique(self.fold):
+            out = self.fold == number
             true = self.true[out]
-            yield int(one), Regression.of(true, self.predicted[out]), Regression.of(true, self.mean[out])
+            yield int(number), Regression.of(true, self.predicted[out]), Regression.of(true, self.mean[out])
+
+
+def _fold_metrics(fold: int | None, network: Regression, mean: Regression) -> FoldMetrics:
+    return {
+        "fold": fold,
+        "n": network.n,
+        "rmse": network.rmse,
+        "nmad": network.nmad,
+        "rmse_of_mean": mean.rmse,
+        "nmad_of_mean": mean.nmad,
+        "ratio": network.rmse / mean.rmse,
+    }
 
 
 def train_on_all(
-    pixels: NDArray[Any],
+    pixels: Counts,
     labels: NDArray[np.float64],
     *,
     network: NetworkSection,
     train: TrainSection,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainedNetwork:
-    """Train on every row given; none is set aside to choose an epoch by.
+    """Train on all given rows, without a validation split.
 
     Parameters
     ----------
     pixels, labels
-        As of `train_network`.
+        As for `train_network`.
     network, train
         Sections of the recipe.
     on_epoch
-        Called after each epoch; the errors that it is told are those on rows that were trained on.
+        Called after each epoch; its errors are those of training rows.
 
     Notes
     -----
-    The epoch that is kept is the one that fits its own training rows best. The one-cycle schedule ends at a rate of
-    zero and the weights are averaged, so that this is the last one or close to it.
+    The epoch with the lowest error on training rows is returned. The one-cycle schedule ends at a rate of zero and the
+    weights are averaged, so this is the last epoch or close to it.
     """
-    shown = slice(0, max(2, len(labels) // 5))
+    validation = slice(0, max(2, len(labels) // 5))
     return train_network(
         pixels=pixels,
         labels=labels,
-        validation_pixels=pixels[shown],
-        validation_labels=labels[shown],
+        validation_pixels=pixels[validation],
+        validation_labels=labels[validation],
         network=network,
         train=train,
         on_epoch=on_epoch,
@@ -163,7 +175,7 @@ def train_on_all(
 
 
 def predict_fold(
-    pixels: NDArray[Any],
+    pixels: Counts,
     labels: NDArray[np.float64],
     held_out: NDArray[np.bool_],
     *,
@@ -173,27 +185,27 @@ def predict_fold(
     views: Literal[1, 8] = 8,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> NDArray[np.float64]:
-    """Train on the other folds and predict one.
+    """Train on the other folds and predict one fold.
 
     Parameters
     ----------
     pixels, labels
-        As of `train_network`, of all objects.
+        As for `train_network`, of all objects.
     held_out
-        (object,) True where an object is in the fold. Neither its pixels nor its label reach the training.
+        True for the objects of the fold, (object,). Their pixels and labels are not used for training.
     network, train
         Sections of the recipe.
     scale
-        Of the cutouts.
+        Scale of the cutouts.
     views
-        Over which a prediction is averaged.
+        As for `predict`.
     on_epoch
         Called after each epoch.
 
     Returns
     -------
     NDArray
-        (object in the fold,) in the unit of the labels.
+        Predictions in the unit of the labels, (object in the fold,).
     """
     trained = train_on_all(pixels[~held_out], labels[~held_out], network=network, train=train, on_epoch=on_epoch)
     model = build_model(

@@ -8,10 +8,9 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.evaluation.calibration import MIN_ROWS, Conformal
+from modeling.evaluation.intervals import MIN_INTERVAL_ROWS, ConformalIntervals
 from modeling.models.model import Model, ModelConfig
-from modeling.outliers.ood_score import MIN_ROWS as MIN_SUPPORT_ROWS
-from modeling.outliers.ood_score import Seen, Support
+from modeling.outliers.ood_score import MIN_DETECTOR_ROWS, DetectorExamples, OODDetector
 from modeling.scoring.predict import Prediction
 from modeling.training.train import TrainedNetwork
 from schemas.cutouts import CutoutScale
@@ -28,7 +27,7 @@ def build_model(
     training_set: str,
     snapshot: str,
 ) -> Model:
-    """Join a trained network with where it comes from.
+    """Combine a trained network with the description of its origin.
 
     Parameters
     ----------
@@ -37,9 +36,9 @@ def build_model(
     model_id
         From `schemas.fingerprints.fingerprint`.
     network, train
-        Sections of the recipe that it was trained by.
+        Sections of the recipe used for the training.
     scale
-        Of the cutouts.
+        Scale of the cutouts.
     training_set, snapshot
         Hash of the training set, and commit of the cube that it was read from.
     """
@@ -70,37 +69,37 @@ def build_model(
     )
 
 
-def calibrate(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
-    """Give a model the intervals that its errors on validation rows teach, unless they are too few.
+def fit_intervals(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
+    """Fit conformal intervals to the errors on validation rows, unless they are too few.
 
     Parameters
     ----------
     model
-        Whose predictions they are.
     true
-        (object,), NaN where there is no label.
+        Labels of the validation rows, (object,); NaN if missing.
     predicted
-        Of the same objects.
+        The model's prediction for the same objects.
     """
     known = np.isfinite(true)
-    if np.count_nonzero(known) < MIN_ROWS:
+    if np.count_nonzero(known) < MIN_INTERVAL_ROWS:
         return model
     sigma = predicted.sigma[known] if model.config.gives_sigma else None
-    return model.calibrated(Conformal.of(true[known], predicted.mean[known], sigma))
+    return model.with_intervals(ConformalIntervals.of(true[known], predicted.mean[known], sigma))
 
 
-def learn_support(model: Model, train: Seen, validation: Seen, labels: NDArray[np.float64]) -> Model:
-    """Teach a model what it was trained on, unless the rows are too few: its predictions then say so.
+def fit_ood_detector(
+    model: Model, train: DetectorExamples, validation: DetectorExamples, labels: NDArray[np.float64]
+) -> Model:
+    """Fit an out-of-distribution detector, unless the rows are too few; predictions are then flagged.
 
     Parameters
     ----------
     model
-        Whose embeddings they are.
     train, validation
-        Some thousands of its training and validation rows, or all of them.
+        Training and validation rows with the model's embeddings; some thousands are enough.
     labels
-        Of the training rows, NaN where there is none.
+        Labels of the training rows; NaN if missing.
     """
-    if min(len(train.embedding), len(validation.embedding)) < MIN_SUPPORT_ROWS:
+    if min(len(train.embedding), len(validation.embedding)) < MIN_DETECTOR_ROWS:
         return model
-    return model.supported(Support.learn(train, validation, labels))
+    return model.with_ood_detector(OODDetector.fit(train, validation, labels))

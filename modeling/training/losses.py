@@ -1,4 +1,4 @@
-"""Losses on standardised labels; a label that is NaN counts for nothing."""
+"""Losses on standardised labels; NaN labels are ignored."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from modeling.models.networks import split_gaussian
 
 
 def rmse_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Root of the mean squared error over a batch (the paper's loss).
+    """Compute the root mean squared error of a batch, the loss of Wu & Boada (2019).
 
     Parameters
     ----------
     predicted, true
-        (n, n_targets), float32. `true` may be NaN: such a label is left out of the mean.
+        (n, n_targets), float32. NaN in `true` is left out of the mean.
 
     Returns
     -------
     Tensor
-        Scalar. Its gradient stays finite where the error is zero.
+        Scalar. Its gradient is finite for an error of zero.
 
     Examples
     --------
@@ -29,19 +29,19 @@ def rmse_loss(predicted: Tensor, true: Tensor) -> Tensor:
     3.536
     """
     error, n_known = _known_error(predicted, true)
-    # the root's slope is infinite at 0, and one such batch would fill the weights with NaN
+    # the derivative of the root is infinite at 0, and one such batch would set the weights to NaN
     return torch.sqrt(error.square().sum() / n_known + 1e-12)
 
 
 def gaussian_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Mean negative log-likelihood of normal errors whose variance is predicted too (Nix & Weigend 1994).
+    """Compute the mean negative log-likelihood of normal errors with predicted variances (Nix & Weigend 1994).
 
     Parameters
     ----------
     predicted
-        (n, 2 n_targets), float32: first the means, then the logarithms of the variances.
+        (n, 2 n_targets), float32: means, then logarithms of the variances.
     true
-        (n, n_targets), float32; NaN is left out.
+        (n, n_targets), float32; NaN is left out of the mean.
 
     Examples
     --------
@@ -55,6 +55,6 @@ def gaussian_loss(predicted: Tensor, true: Tensor) -> Tensor:
 
 
 def _known_error(predicted: Tensor, true: Tensor) -> tuple[Tensor, Tensor]:
-    """Errors, zero where there is no label, and how many there are (at least 1)."""
+    """Return the errors, zero for missing labels, and the number of labels (at least 1)."""
     known = ~torch.isnan(true)
     return torch.where(known, predicted - true, 0.0), known.sum().clamp(min=1)

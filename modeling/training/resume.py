@@ -1,40 +1,43 @@
-"""Progress of a training on disk, from which a killed run goes on to the very same weights."""
+"""State of a running training on disk, from which a killed run continues to the same weights."""
 
 from __future__ import annotations
 
-import os
+import logging
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
+from galstore.atomic_write import atomic_file
 from schemas.errors import WeightsError
 
+TrainingState: TypeAlias = dict[str, Any]
+"""Tensors and plain values by name."""
 
-class SavedProgress:
-    """One file with everything that the next step depends on.
+_log = logging.getLogger(__name__)
+
+
+class ResumeFile:
+    """File with the full state of a training.
 
     Parameters
     ----------
     path
-        Of the file; its folder is there.
     identity
-        Of the training: what is in the file counts only where it is the same.
+        Fingerprint of the training; a file of another training is ignored.
     """
 
     def __init__(self, path: Path, identity: str) -> None:
         self._path = path
         self._identity = identity
 
-    def write(self, state: dict[str, Any]) -> None:
-        """Replace what was saved; a kill leaves the one or the other."""
-        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
-        torch.save({"identity": self._identity, **state}, draft)
-        draft.replace(self._path)
+    def write(self, state: TrainingState) -> None:
+        with atomic_file(self._path) as draft:
+            torch.save({"identity": self._identity, **state}, draft)
 
-    def read(self) -> dict[str, Any] | None:
-        """What was saved, or None. Nothing is unpickled but tensors and plain values.
+    def read(self) -> TrainingState | None:
+        """Return the saved state, or None. Only tensors and plain values are unpickled.
 
         Raises
         ------
@@ -44,14 +47,17 @@ class SavedProgress:
         if not self._path.is_file():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, map_location="cpu", weights_only=True)
+            state: TrainingState = torch.load(self._path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             raise WeightsError(
-                f"{self._path} holds no progress of a training ({str(error).splitlines()[0][:80]}): delete it, and the "
-                "training starts anew"
+                f"{self._path} is not the progress of a training ({str(error).splitlines()[0][:80]}): delete it to "
+                "start the training again"
             ) from error
-        return state if state.get("identity") == self._identity else None
+        if state.get("identity") != self._identity:
+            _log.info("ignored %s of another training", self._path)
+            return None
+        _log.info("resume training from %s at epoch %s, step %s", self._path, state.get("epoch"), state.get("step"))
+        return state
 
-    def clear(self) -> None:
-        """Forget it, since the training is over."""
+    def delete(self) -> None:
         self._path.unlink(missing_ok=True)

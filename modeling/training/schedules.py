@@ -1,4 +1,4 @@
-"""Optimisers and their schedules: how each recipe moves the weights."""
+"""Optimisers and learning-rate schedules of the training methods."""
 
 from __future__ import annotations
 
@@ -13,69 +13,70 @@ from modeling.models.networks import GalaxyNetwork
 from schemas.recipes import TrainSection
 
 WARM_UP = 0.3
-"""Share of the steps in which the rate of the one-cycle schedule rises. Not 1/k: in a run of k steps, torch then
-divides by zero."""
+"""Share of the steps with a rising rate in the one-cycle schedule. Not 1/k, for which torch divides by zero in a run of
+k steps."""
 
 BODY_RATE = 0.1
-"""One cycle: rate of a body that starts from trained weights, relative to the head's, which starts from random ones."""
+"""One cycle: learning rate of a pretrained body relative to the randomly initialised head."""
 
 FROZEN_EPOCHS = 2
-"""Wu & Boada (2019): epochs in which the head alone is trained."""
+"""Wu & Boada (2019): number of epochs that train the head alone."""
 
 GROUP_RATES = (0.01, 0.1, 1.0)
-"""Wu & Boada (2019): rates of the first half of the body, of its second half, and of the head: 0.001, 0.01 and 0.1."""
+"""Wu & Boada (2019): relative rates of the first half of the body, its second half, and the head: 0.001, 0.01, 0.1."""
 
 SECOND_HALF = ("layer3", "layer4")
 
 
 def plan_optimisation(
-    network: GalaxyNetwork, train: TrainSection, *, steps_per_epoch: int, starts_trained: bool
+    network: GalaxyNetwork, train: TrainSection, *, steps_per_epoch: int, pretrained: bool
 ) -> tuple[Optimizer, LRScheduler]:
-    """The optimiser and the schedule of a recipe; the schedule takes one step a batch.
+    """Create the optimiser and the schedule of a recipe; the schedule takes one step per batch.
 
     Parameters
     ----------
     network
-        Whose weights are moved.
     train
         `method` 'one_cycle': AdamW under one cycle (Smith & Topin 2019). 'wu_boada_2019': SGD with momentum under
         cosine restarts (Loshchilov & Hutter 2017), whose cycles last 1, 1, 2, 4, 8 ... epochs after `FROZEN_EPOCHS`.
     steps_per_epoch
-        Batches.
-    starts_trained
-        The body starts from trained weights.
+        Number of batches.
+    pretrained
+        The body starts from pretrained weights.
     """
     body, head = list(network.body.parameters()), list(network.head.parameters())
     if train.method == "one_cycle":
         optimizer = torch.optim.AdamW(
             [{"params": body}, {"params": head}],
-            lr=train.learning_rate, weight_decay=train.weight_decay, betas=(0.9, 0.99),
-        )  # fmt: skip
-        body_rate = train.learning_rate * (BODY_RATE if starts_trained else 1)
+            lr=train.learning_rate,
+            weight_decay=train.weight_decay,
+            betas=(0.9, 0.99),
+        )
+        body_rate = train.learning_rate * (BODY_RATE if pretrained else 1)
         n_steps = train.epochs * steps_per_epoch
         rates = [body_rate, train.learning_rate]
         return optimizer, OneCycleLR(optimizer, rates, total_steps=n_steps, pct_start=WARM_UP)
-    late = {id(one) for name in SECOND_HALF for one in network.body.get_submodule(name).parameters()}
-    halves = [one for one in body if id(one) not in late], [one for one in body if id(one) in late]
+    late = {id(weight) for name in SECOND_HALF for weight in network.body.get_submodule(name).parameters()}
+    halves = [weight for weight in body if id(weight) not in late], [weight for weight in body if id(weight) in late]
     groups = [
         {"params": group, "lr": rate * train.learning_rate}
         for group, rate in zip((*halves, head), GROUP_RATES, strict=True)
     ]
     sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=train.weight_decay)
-    return sgd, LambdaLR(sgd, _with_restarts(steps_per_epoch))
+    return sgd, LambdaLR(sgd, _cosine_restarts(steps_per_epoch))
 
 
 def freeze_body(network: GalaxyNetwork, train: TrainSection, *, epoch: int) -> None:
-    """Hold the body's weights still, or let them go, as the recipe wants it in an epoch (from 1)."""
+    """Freeze or unfreeze the body for an epoch (from 1), as the method requires."""
     network.body.requires_grad_(train.method != "wu_boada_2019" or epoch > FROZEN_EPOCHS)
 
 
-def _with_restarts(steps_per_epoch: int) -> Callable[[int], float]:
-    """Share of the largest rate at a step, from 0: 1 while the body is frozen, then falling in each cycle.
+def _cosine_restarts(steps_per_epoch: int) -> Callable[[int], float]:
+    """Return the relative rate by step, from 0: 1 while the body is frozen, then a falling cosine in each cycle.
 
     Examples
     --------
-    >>> factor = _with_restarts(2)
+    >>> factor = _cosine_restarts(2)
     >>> [round(factor(step), 2) for step in range(4, 12)]
     [1.0, 0.5, 1.0, 0.5, 1.0, 0.85, 0.5, 0.15]
     """

@@ -1,171 +1,191 @@
-"""Training of a network: one loop, from top to bottom."""
+"""Training loop of a network."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modeling.evaluation.metrics import Regression
 from modeling.loading.batches import TrainingBatches
 from modeling.loading.normalisation import LabelScale, Normalisation
-from modeling.loading.pixels import Pixels, measure_normalisation, place_pixels
+from modeling.loading.pixels import Counts, Pixels, measure_normalisation, place_pixels
 from modeling.loading.ranks import Ranks, current_ranks
 from modeling.models.networks import GalaxyNetwork, build_network, choose_device, load_pretrained_weights
 from modeling.models.training_log import EpochRecord
 from modeling.scoring.predict import predict_views
 from modeling.training.losses import gaussian_loss, rmse_loss
-from modeling.training.resume import SavedProgress
+from modeling.training.resume import ResumeFile, TrainingState
 from modeling.training.schedules import freeze_body, plan_optimisation
 from schemas.errors import TrainingError
 from schemas.fingerprints import fingerprint
 from schemas.recipes import NetworkSection, TrainSection
 
 AVERAGED_SHARE = 0.1
-"""The weights that are kept average over about this share of the run's steps."""
+"""Share of the steps over which the moving average of the weights extends."""
 
 VALIDATION_BATCH = 256
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedNetwork:
-    """What training leaves behind: the weights of the best epoch, and what is needed to use them."""
+    """Result of a training: the network of the best epoch with its normalisation, label scales and log."""
 
     network: GalaxyNetwork
     """On the CPU, in evaluation mode."""
     normalisation: Normalisation
     label_scales: tuple[LabelScale, ...]
-    """Of each target."""
+    """Scale of each target."""
     log: tuple[EpochRecord, ...]
     best_epoch: int
-    """From 1; the one with the lowest validation RMSE of the first target."""
-
-    @property
-    def label_scale(self) -> LabelScale:
-        """Of the first target."""
-        return self.label_scales[0]
+    """Epoch (from 1) with the lowest validation RMSE of the first target."""
 
 
 def train_network(
     *,
-    pixels: NDArray[Any] | Pixels,
+    pixels: Counts | Pixels,
     labels: NDArray[np.float64],
-    validation_pixels: NDArray[Any] | Pixels,
+    validation_pixels: Counts | Pixels,
     validation_labels: NDArray[np.float64],
     network: NetworkSection,
     train: TrainSection,
     on_epoch: Callable[[EpochRecord], None] | None = None,
-    progress_path: Path | None = None,
+    resume_path: Path | None = None,
 ) -> TrainedNetwork:
-    """Train a network, and keep the epoch that does best on the validation rows.
+    """Train a network and return the epoch with the lowest validation error.
 
-    Images are turned and mirrored at random; `train.method` says how the weights are moved (`modeling.training.schedules`).
-    Under 'one_cycle' a moving average of the weights is validated and kept, else the weights themselves.
+    Images are rotated and mirrored at random. `train.method` selects optimiser and schedule
+    (`modeling.training.schedules`). With 'one_cycle', a moving average of the weights is validated and returned.
 
     Parameters
     ----------
     pixels, validation_pixels
         (object, y, x, band) counts at `network.level`: uint8, or float32 at 16 px and below.
     labels, validation_labels
-        (object,) float64 without NaN, or (object, target): then NaN where an object lacks a label, of which it has one
-        at least, and of the first target there are some.
+        (object,) without NaN, or (object, target) with NaN for missing labels. Each object needs one label, and each
+        target at least one object.
     network, train
         Sections of the recipe.
     on_epoch
         Called after each epoch of this process.
-    progress_path
-        Where progress is saved every `train.save_every_s` seconds, and found again: on a CPU, a run that was killed at
-        any step ends with the same bits as one that was not.
+    resume_path
+        File for the state, written every `train.save_every_s` seconds. A killed run resumes from it; on a CPU the
+        result is bit-identical to an uninterrupted run.
 
     Returns
     -------
     TrainedNetwork
-        On a CPU, the same pixels (from whichever source), sections and number of threads give the same bits.
+        On a CPU, bit-identical for the same pixels (from any source), sections and number of threads.
 
     Raises
     ------
     TrainingError
-        Rows that do not fit together, labels that are missing or all equal, too few rows, or a loss that diverges.
+        Pixels and labels do not match, labels are missing or all equal, rows are too few, or the loss diverges.
     WeightsError
-        The weights to start from, or the saved progress, are missing or damaged.
+        The pretrained weights are missing or damaged, or the saved state is damaged.
     """
     device, ranks = choose_device(train.device), current_ranks()
     true, validation_true = _as_columns(labels), _as_columns(validation_labels)
-    source = _checked("training", pixels, true, network, train, device)
-    validation = _checked("validation", validation_pixels, validation_true, network, train, device)
+    source = _check_rows("training", pixels, true, network, train, device)
+    validation = _check_rows("validation", validation_pixels, validation_true, network, train, device)
     scales = tuple(LabelScale.of(column[np.isfinite(column)]) for column in true.T)
     standardised = np.stack([s.standardise(column) for s, column in zip(scales, true.T, strict=True)], axis=1)
     normalisation = measure_normalisation(source)
     batches = TrainingBatches(
-        source, torch.from_numpy(standardised).to(device),
-        normalisation=normalisation, batch_size=train.batch_size, seed=train.seed, ranks=ranks,
-    )  # fmt: skip
+        source,
+        torch.from_numpy(standardised).to(device),
+        normalisation=normalisation,
+        batch_size=train.batch_size,
+        seed=train.seed,
+        ranks=ranks,
+    )
     loss_of = gaussian_loss if train.loss == "gaussian" else rmse_loss
     n_outputs = len(scales) * (2 if train.loss == "gaussian" else 1)
 
-    # dropout and first weights draw from torch's generator: seeded here, and put back as it was afterwards
+    # initial weights and dropout draw from torch's generator: seeded here, and restored afterwards
     with torch.random.fork_rng():
         torch.manual_seed(train.seed)
         trained = build_network(network, n_targets=n_outputs)
         load_pretrained_weights(trained, network)
-        ranks.join_normalisation(trained)
+        ranks.synchronise_batch_norm(trained)
         trained.to(device).to(memory_format=torch.channels_last)
         averaging = AveragedModel(trained, multi_avg_fn=_moving_average(train, len(batches)), use_buffers=True)
         averaged = cast(GalaxyNetwork, averaging.module)
         optimizer, schedule = plan_optimisation(
-            trained, train, steps_per_epoch=len(batches), starts_trained=network.weights != "none"
+            trained, train, steps_per_epoch=len(batches), pretrained=network.weights != "none"
         )
         run = _Run(trained, averaging, optimizer, schedule, torch.zeros((), device=device))
         identity = fingerprint(network=network, train=train.identity(), labels=_digest(true), rows=_digest(source.rows))
-        saved = None if progress_path is None else SavedProgress(progress_path, identity)
-        if saved is not None and (state := saved.read()) is not None:
+        resume_file = None if resume_path is None else ResumeFile(resume_path, identity)
+        if resume_file is not None and (state := resume_file.read()) is not None:
             run.restore(state)
         if not ranks.is_first:
-            # dropout falls on other units than the first rank's
+            # dropout differs between ranks
             torch.manual_seed(hash((train.seed, ranks.rank, run.epoch, run.step)) % 2**63)
-            saved = None
+            resume_file = None
 
         while run.epoch <= train.epochs and not run.is_stale(train.patience):
             freeze_body(trained, train, epoch=run.epoch)
-            pace = _train_epoch(
-                run, batches, loss_of, ranks, saved, n_epochs=train.epochs, save_every_s=train.save_every_s
+            speed = _train_epoch(
+                run, batches, loss_of, ranks, resume_file, n_epochs=train.epochs, save_every_s=train.save_every_s
             )
-            # one look an epoch: reading the loss of each step would make the GPU wait
+            # read once per epoch: reading the loss of each step would make the GPU wait
             train_loss = run.total_loss.item() / len(batches)
             outputs = predict_views(
                 averaged, validation, normalisation=normalisation, views=1, batch_size=VALIDATION_BATCH, device=device
-            )[0, :, 0].numpy()  # fmt: skip
+            )[0, :, 0].numpy()
             if not (np.isfinite(train_loss) and np.isfinite(outputs).all()):
                 raise _diverged(run.epoch, train)
             known = np.isfinite(validation_true[:, 0])
             result = Regression.of(validation_true[known, 0], scales[0].restore(outputs)[known])
             record = EpochRecord(
-                epoch=run.epoch, train_loss=train_loss, rmse=result.rmse, nmad=result.nmad,
-                learning_rate=float(schedule.get_last_lr()[-1]), **pace,
-            )  # fmt: skip
-            run.close_epoch(record)
-            if saved is not None:
-                saved.write(run.state())
+                epoch=run.epoch,
+                train_loss=train_loss,
+                rmse=result.rmse,
+                nmad=result.nmad,
+                learning_rate=float(schedule.get_last_lr()[-1]),
+                **speed,
+            )
+            run.finish_epoch(record)
+            if resume_file is not None:
+                resume_file.write(run.state())
+            if ranks.is_first:
+                _log.info(
+                    "epoch %d of %d: validation RMSE %.4f, NMAD %.4f, %.0f images/s",
+                    record.epoch,
+                    train.epochs,
+                    record.rmse,
+                    record.nmad,
+                    record.images_per_s,
+                )
             if on_epoch is not None:
                 on_epoch(record)
 
     trained.load_state_dict(run.best_weights)
     trained.requires_grad_(requires_grad=True)
-    if saved is not None:
-        saved.clear()
+    if resume_file is not None:
+        resume_file.delete()
     return TrainedNetwork(
-        network=trained.cpu().eval(), normalisation=normalisation, label_scales=scales, log=tuple(run.log),
+        network=trained.cpu().eval(),
+        normalisation=normalisation,
+        label_scales=scales,
+        log=tuple(run.log),
         best_epoch=run.best_epoch,
-    )  # fmt: skip
+    )
 
 
 def _train_epoch(
@@ -173,37 +193,54 @@ def _train_epoch(
     batches: TrainingBatches,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     ranks: Ranks,
-    saved: SavedProgress | None,
+    resume_file: ResumeFile | None,
     *,
     n_epochs: int,
     save_every_s: float,
 ) -> dict[str, float]:
-    """Train the rest of an epoch; returns its seconds, images per second, and share of the time spent waiting."""
+    """Train the rest of an epoch and return its duration, images per second and share of time spent waiting."""
     run.network.train()
-    started = asked = time.perf_counter()
+    started = requested = time.perf_counter()
     waited_s, n_images = 0.0, 0
-    follows = run.epoch < n_epochs
-    for images, targets in batches.epoch(run.epoch, first_step=run.step, another_follows=follows):
-        waited_s += time.perf_counter() - asked
-        kind = images.device.type
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+    for images, targets in batches.epoch(run.epoch, first_step=run.step, another_follows=run.epoch < n_epochs):
+        waited_s += time.perf_counter() - requested
+        device_type = images.device.type
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=device_type == "cuda"):
             predicted = run.network(images)
-        run.take_step(loss_of(ranks.whole(predicted, len(targets)), targets), ranks)
+        run.take_step(loss_of(ranks.gather(predicted, len(targets)), targets), ranks)
         n_images += len(targets)
-        if saved is not None and time.monotonic() - run.saved_s >= save_every_s:
-            saved.write(run.state())
-        asked = time.perf_counter()
+        if resume_file is not None and time.monotonic() - run.saved_s >= save_every_s:
+            resume_file.write(run.state())
+        requested = time.perf_counter()
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "images_per_s": n_images / seconds, "waiting_share": waited_s / seconds}
 
 
-class _Run:
-    """All that changes while a network is trained: what is saved, and restored."""
+class _HasState(Protocol):
+    def state_dict(self) -> TrainingState: ...
 
-    def __init__(self, network: GalaxyNetwork, averaging: Any, optimizer: Any, schedule: Any, zero: Tensor) -> None:
+    def load_state_dict(self, state_dict: TrainingState, /) -> object: ...
+
+
+class _Run:
+    """State of a running training, which is saved and restored."""
+
+    def __init__(
+        self,
+        network: GalaxyNetwork,
+        averaging: AveragedModel,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        zero: Tensor,
+    ) -> None:
         self.network = network
         self._averaging, self._optimizer, self._schedule = averaging, optimizer, schedule
-        self._parts = {"network": network, "averaging": averaging, "optimizer": optimizer, "schedule": schedule}
+        self._parts: dict[str, _HasState] = {
+            "network": network,
+            "averaging": averaging,
+            "optimizer": optimizer,
+            "schedule": schedule,
+        }
         self.epoch, self.step = 1, 0
         self.total_loss = zero
         self.log: list[EpochRecord] = []
@@ -212,10 +249,10 @@ class _Run:
         self.saved_s = time.monotonic()
 
     def take_step(self, loss: Tensor, ranks: Ranks) -> None:
-        """Move the weights by one batch."""
+        """Update the weights for one batch."""
         self._optimizer.zero_grad()
         torch.autograd.backward(loss)
-        ranks.share_gradients(self.network)
+        ranks.average_gradients(self.network)
         self._optimizer.step()
         self._schedule.step()
         self._averaging.update_parameters(self.network)
@@ -223,11 +260,11 @@ class _Run:
         self.step += 1
 
     def is_stale(self, patience: int) -> bool:
-        """Whether so many epochs have passed since the best one; 0 is never."""
+        """Return True if `patience` epochs have passed since the best one; 0 disables the check."""
         return bool(patience and self.log and self.epoch - 1 - self.best_epoch >= patience)
 
-    def close_epoch(self, record: EpochRecord) -> None:
-        """Take up an epoch's result, and go on to the next."""
+    def finish_epoch(self, record: EpochRecord) -> None:
+        """Store the result of an epoch and advance to the next."""
         self.log.append(record)
         if record.rmse < self.best_rmse:
             self.best_epoch, self.best_rmse = record.epoch, record.rmse
@@ -235,25 +272,29 @@ class _Run:
         self.epoch, self.step = self.epoch + 1, 0
         self.total_loss.zero_()
 
-    def state(self) -> dict[str, Any]:
-        """Everything that the next step depends on, as tensors and plain values."""
+    def state(self) -> TrainingState:
+        """Return all values that the next step depends on."""
         self.saved_s = time.monotonic()
         device = self.total_loss.device
         return {
             **{name: part.state_dict() for name, part in self._parts.items()},
-            "epoch": self.epoch, "step": self.step, "total_loss": self.total_loss, "best_weights": self.best_weights,
-            "best_epoch": self.best_epoch, "best_rmse": self.best_rmse, "log": [asdict(one) for one in self.log],
+            "epoch": self.epoch,
+            "step": self.step,
+            "total_loss": self.total_loss,
+            "best_weights": self.best_weights,
+            "best_epoch": self.best_epoch,
+            "best_rmse": self.best_rmse,
+            "log": [asdict(record) for record in self.log],
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
-        }  # fmt: skip
+        }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+    def restore(self, state: TrainingState) -> None:
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
         self.epoch, self.step = state["epoch"], state["step"]
         self.total_loss.copy_(state["total_loss"])
-        self.log = [EpochRecord(**one) for one in state["log"]]
+        self.log = [EpochRecord(**record) for record in state["log"]]
         self.best_epoch, self.best_rmse = state["best_epoch"], state["best_rmse"]
         self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
@@ -261,14 +302,14 @@ class _Run:
             torch.cuda.set_rng_state(state["device_random"], self.total_loss.device)
 
 
-def _moving_average(train: TrainSection, steps_per_epoch: int) -> Any:
-    # an average over k steps decays by 1 - 1/k; a run of a few steps is hardly averaged at all
+def _moving_average(train: TrainSection, steps_per_epoch: int) -> Callable[..., None]:
+    # an average over k steps decays by 1 - 1/k; runs of a few steps are hardly averaged
     n_steps = train.epochs * steps_per_epoch
     decay = 1 - 1 / max(1.0, AVERAGED_SHARE * n_steps) if train.method == "one_cycle" else 0.0
-    return get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch leaves it without types
+    return cast(Callable[..., None], get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]  # untyped in torch
 
 
-def _digest(values: NDArray[Any]) -> str:
+def _digest(values: NDArray[np.float64] | NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
 
 
@@ -278,20 +319,20 @@ def _as_columns(labels: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _diverged(epoch: int, train: TrainSection) -> TrainingError:
     return TrainingError(
-        f"the loss is no longer a number in epoch {epoch} of {train.epochs}: lower train.learning_rate "
+        f"the loss is not finite in epoch {epoch} of {train.epochs}: lower train.learning_rate "
         f"(now {train.learning_rate:g}) by a factor of 3 to 10, or check the pixels for NaN"
     )
 
 
-def _checked(
+def _check_rows(
     name: str,
-    pixels: NDArray[Any] | Pixels,
+    pixels: Counts | Pixels,
     labels: NDArray[np.float64],
     network: NetworkSection,
     train: TrainSection,
     device: torch.device,
 ) -> Pixels:
-    """The pixels as a source, if they and the labels can be trained on."""
+    """Return the pixels as a source, after checking them and the labels."""
     level = network.level
     if len(pixels.shape) != 4 or pixels.shape[1:3] != (level, level) or len(labels) != pixels.shape[0]:
         raise TrainingError(
@@ -307,12 +348,12 @@ def _checked(
     known = np.isfinite(labels)
     n_without = int(np.count_nonzero(~known.any(axis=1)))
     if n_without:
-        raise TrainingError(f"{n_without} of {len(labels)} {name} rows have no label (NaN): leave them out")
+        raise TrainingError(f"{n_without} of {len(labels)} {name} rows lack a label (NaN): leave them out")
     if len(labels) < 2:
         raise TrainingError(
-            f"{len(labels)} {name} rows: expected at least 2; give the survey more objects or the split another share"
+            f"{len(labels)} {name} rows: expected at least 2; add objects to the survey or change the split"
         )
     for target, n_known in zip(train.targets, known.sum(axis=0).tolist(), strict=True):
         if not n_known:
-            raise TrainingError(f"no {name} row has the label {target}: leave it out of the recipe's targets")
+            raise TrainingError(f"no {name} row has the label {target}: remove it from the targets of the recipe")
     return place_pixels(pixels, device) if isinstance(pixels, np.ndarray) else pixels

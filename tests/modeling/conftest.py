@@ -19,7 +19,7 @@ Discs = tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="session")
 def draw_discs() -> Callable[[int, int], Discs]:
-    """Discs of random place, size and brightness whose label follows their colour alone: 8.9 + 0.2 (red - green)."""
+    """Draw discs of random position, size and brightness, whose label depends on colour: 8.9 + 0.2 (red - green)."""
 
     def draw(n: int, seed: int) -> Discs:
         rng = np.random.default_rng(seed)
@@ -65,7 +65,7 @@ def model(trained: TrainedNetwork) -> Model:
 
 @pytest.fixture(autouse=True, scope="package")
 def _one_thread() -> Iterator[None]:
-    # networks as small as these gain nothing from a second thread, and wait for it on a busy machine
+    # small networks do not gain from a second thread, and wait for it on a busy machine
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -1,4 +1,4 @@
-"""Real SDSS cutouts of the paper's sample, where they are at hand: 320 train, 80 are predicted."""
+"""Training on 320 real SDSS cutouts of the paper's sample and prediction of 80, if they are available."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Models of random weights, which take no training."""
+"""Models with random weights."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOG = tuple(
 def random_model(
     model_id: str, *, level: int = 16, seed: int = 0, train: TrainSection | None = None, label_std: float = 0.2
 ) -> Model:
-    """A model as training would leave it, whose batch normalisation has seen images."""
+    """Return a model with random weights and non-trivial batch normalisation."""
     network = NetworkSection(arch="resnet10w32", level=level)
     train = train or TrainSection()
     n_targets = len(train.targets)
@@ -47,13 +47,18 @@ def random_model(
         best_epoch=3,
     )
     return build_model(
-        trained, model_id=model_id, network=network, train=train, scale=CutoutScale(rule=ScaleRule.FIXED),
-        training_set="a1b2c3d4e5f60718", snapshot="SNAP",
-    )  # fmt: skip
+        trained,
+        model_id=model_id,
+        network=network,
+        train=train,
+        scale=CutoutScale(rule=ScaleRule.FIXED),
+        training_set="a1b2c3d4e5f60718",
+        snapshot="SNAP",
+    )
 
 
 def save_random_model(models: Path, model_id: str, *, rmse: float = 0.1, seed: int = 0) -> Path:
-    """The folder of a new model in a store."""
+    """Save a new model in a store and return its folder."""
     metrics = {"validation": Regression(n=32, rmse=rmse, nmad=0.08, bias=-0.001, r2=0.5)}
     save_model(models / model_id, random_model(model_id, seed=seed), metrics=metrics, log=LOG)
     return models / model_id

@@ -1,4 +1,4 @@
-"""Trains on discs as one rank of several: torchrun --nproc-per-node 2 -m tests.support.ranks_program FILE."""
+"""Train on discs as one of several ranks: torchrun --nproc-per-node 2 -m tests.support.ranks_program FILE."""
 
 import json
 import sys
@@ -21,13 +21,13 @@ def main() -> None:
         labels=rows[1],
         validation_pixels=validation[0],
         validation_labels=validation[1],
-        # dropout falls on other units in every rank
+        # dropout differs between ranks
         network=NetworkSection(arch="resnet10w32", level=8, dropout=(0.0, 0.0)),
-        # AdamW would hide gradients of another scale, and amplify rounding
+        # AdamW would hide gradients of another scale and amplify rounding
         train=TrainSection(epochs=4, batch_size=32, method="wu_boada_2019", learning_rate=0.002, device="cpu"),
     )
     if current_ranks().is_first:
-        Path(sys.argv[1]).write_text(json.dumps([[one.train_loss, one.rmse] for one in trained.log]))
+        Path(sys.argv[1]).write_text(json.dumps([[record.train_loss, record.rmse] for record in trained.log]))
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""Trains a small network on discs, saving its progress often; for tests that kill it.
+"""Train a small network on discs with frequent saves, for tests that kill it.
 
 python -m tests.support.training_program FOLDER METHOD
 """
@@ -43,7 +43,7 @@ def main() -> None:
             }
         ),
         on_epoch=lambda record: print(f"epoch {record.epoch}", flush=True),
-        progress_path=folder / "progress.pt",
+        resume_path=folder / "progress.pt",
     )
     weights = {name: value.contiguous() for name, value in trained.network.state_dict().items()}
     save_file(weights, folder / "weights.safetensors")

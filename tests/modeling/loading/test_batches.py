@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.loading.augment import dihedral
+from modeling.loading.augmentation import dihedral
 from modeling.loading.batches import FloatBuffer, TrainingBatches
 from modeling.loading.pixels import ResidentPixels, measure_normalisation, place_pixels
 
@@ -36,12 +36,14 @@ def test_the_order_follows_from_seed_and_epoch_alone():
 
 
 def test_batches_are_a_pure_function_of_seed_and_epoch():
-    for (images, labels), (again, labels_again) in zip(epoch_of(batches(), 3), epoch_of(batches(), 3), strict=True):
-        assert torch.equal(images, again)
-        assert torch.equal(labels, labels_again)
+    for (images, labels), (same_images, same_labels) in zip(
+        epoch_of(batches(), 3), epoch_of(batches(), 3), strict=True
+    ):
+        assert torch.equal(images, same_images)
+        assert torch.equal(labels, same_labels)
 
 
-def test_images_keep_their_labels_and_are_views_of_the_normalised_pixels():
+def test_images_match_their_labels_and_are_views_of_the_normalised_pixels():
     mean, std = (torch.tensor(values).float() for values in (NORMALISATION.mean_counts, NORMALISATION.std_counts))
     for images, labels in batches().epoch(0):
         for image, label in zip(images, labels, strict=True):
@@ -60,7 +62,7 @@ def test_fewer_rows_than_a_batch_make_one_batch():
     assert [len(labels) for _, labels in batches(batch_size=64).epoch(0)] == [50]
 
 
-def test_no_batch_is_left_with_a_single_row():
+def test_no_batch_has_a_single_row():
     few = TrainingBatches(ResidentPixels(PIXELS[:3]), LABELS[:3], normalisation=NORMALISATION, batch_size=2, seed=0)
     assert [len(labels) for _, labels in few.epoch(0)] == [3]
 
@@ -80,8 +82,8 @@ def test_images_are_written_in_their_views(dtype):
     buffer = FloatBuffer(NORMALISATION, (6, SIDE, SIDE, 3), torch.device("cpu"))
     written = buffer.write(PIXELS[:5].to(dtype), views)
     plain = (PIXELS[:5].double() - torch.tensor(NORMALISATION.mean_counts)) / torch.tensor(NORMALISATION.std_counts)
-    for image, view, one in zip(plain.permute(0, 3, 1, 2), views.tolist(), written, strict=True):
-        torch.testing.assert_close(one, dihedral(image[None], view)[0].float(), atol=1e-5, rtol=0)
+    for image, view, found in zip(plain.permute(0, 3, 1, 2), views.tolist(), written, strict=True):
+        torch.testing.assert_close(found, dihedral(image[None], view)[0].float(), atol=1e-5, rtol=0)
 
 
 def test_pixels_on_a_cpu_are_not_copied():

@@ -8,7 +8,7 @@ from schemas.errors import TrainingError
 PIXELS = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8))
 
 
-def test_bands_are_measured_as_numpy_does():
+def test_moments_agree_with_numpy():
     measured = Normalisation.from_moments(PixelMoments.of(PIXELS))
     flat = PIXELS.numpy().reshape(-1, 3).astype(np.float64)
     np.testing.assert_allclose(measured.mean_counts, flat.mean(axis=0), rtol=1e-12)
@@ -16,7 +16,7 @@ def test_bands_are_measured_as_numpy_does():
 
 
 @pytest.mark.parametrize("rows", [1, 7, 40])
-def test_any_cut_into_blocks_gives_the_same_sums(rows):
+def test_sums_do_not_depend_on_the_block_size(rows):
     parts = [PixelMoments.of(block) for block in torch.split(PIXELS, rows)]
     assert sum(parts, PixelMoments()) == PixelMoments.of(PIXELS)
 
@@ -35,7 +35,7 @@ def test_pixels_that_are_nan_are_refused():
         Normalisation.from_moments(PixelMoments.of(pixels))
 
 
-def test_labels_come_back():
+def test_restoring_inverts_standardising():
     labels = np.array([8.5, 8.9, 9.3])
     scale = LabelScale.of(labels)
     assert scale.mean == pytest.approx(8.9)

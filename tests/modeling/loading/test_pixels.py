@@ -30,7 +30,7 @@ def drawn_rows(n, seed):
 
 
 def image_of(rows):
-    """Pixels that follow from the row alone."""
+    """Return pixels that depend on the row alone."""
     values = (rows[:, None] * 7919 + np.arange(SIDE * SIDE * 3)) % 251
     return values.reshape(-1, SIDE, SIDE, 3).astype(np.uint8)
 
@@ -49,13 +49,15 @@ def test_streamed_pixels_are_the_resident_ones_in_any_order(n, seed, epoch, n_th
     rows = drawn_rows(n, seed)
     order = np.array_split(plan_order(rows, seed, epoch), max(1, n // batch_size))
     resident = ResidentPixels(torch.from_numpy(image_of(rows)), rows)
-    for one, other in zip(resident.batches(order), streamed(rows, n_threads=n_threads).batches(order), strict=True):
-        assert torch.equal(one, other)
+    for found, expected in zip(
+        streamed(rows, n_threads=n_threads).batches(order), resident.batches(order), strict=True
+    ):
+        assert torch.equal(found, expected)
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 300), st.integers(0, 9), st.integers(1, 9))
-def test_an_epoch_meets_every_object_once_and_each_window_of_blocks_once(n, seed, epoch):
+def test_an_epoch_uses_every_object_once_and_each_window_of_blocks_once(n, seed, epoch):
     rows = drawn_rows(n, seed)
     order = plan_order(rows, seed, epoch)
     assert sorted(order.tolist()) == list(range(n))
@@ -72,7 +74,7 @@ def test_few_blocks_are_shuffled_as_a_whole():
     assert 0.2 < same < 0.3
 
 
-def test_no_more_blocks_are_held_than_two_windows_and_those_of_the_batch():
+def test_memory_holds_at_most_two_windows_and_the_blocks_of_the_batch():
     rows = np.arange(N_BLOCKS * BLOCK_ROWS)[::50]
     lock, read = threading.Lock(), []
 
@@ -89,7 +91,7 @@ def test_no_more_blocks_are_held_than_two_windows_and_those_of_the_batch():
     assert sorted(read) == list(range(N_BLOCKS))
 
 
-def test_reading_goes_on_while_the_network_works():
+def test_blocks_are_read_during_the_work_of_the_network():
     rows = np.arange(6 * BLOCK_ROWS)[::64]
 
     def slow(chosen, out):
@@ -105,7 +107,7 @@ def test_reading_goes_on_while_the_network_works():
     assert time.perf_counter() - started < 0.1
 
 
-def test_the_next_epoch_is_begun_while_the_last_batches_are_used():
+def test_the_next_epoch_is_read_during_the_last_batches():
     rows = np.arange(30 * BLOCK_ROWS)[::64]
     resident, read = ResidentPixels(torch.from_numpy(image_of(rows)), rows), []
 
@@ -115,20 +117,20 @@ def test_the_next_epoch_is_begun_while_the_last_batches_are_used():
 
     pixels = streamed(rows, reading)
     orders = [np.array_split(plan_order(rows, 0, epoch), 9) for epoch in (1, 2, 3)]
-    for order, then in zip(orders, [*orders[1:], ()], strict=True):
-        for one, other in zip(pixels.batches(order, then), resident.batches(order), strict=True):
-            assert torch.equal(one, other)
-        # what was begun is used, not read again
+    for order, next_order in zip(orders, [*orders[1:], ()], strict=True):
+        for found, expected in zip(pixels.batches(order, next_order), resident.batches(order), strict=True):
+            assert torch.equal(found, expected)
+        # blocks read in advance are used, not read twice
         assert len(read) <= 3 * 30
     assert sorted(read) == sorted(3 * list(range(30)))
-    # an epoch that nobody announced, and one that is not the announced one
-    for one, other in zip(pixels.batches(orders[0], orders[1][:1]), resident.batches(orders[0]), strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(pixels.batches(orders[2][-2:]), resident.batches(orders[2][-2:]), strict=True):
-        assert torch.equal(one, other)
+    # an epoch that was not announced, and one that differs from the announced order
+    for found, expected in zip(pixels.batches(orders[0], orders[1][:1]), resident.batches(orders[0]), strict=True):
+        assert torch.equal(found, expected)
+    for found, expected in zip(pixels.batches(orders[2][-2:]), resident.batches(orders[2][-2:]), strict=True):
+        assert torch.equal(found, expected)
 
 
-def test_a_failure_while_reading_reaches_the_training():
+def test_a_read_error_reaches_the_training():
     def broken(*_):
         raise OSError("the disk is gone")
 
@@ -146,7 +148,7 @@ def test_moments_do_not_depend_on_the_source():
 def test_losses_are_the_same_bits_from_every_source():
     network, train = NetworkSection(arch="resnet10w32", level=8), TrainSection(epochs=2, batch_size=32, device="cpu")
     rows, unseen = drawn_rows(150, 2), drawn_rows(30, 3)
-    labels, unseen_labels = (8.9 + 1e-5 * one for one in (rows, unseen))
+    labels, unseen_labels = (8.9 + 1e-5 * values for values in (rows, unseen))
     logs = []
     for source in (
         lambda r: ResidentPixels(torch.from_numpy(image_of(r)), r),
@@ -154,25 +156,29 @@ def test_losses_are_the_same_bits_from_every_source():
         lambda r: streamed(r, n_threads=5),
     ):
         trained = train_network(
-            pixels=source(rows), labels=labels, validation_pixels=source(unseen), validation_labels=unseen_labels,
-            network=network, train=train,
-        )  # fmt: skip
-        logs.append([(one.train_loss, one.rmse) for one in trained.log])
+            pixels=source(rows),
+            labels=labels,
+            validation_pixels=source(unseen),
+            validation_labels=unseen_labels,
+            network=network,
+            train=train,
+        )
+        logs.append([(record.train_loss, record.rmse) for record in trained.log])
     assert logs[0] == logs[1] == logs[2]
 
 
-def test_an_epoch_goes_on_at_any_step():
+def test_an_epoch_can_resume_at_any_step():
     rows = drawn_rows(90, 4)
     pixels, labels = streamed(rows), torch.arange(90.0)[:, None]
     made = TrainingBatches(pixels, labels, normalisation=measure_normalisation(pixels), batch_size=16, seed=1)
     whole = [(images.clone(), true.clone()) for images, true in made.epoch(2)]
     rest = [(images.clone(), true.clone()) for images, true in made.epoch(2, first_step=4)]
-    for one, other in zip(whole[4:], rest, strict=True):
-        assert torch.equal(one[0], other[0])
-        assert torch.equal(one[1], other[1])
+    for expected, found in zip(whole[4:], rest, strict=True):
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
 
 
-def test_pixels_are_streamed_where_memory_is_too_small():
+def test_pixels_are_streamed_if_memory_is_too_small():
     assert choose_residence(1000) == "resident"
     assert choose_residence(10**15) == "streamed"
     assert choose_residence(1000, "streamed") == "streamed"

@@ -25,24 +25,24 @@ def curve_of(file, n_ranks):
 @pytest.mark.long
 @pytest.mark.slow
 def test_two_ranks_follow_the_curve_of_one(tmp_path):
-    one, two = curve_of(tmp_path / "one", 1), curve_of(tmp_path / "two", 2)
-    # rounding alone tells them apart, and it grows from step to step
-    np.testing.assert_allclose(two[:2], one[:2], rtol=1e-4)
-    np.testing.assert_allclose(two, one, rtol=5e-3)
+    single, double = curve_of(tmp_path / "one", 1), curve_of(tmp_path / "two", 2)
+    # they differ by rounding alone, which grows from step to step
+    np.testing.assert_allclose(double[:2], single[:2], rtol=1e-4)
+    np.testing.assert_allclose(double, single, rtol=5e-3)
 
 
 @pytest.mark.parametrize("n", [2, 7, 64])
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_the_parts_of_a_batch_are_the_batch(n, world):
-    parts = [Ranks(rank=rank, world=world).part(n) for rank in range(world)]
+    parts = [Ranks(rank=rank, world=world).local_slice(n) for rank in range(world)]
     assert [place for part in parts for place in range(part.start, part.stop)] == list(range(n))
     sizes = [part.stop - part.start for part in parts]
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_a_process_alone_changes_nothing():
+def test_a_single_process_changes_nothing():
     network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    Ranks().join_normalisation(network)
+    Ranks().synchronise_batch_norm(network)
     assert type(network[1]) is nn.BatchNorm1d
     values = torch.ones(5, 2)
-    assert Ranks().whole(values, 5) is values
+    assert Ranks().gather(values, 5) is values

@@ -12,7 +12,7 @@ def test_cutouts_of_another_scale_rule_are_refused(model):
         model.require_scale(CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.396))
 
 
-def test_cutouts_of_another_service_are_refused_even_where_the_bands_are_the_same(model):
+def test_cutouts_of_another_composite_are_refused_even_with_equal_bands(model):
     for composite in (Composite.LS_DR9, Composite.LEGACY_SDSS):
         scale = CutoutScale(rule=ScaleRule.FIXED, arcsec_per_px=0.296, composite=composite)
         with pytest.raises(StoreError, match=f"(?=.*'skyserver')(?=.*'{composite.value}')"):

@@ -45,7 +45,7 @@ def models(three_models, tmp_path):
 
 
 class Boom:
-    """A pickle that leaves a file behind when it is read."""
+    """Object whose pickle creates a folder when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -55,23 +55,23 @@ class Boom:
 
 
 def test_models_are_listed_best_first(models):
-    assert [(one.model_id, one.validation["rmse"]) for one in list_models(models)] == [
+    assert [(model.model_id, model.validation["rmse"]) for model in list_models(models)] == [
         (TWO, 0.09),
         (ONE, 0.12),
         (THREE, 0.15),
     ]
-    assert {one.target for one in list_models(models)} == {"oh_p50"}
-    assert all(one.is_sound for one in list_models(models))
+    assert {model.target for model in list_models(models)} == {"oh_p50"}
+    assert all(model.is_sound for model in list_models(models))
 
 
-def test_drafts_and_files_are_no_models(models):
+def test_drafts_and_files_are_not_models(models):
     (models / f".{ONE}-xyz").mkdir()
     (models / "notes.txt").write_text("x")
     assert len(list_models(models)) == 3
 
 
 @pytest.mark.parametrize("make", [True, False])
-def test_an_empty_store_says_what_to_run(tmp_path, make):
+def test_an_empty_store_names_the_command_to_run(tmp_path, make):
     if make:
         (tmp_path / "models").mkdir()
     with pytest.raises(WeightsError, match=r"(?=.*\bmodels\b)(?=.*`galstore train RECIPE`)"):
@@ -105,7 +105,7 @@ def test_a_promotion_is_plain_json_with_its_history(models):
     assert (first.replaced, second.replaced) == (None, ONE)
     written = json.loads((models / PROMOTIONS).read_text())
     assert written["names"] == {"champion": TWO}
-    assert [(one["name"], one["model_id"], one["replaced"]) for one in written["history"]] == [
+    assert [(entry["name"], entry["model_id"], entry["replaced"]) for entry in written["history"]] == [
         ("champion", ONE, None),
         ("champion", TWO, ONE),
     ]
@@ -113,7 +113,7 @@ def test_a_promotion_is_plain_json_with_its_history(models):
     assert read_promotions(models).names_of(TWO) == ("champion",)
 
 
-def test_a_name_may_promote_by_another_name_and_twice_is_once(models):
+def test_a_model_can_be_promoted_by_another_name_and_repeating_it_changes_nothing(models):
     promote_model(models, ONE, name="challenger")
     promotion = promote_model(models, "challenger")
     assert promote_model(models, ONE) == promotion
@@ -121,7 +121,7 @@ def test_a_name_may_promote_by_another_name_and_twice_is_once(models):
     assert len(read_promotions(models).history) == 2
 
 
-def test_many_promote_at_once_and_none_is_lost(models):
+def test_concurrent_promotions_are_all_recorded(models):
     ids = [ONE, TWO, THREE]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: promote_model(models, ids[n % 3], name=f"name-{n}"), range(24)))
@@ -130,13 +130,13 @@ def test_many_promote_at_once_and_none_is_lost(models):
 
 
 @pytest.mark.parametrize("name", ["", "1st", "a/b", "../x", "cafe", "two words", "x" * 65])
-def test_names_that_cannot_be_one_are_refused(models, name):
+def test_invalid_names_are_refused(models, name):
     with pytest.raises(WeightsError, match=re.escape(repr(name))):
         promote_model(models, ONE, name=name)
     assert not (models / PROMOTIONS).exists()
 
 
-def test_a_name_whose_model_is_gone_says_so(models):
+def test_the_name_of_a_deleted_model_is_reported(models):
     promote_model(models, ONE)
     shutil.rmtree(models / ONE)
     with pytest.raises(WeightsError, match=rf"(?=.*'champion')(?=.*\b{ONE}\b)(?=.*`galstore models promote)"):
@@ -203,13 +203,13 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "told"), DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_model_is_listed_as_damaged_and_refused(models, spoil, told):
-    spoil(models / ONE)
+@pytest.mark.parametrize(("damage", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_model_is_listed_as_damaged_and_refused(models, damage, message):
+    damage(models / ONE)
     listed = list_models(models)
-    assert [one.model_id for one in listed if not one.is_sound] == [ONE]
+    assert [model.model_id for model in listed if not model.is_sound] == [ONE]
     assert listed[-1].model_id == ONE
-    with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{told}"):
+    with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{message}"):
         promote_model(models, ONE)
 
 
@@ -237,18 +237,18 @@ def test_a_planted_pickle_is_never_executed(models, tmp_path, name, form, protoc
     if name in {"model.safetensors", "config.json"}:
         with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{re.escape(name)}"):
             open_model(models, ONE)
-    # a text pickle can pass for a card, which is only ever shown
+    # a text pickle is a valid card, which is only displayed
     elif name != "README.md" or form == "torch" or protocol == 4:
         with pytest.raises(WeightsError, match=rf"\b{ONE}\b.*\bdamaged\b.*{re.escape(name)}"):
             promote_model(models, ONE)
 
 
-def test_the_planted_pickle_would_have_worked(tmp_path):
+def test_the_planted_pickle_works_if_it_is_loaded(tmp_path):
     pickle.loads(pickle.dumps(Boom(tmp_path / "executed")))
     assert (tmp_path / "executed").exists()
 
 
-def test_a_found_model_predicts_as_it_was_saved(models):
+def test_an_opened_model_predicts_like_the_loaded_one(models):
     opened = open_model(models, "a1b")
     images = torch.randn(2, 3, 16, 16)
     with torch.inference_mode():
@@ -272,7 +272,7 @@ def test_the_curve_is_drawn_from_the_log(models, tmp_path):
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["curve.png"]
 
 
-def test_a_log_without_epochs_or_of_another_version_is_told(models):
+def test_a_log_without_epochs_or_of_another_version_is_reported(models):
     (models / ONE / "training_log.jsonl").write_text("")
     with pytest.raises(TrainingError, match=rf"(?=.*\b{ONE}\b)(?=.*\bepochs?\b)"):
         read_curve(find_model(models, ONE))
@@ -290,7 +290,7 @@ def test_tensorboard_reads_the_log_back(tmp_path):
     assert {"train/loss", "validation/rmse", "validation/nmad", "training/learning_rate"} <= set(tags)
     assert n_points == 3 * len(tags)
     events = read.Scalars("validation/rmse")
-    assert [(one.step, one.wall_time) for one in events] == [(1, 2.0), (2, 4.0), (3, 6.0)]
+    assert [(event.step, event.wall_time) for event in events] == [(1, 2.0), (2, 4.0), (3, 6.0)]
     assert math.isclose(events[1].value, 0.1, rel_tol=1e-6)
     with pytest.raises(ExportError, match=re.escape(str(tmp_path / "events"))):
         write_tensorboard(tmp_path / "events", LOG)

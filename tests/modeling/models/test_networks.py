@@ -29,7 +29,7 @@ def test_torchvisions_networks_have_the_papers_head(arch, n_features):
     assert network(torch.randn(1, 3, 32, 32)).shape == (1, 5)
 
 
-def test_the_body_is_torchvisions_own():
+def test_the_body_is_torchvisions():
     # an independent implementation: torchvision's network up to its average pooling
     theirs = models.resnet18(weights=None).eval()
     network = build_network(NetworkSection(arch="resnet18")).eval()
@@ -51,7 +51,7 @@ def test_the_head_stays_in_float32_under_autocast():
         assert network(torch.randn(2, 3, 32, 32)).dtype == torch.float32
 
 
-def test_missing_imagenet_weights_say_where_they_were_looked_for(tmp_path, monkeypatch):
+def test_missing_imagenet_weights_name_the_searched_path(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     section = NetworkSection(arch="resnet34", weights="imagenet")
     with pytest.raises(WeightsError, match=r"checkpoints/resnet34-b627a593\.pth") as e:
@@ -61,7 +61,7 @@ def test_missing_imagenet_weights_say_where_they_were_looked_for(tmp_path, monke
     assert 'network.weights = "none"' in str(e.value)
 
 
-def test_damaged_imagenet_weights_are_recognised_by_their_digest(tmp_path, monkeypatch):
+def test_damaged_imagenet_weights_are_detected_by_their_digest(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
@@ -72,14 +72,14 @@ def test_damaged_imagenet_weights_are_recognised_by_their_digest(tmp_path, monke
         load_pretrained_weights(build_network(section), section)
 
 
-def test_there_are_no_imagenet_weights_of_the_small_network():
+def test_the_small_network_does_not_have_imagenet_weights():
     section = NetworkSection(arch="resnet10w32", weights="imagenet")
     with pytest.raises(WeightsError, match=r"(?=.*\bresnet10w32\b)(?=.*\bresnet18\b)"):
         load_pretrained_weights(build_network(section), section)
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_weights_of_a_path_come_into_the_body_and_the_head_stays(tmp_path, suffix):
+def test_weights_of_a_path_are_loaded_into_the_body_and_the_head_is_unchanged(tmp_path, suffix):
     theirs = models.resnet18(weights=None).state_dict()
     path = tmp_path / f"weights{suffix}"
     save_file(theirs, path) if suffix == ".safetensors" else torch.save(theirs, path)
@@ -100,7 +100,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-def test_a_file_that_holds_no_weights_is_refused(tmp_path, name):
+def test_a_file_without_weights_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"<html>not found</html>")
     section = NetworkSection(arch="resnet18", weights=str(tmp_path / name))
     with pytest.raises(WeightsError, match=re.escape(str(tmp_path / name))):
@@ -112,7 +112,7 @@ class _Payload:
         return (print, ("code from a file of weights",))
 
 
-def test_code_in_a_file_of_weights_is_not_run(tmp_path, capsys):
+def test_code_in_a_file_of_weights_is_not_executed(tmp_path, capsys):
     torch.save({"conv1.weight": _Payload()}, tmp_path / "weights.pth")
     section = NetworkSection(arch="resnet18", weights=str(tmp_path / "weights.pth"))
     with pytest.raises(WeightsError, match=r"weights\.pth"):
@@ -121,7 +121,7 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_gpu_that_is_not_there_is_an_error_but_auto_is_not():
+def test_a_missing_gpu_is_an_error_only_if_requested():
     assert choose_device("auto").type == "cpu"
     with pytest.raises(TrainingError, match=r'(?=.*device = "cuda")(?=.*device = "auto")'):
         choose_device("cuda")

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from modeling.evaluation.calibration import Conformal
+from modeling.evaluation.intervals import ConformalIntervals
 from modeling.scoring import onnx_export
 from modeling.scoring.onnx_export import export_onnx, output_names, probe_images
 from modeling.scoring.predict import predict
@@ -19,41 +19,41 @@ onnxruntime = pytest.importorskip("onnxruntime")
 MANY = TrainSection(further_targets=("lgm_tot_p50",), loss="gaussian")
 
 
-def answers(path, pixels):
+def run_file(path, pixels):
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [one.name for one in session.get_outputs()]
+    names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, {"pixels": pixels}), strict=True))
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
     model = random_model("0123456789ab", train=MANY, label_std=0.3)
-    model = model.calibrated(Conformal(n=99, by_sigma=True, score_68=1.1, score_95=2.2))
+    model = model.with_intervals(ConformalIntervals(n=99, by_sigma=True, score_68=1.1, score_95=2.2))
     path = tmp_path_factory.mktemp("onnx") / "deep" / "model.onnx"
     return model, export_onnx(model, path)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
-def test_any_number_of_images_gets_the_models_labels(exported, draw_discs, n):
+def test_labels_agree_for_any_number_of_images(exported, draw_discs, n):
     model, done = exported
     pixels, _ = draw_discs(n, 3)
-    told, expected = answers(done.path, pixels), predict(model, pixels, device="cpu")
-    assert list(told) == ["oh_p50", "lgm_tot_p50", "oh_p50_sigma"]
-    for name, theirs in zip(told, (expected.mean, expected.further["lgm_tot_p50"], expected.sigma), strict=True):
-        assert told[name].shape == (n,)
-        np.testing.assert_allclose(told[name], theirs, atol=1e-4)
-    # random weights tell images apart: the labels are not a constant that anything agrees with
-    assert n == 1 or np.ptp(told["oh_p50"]) > 1e-3
+    found, expected = run_file(done.path, pixels), predict(model, pixels, device="cpu")
+    assert list(found) == ["oh_p50", "lgm_tot_p50", "oh_p50_sigma"]
+    for name, values in zip(found, (expected.mean, expected.further["lgm_tot_p50"], expected.sigma), strict=True):
+        assert found[name].shape == (n,)
+        np.testing.assert_allclose(found[name], values, atol=1e-4)
+    # random weights distinguish images: the labels are not constant
+    assert n == 1 or np.ptp(found["oh_p50"]) > 1e-3
 
 
-def test_uint8_counts_are_cast_and_nothing_else(exported, draw_discs):
+def test_uint8_counts_are_only_cast(exported, draw_discs):
     model, done = exported
     counts = draw_discs(4, 4)[0].astype(np.uint8)
-    told = answers(done.path, counts.astype(np.float32))["oh_p50"]
-    np.testing.assert_allclose(told, predict(model, counts, device="cpu").mean, atol=1e-4)
+    labels = run_file(done.path, counts.astype(np.float32))["oh_p50"]
+    np.testing.assert_allclose(labels, predict(model, counts, device="cpu").mean, atol=1e-4)
 
 
-def test_the_file_stands_alone_and_says_what_it_is(exported):
+def test_the_file_is_complete_and_has_metadata(exported):
     _, done = exported
     assert [path.name for path in done.path.parent.iterdir()] == ["model.onnx"]
     assert done.bytes == done.path.stat().st_size
@@ -62,47 +62,47 @@ def test_the_file_stands_alone_and_says_what_it_is(exported):
     assert max(done.differences.values()) < 1e-4
     file = onnx.load(done.path)
     onnx.checker.check_model(file, full_check=True)
-    told = {one.key: one.value for one in file.metadata_props}
-    assert told["model_id"] == "0123456789ab"
-    assert told["scale_rule"] == "fixed"
-    assert told_together(told["input"], "(object, y, x, band)", "0-255", "16 px")
-    assert json.loads(told["calibration"]) == {"n": 99, "by_sigma": True, "score_68": 1.1, "score_95": 2.2}
-    assert told_together(told["outputs"], "8 views", "mean")
+    metadata = {entry.key: entry.value for entry in file.metadata_props}
+    assert metadata["model_id"] == "0123456789ab"
+    assert metadata["scale_rule"] == "fixed"
+    assert told_together(metadata["input"], "(object, y, x, band)", "0-255", "16 px")
+    assert json.loads(metadata["calibration"]) == {"n": 99, "by_sigma": True, "score_68": 1.1, "score_95": 2.2}
+    assert told_together(metadata["outputs"], "8 views", "mean")
     (given,) = file.graph.input
     assert [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim] == ["object", 16, 16, 3]
 
 
-def test_one_view_is_the_image_as_it_is_and_turns_matter(tmp_path, draw_discs):
+def test_one_view_is_the_unchanged_image(tmp_path, draw_discs):
     model = random_model("0123456789ab", level=32, seed=5)
     done = export_onnx(model, tmp_path / "m.onnx", views=1)
     pixels = np.repeat(np.repeat(draw_discs(3, 6)[0], 2, axis=1), 2, axis=2)
-    told = answers(done.path, pixels)["oh_p50"]
-    np.testing.assert_allclose(told, predict(model, pixels, views=1, device="cpu").mean, atol=1e-4)
-    assert np.abs(told - predict(model, pixels, views=8, device="cpu").mean).max() > 1e-4
+    labels = run_file(done.path, pixels)["oh_p50"]
+    np.testing.assert_allclose(labels, predict(model, pixels, views=1, device="cpu").mean, atol=1e-4)
+    assert np.abs(labels - predict(model, pixels, views=8, device="cpu").mean).max() > 1e-4
 
 
-def test_a_file_that_does_not_agree_is_not_left_behind(exported, tmp_path, monkeypatch):
+def test_a_file_that_disagrees_is_not_written(exported, tmp_path, monkeypatch):
     _, done = exported
     path = tmp_path / "m.onnx"
     path.write_bytes(b"the older file")
-    # the graph of another model, as a faulty exporter might leave it
+    # the graph of another model, as from a faulty exporter
     graph = onnx.load(done.path)
     del graph.metadata_props[:]
     monkeypatch.setattr(onnx_export, "_build_graph", lambda *_: graph)
     with pytest.raises(ExportError, match=r"(?=.*\b0123456789ab\b)(?=.*\boh_p50\b)(?=.*\b0\.0001\b)"):
         export_onnx(random_model("0123456789ab", train=MANY, seed=1), path)
     assert path.read_bytes() == b"the older file"
-    assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
-def test_not_a_number_is_no_agreement():
+def test_nan_is_a_disagreement():
     config = random_model("0123456789ab").config
     assert output_names(config) == ("oh_p50",)
     with pytest.raises(ExportError, match=r"(?=.*\boh_p50\b)(?=.*\bnan\b)"):
         onnx_export._require_agreement({"oh_p50": float("nan")}, config)
 
 
-def test_labels_in_the_hundreds_are_judged_by_their_scatter():
+def test_the_tolerance_follows_the_scatter_of_the_labels():
     config = random_model("0123456789ab", label_std=150.0).config
     onnx_export._require_agreement({"oh_p50": 0.0014}, config)
     with pytest.raises(ExportError, match=r"\b0\.0015\b"):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from modeling.loading.augment import dihedral
+from modeling.loading.augmentation import dihedral
 from modeling.scoring.predict import predict
 from schemas.errors import StoreError
 
@@ -16,10 +16,10 @@ def test_eight_views_give_the_same_value_for_a_turned_galaxy(model, pixels):
     expected = predict(model, pixels, device="cpu")
     for view in range(8):
         turned = dihedral(torch.from_numpy(pixels).permute(0, 3, 1, 2), view).permute(0, 2, 3, 1).numpy()
-        again = predict(model, turned, device="cpu")
-        np.testing.assert_allclose(again.mean, expected.mean, atol=1e-5)
-        np.testing.assert_allclose(again.view_spread, expected.view_spread, atol=1e-5)
-        np.testing.assert_allclose(again.embedding, expected.embedding, atol=1e-4)
+        found = predict(model, turned, device="cpu")
+        np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+        np.testing.assert_allclose(found.view_spread, expected.view_spread, atol=1e-5)
+        np.testing.assert_allclose(found.embedding, expected.embedding, atol=1e-4)
     assert expected.embedding.shape == (21, model.network.n_features)
     assert expected.embedding.std(axis=0).max() > 0
 
@@ -27,9 +27,9 @@ def test_eight_views_give_the_same_value_for_a_turned_galaxy(model, pixels):
 @pytest.mark.parametrize("batch_size", [1, 4, 21, 256])
 def test_the_batch_size_does_not_change_the_answer(model, pixels, batch_size):
     expected = predict(model, pixels, batch_size=7, device="cpu")
-    again = predict(model, pixels, batch_size=batch_size, device="cpu")
-    np.testing.assert_allclose(again.mean, expected.mean, atol=1e-5)
-    np.testing.assert_allclose(again.view_spread, expected.view_spread, atol=1e-5)
+    found = predict(model, pixels, batch_size=batch_size, device="cpu")
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(found.view_spread, expected.view_spread, atol=1e-5)
 
 
 def test_mean_and_spread_are_those_of_single_views(model, pixels):
@@ -51,9 +51,9 @@ def test_one_view_has_no_spread(model, pixels):
     assert np.isnan(predict(model, pixels, views=1, device="cpu").view_spread).all()
 
 
-def test_no_objects_give_no_predictions(model, pixels):
-    nothing = predict(model, pixels[:0], device="cpu")
-    assert nothing.mean.shape == nothing.view_spread.shape == (0,)
+def test_no_objects_give_empty_predictions(model, pixels):
+    empty = predict(model, pixels[:0], device="cpu")
+    assert empty.mean.shape == empty.view_spread.shape == (0,)
 
 
 def test_pixels_of_another_level_are_refused(model):

@@ -9,15 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from modeling.evaluation.calibration import Conformal
+from modeling.evaluation.intervals import ConformalIntervals
 from modeling.models.checkpoint import load_model, save_model
-from modeling.outliers.artefact_flags import suspicious_flags
-from modeling.outliers.catalog_consistency import COMPARED
-from modeling.outliers.image_statistics import Thumbnails, measure_images
-from modeling.outliers.ood_score import MIN_ROWS, Seen, Support, read_support
+from modeling.outliers.artefact_flags import artefact_flags
+from modeling.outliers.catalog_consistency import COMPARED_COLUMNS
+from modeling.outliers.detector_file import read_ood_detector
+from modeling.outliers.image_statistics import measure_images
+from modeling.outliers.ood_score import MIN_DETECTOR_ROWS, DetectorExamples, OODDetector
+from modeling.outliers.thumbnails import Thumbnails
 from modeling.scoring.predict import Prediction, predict
-from modeling.scoring.prediction_columns import describe
-from modeling.training.finish import learn_support
+from modeling.scoring.prediction_columns import prediction_columns
+from modeling.training.finish import fit_ood_detector
 from schemas.cutouts import CutoutScale, ScaleRule
 from schemas.errors import StoreError, TrainingError, WeightsError
 from schemas.predictions import PREDICTION_COLUMN, Flag
@@ -35,13 +37,16 @@ def small_blobs(n: int, *, seed: int = 0) -> np.ndarray:
 def prediction_of(mean: list[float], *, sigma: float = np.nan, n_features: int = 256) -> Prediction:
     values, n = np.array(mean), len(mean)
     return Prediction(
-        mean=values, view_spread=np.full(n, 0.01), embedding=np.zeros((n, n_features), dtype=np.float32),
-        sigma=np.full(n, sigma), ensemble_spread=np.full(n, np.nan),
-    )  # fmt: skip
+        mean=values,
+        view_spread=np.full(n, 0.01),
+        embedding=np.zeros((n, n_features), dtype=np.float32),
+        sigma=np.full(n, sigma),
+        ensemble_spread=np.full(n, np.nan),
+    )
 
 
-def seen(model, pixels: np.ndarray, catalog: pd.DataFrame | None = None) -> Seen:
-    return Seen(embedding=predict(model, pixels, device="cpu").embedding, pixels=pixels, catalog=catalog)
+def seen(model, pixels: np.ndarray, catalog: pd.DataFrame | None = None) -> DetectorExamples:
+    return DetectorExamples(embedding=predict(model, pixels, device="cpu").embedding, pixels=pixels, catalog=catalog)
 
 
 def statistics_of(pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -56,61 +61,65 @@ def supported():
     magnitudes = pd.DataFrame({"modelMag_g": r + rng.normal(0.6, 0.1, 2 * N), "modelMag_r": r, "modelMag_i": r - 0.3})
     magnitudes = magnitudes.assign(petroR90_r=rng.uniform(3, 9, 2 * N), pixel_scale=0.4)
     pixels = small_blobs(2 * N)
-    return learn_support(
+    return fit_ood_detector(
         model, seen(model, pixels[:N], magnitudes[:N]), seen(model, pixels[N:], magnitudes[N:]), LABELS
     )
 
 
 def test_percentiles_are_the_conformal_intervals_about_the_mean() -> None:
-    conformal = Conformal(n=100, by_sigma=False, score_68=0.1, score_95=0.25)
-    columns = describe(random_model("a").calibrated(conformal), prediction_of([8.9, 8.7]), small_blobs(2))
+    conformal = ConformalIntervals(n=100, by_sigma=False, score_68=0.1, score_95=0.25)
+    columns = prediction_columns(random_model("a").with_intervals(conformal), prediction_of([8.9, 8.7]), small_blobs(2))
     assert set(columns) == set(PREDICTION_COLUMN)
     found = {name: columns[name].tolist() for name in ("p2_5", "p16", "p50", "p84", "p97_5", "sigma")}
     expected = {"p2_5": [8.65, 8.45], "p16": [8.8, 8.6], "p50": [8.9, 8.7], "p84": [9, 8.8], "p97_5": [9.15, 8.95]}
     for name, values in {**expected, "sigma": [0.1, 0.1]}.items():
         assert found[name] == pytest.approx(values, abs=1e-5)
-    assert {one.dtype.name for name, one in columns.items() if name != "flags"} == {"float32"}
+    assert {values.dtype.name for name, values in columns.items() if name != "flags"} == {"float32"}
     assert columns["flags"].dtype == np.int32
 
 
 def test_intervals_follow_the_networks_own_sigma_where_it_has_one() -> None:
-    conformal = Conformal(n=100, by_sigma=True, score_68=1.5, score_95=3)
-    columns = describe(random_model("a").calibrated(conformal), prediction_of([8.9], sigma=0.2), small_blobs(1))
+    conformal = ConformalIntervals(n=100, by_sigma=True, score_68=1.5, score_95=3)
+    columns = prediction_columns(
+        random_model("a").with_intervals(conformal), prediction_of([8.9], sigma=0.2), small_blobs(1)
+    )
     assert columns["sigma"].tolist() == pytest.approx([0.2])
     assert columns["p84"].tolist() == pytest.approx([9.2], abs=1e-5)
     assert columns["p2_5"].tolist() == pytest.approx([8.3], abs=1e-5)
 
 
 def test_a_model_without_calibration_leaves_them_open_and_one_of_few_rows_only_the_wide_ones() -> None:
-    bare = describe(random_model("a"), prediction_of([8.9]), small_blobs(1))
+    bare = prediction_columns(random_model("a"), prediction_of([8.9]), small_blobs(1))
     assert all(np.isnan(bare[name]).all() for name in ("sigma", "p2_5", "p16", "p50", "p84", "p97_5"))
-    few = Conformal(n=5, by_sigma=False, score_68=0.1, score_95=None)
-    columns = describe(random_model("a").calibrated(few), prediction_of([8.9]), small_blobs(1))
+    few = ConformalIntervals(n=5, by_sigma=False, score_68=0.1, score_95=None)
+    columns = prediction_columns(random_model("a").with_intervals(few), prediction_of([8.9]), small_blobs(1))
     assert np.isfinite(columns["p84"]).all()
     assert np.isnan(columns["p97_5"]).all()
 
 
 def test_an_ensembles_interval_is_as_wide_as_its_members_on_average() -> None:
     members = [
-        random_model(name).calibrated(Conformal(n=50, by_sigma=False, score_68=score, score_95=2 * score))
+        random_model(name).with_intervals(ConformalIntervals(n=50, by_sigma=False, score_68=score, score_95=2 * score))
         for name, score in (("a", 0.1), ("b", 0.2))
     ]
-    columns = describe(members, prediction_of([8.9]), small_blobs(1))
+    columns = prediction_columns(members, prediction_of([8.9]), small_blobs(1))
     assert columns["p84"].tolist() == pytest.approx([9.05], abs=1e-5)
 
 
 def test_values_that_the_paper_distrusts_are_flagged_and_of_other_targets_those_beyond_the_labels(supported) -> None:
     expected = [Flag.EXTRAPOLATED_RANGE, 0, 0, Flag.EXTRAPOLATED_RANGE]
-    flags = describe(supported, prediction_of([8.49, 8.51, 9.09, 9.11]), small_blobs(4))["flags"]
+    flags = prediction_columns(supported, prediction_of([8.49, 8.51, 9.09, 9.11]), small_blobs(4))["flags"]
     assert (flags & Flag.EXTRAPOLATED_RANGE).tolist() == expected
     masses = replace(supported, config=replace(supported.config, targets=("lgm_tot_p50",)))
-    flags = describe(masses, prediction_of([8.40, 8.42, 9.18, 9.20]), small_blobs(4))["flags"]
+    flags = prediction_columns(masses, prediction_of([8.40, 8.42, 9.18, 9.20]), small_blobs(4))["flags"]
     assert (flags & Flag.EXTRAPOLATED_RANGE).tolist() == expected
 
 
 def test_a_model_that_does_not_know_its_support_says_so(supported) -> None:
-    assert describe(random_model("a"), prediction_of([8.9]), small_blobs(1))["flags"].tolist() == [Flag.SUPPORT_UNKNOWN]
-    flags = describe(supported, predict(supported, small_blobs(9), device="cpu"), small_blobs(9))["flags"]
+    assert prediction_columns(random_model("a"), prediction_of([8.9]), small_blobs(1))["flags"].tolist() == [
+        Flag.SUPPORT_UNKNOWN
+    ]
+    flags = prediction_columns(supported, predict(supported, small_blobs(9), device="cpu"), small_blobs(9))["flags"]
     assert not (flags & Flag.SUPPORT_UNKNOWN).any()
 
 
@@ -119,25 +128,28 @@ def test_images_and_magnitudes_beyond_the_training_set_are_flagged_each_by_its_o
     magnitudes = pd.DataFrame(
         {"modelMag_g": [17.6, 17.6, 12.0, np.nan], "modelMag_r": [17.0, 17, 17, 17], "modelMag_i": [16.7, 16.7, 20, 16]}
     )
-    flags = describe(supported, predict(supported, pixels, device="cpu"), pixels, magnitudes)["flags"]
+    flags = prediction_columns(supported, predict(supported, pixels, device="cpu"), pixels, magnitudes)["flags"]
     outside, strange = Flag.OUTSIDE_TRAINING_SUPPORT, Flag.PHOTOMETRY_OUTSIDE_TRAINING
-    assert [bool(one & outside) for one in flags] == [False, True, False, False]
-    assert [bool(one & strange) for one in flags] == [False, False, True, False]
+    assert [bool(flag & outside) for flag in flags] == [False, True, False, False]
+    assert [bool(flag & strange) for flag in flags] == [False, False, True, False]
 
 
 def test_an_image_that_is_not_the_catalogs_object_is_flagged_by_its_own_bit(supported) -> None:
     pixels = small_blobs(3)
     catalog = pd.DataFrame(
         {
-            "modelMag_g": 17.6, "modelMag_r": 17.0, "modelMag_i": 16.7,
-            "petroR90_r": [6.0, 6000.0, np.nan], "pixel_scale": 0.4,
+            "modelMag_g": 17.6,
+            "modelMag_r": 17.0,
+            "modelMag_i": 16.7,
+            "petroR90_r": [6.0, 6000.0, np.nan],
+            "pixel_scale": 0.4,
         }
-    )  # fmt: skip
-    flags = describe(supported, predict(supported, pixels, device="cpu"), pixels, catalog)["flags"]
-    assert [bool(one & Flag.CUTOUT_UNLIKE_CATALOG) for one in flags] == [False, True, False]
+    )
+    flags = prediction_columns(supported, predict(supported, pixels, device="cpu"), pixels, catalog)["flags"]
+    assert [bool(flag & Flag.CUTOUT_UNLIKE_CATALOG) for flag in flags] == [False, True, False]
 
 
-def test_suspicious_cutouts_are_told_apart() -> None:
+def test_artefacts_are_flagged_by_kind() -> None:
     pixels = np.repeat(small_blobs(1), 6, axis=0)
     pixels[1, :4, :4] = 255
     pixels[2, :8] = 0
@@ -146,8 +158,8 @@ def test_suspicious_cutouts_are_told_apart() -> None:
     pixels[4, :, :, 1:] = 5
     pixels[5, 3, 3] = 255
     saturated, empty, coloured = Flag.CUTOUT_SATURATED, Flag.CUTOUT_MOSTLY_EMPTY, Flag.CUTOUT_ARTEFACT_COLOURS
-    assert suspicious_flags(Thumbnails.of(pixels)).tolist() == [0, saturated, empty, coloured, coloured, 0]
-    assert suspicious_flags(Thumbnails.of(pixels[:0])).shape == (0,)
+    assert artefact_flags(Thumbnails.of(pixels)).tolist() == [0, saturated, empty, coloured, coloured, 0]
+    assert artefact_flags(Thumbnails.of(pixels[:0])).shape == (0,)
 
 
 @pytest.mark.parametrize("side", [1, 2, 4, 8, 16, 32, 64])
@@ -156,7 +168,7 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
     images[0] = 0
     images[1] = 255
     upright, turned, mirrored = (
-        statistics_of(one) for one in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
+        statistics_of(views) for views in (images, np.rot90(images, axes=(1, 2)), images[:, :, ::-1])
     )
     for name, values in upright.items():
         assert np.isfinite(values).all(), name
@@ -167,9 +179,9 @@ def test_statistics_are_finite_and_the_same_for_a_turned_image(side) -> None:
 def test_flags_do_not_depend_on_what_is_described_together(supported) -> None:
     pixels = np.concatenate([small_blobs(5), 255 - small_blobs(5)])
     prediction = predict(supported, pixels, device="cpu")
-    whole = supported.support.distance(prediction.embedding, statistics_of(pixels))
+    whole = supported.ood_detector.score(prediction.embedding, statistics_of(pixels))
     alone = [
-        supported.support.distance(prediction.embedding[k : k + 1], statistics_of(pixels[k : k + 1]))[0]
+        supported.ood_detector.score(prediction.embedding[k : k + 1], statistics_of(pixels[k : k + 1]))[0]
         for k in range(10)
     ]
     np.testing.assert_allclose(whole, alone, rtol=1e-4)
@@ -181,14 +193,14 @@ def test_a_support_comes_back_from_disk_with_its_model_and_only_with_its_own(sup
     pixels = small_blobs(5, seed=9)
     embedding, statistics = predict(supported, pixels, device="cpu").embedding, statistics_of(pixels)
     np.testing.assert_array_equal(
-        loaded.support.distance(embedding, statistics), supported.support.distance(embedding, statistics)
+        loaded.ood_detector.score(embedding, statistics), supported.ood_detector.score(embedding, statistics)
     )
-    assert loaded.support.label_range == supported.support.label_range
-    assert loaded.support.photometry.border == supported.support.photometry.border
-    catalog = pd.DataFrame(dict.fromkeys(COMPARED, [3.0] * len(pixels)))
-    disagreement = supported.support.disagreement(statistics, catalog)
-    assert np.isfinite(disagreement).all()
-    np.testing.assert_array_equal(loaded.support.disagreement(statistics, catalog), disagreement)
+    assert loaded.ood_detector.label_range == supported.ood_detector.label_range
+    assert loaded.ood_detector.photometry.threshold == supported.ood_detector.photometry.threshold
+    catalog = pd.DataFrame(dict.fromkeys(COMPARED_COLUMNS, [3.0] * len(pixels)))
+    scores = supported.ood_detector.catalog_score(statistics, catalog)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(loaded.ood_detector.catalog_score(statistics, catalog), scores)
     other = tmp_path / "m" / "support.safetensors"
     other.write_bytes(other.read_bytes()[:-8] + b"\0" * 8)
     with pytest.raises(WeightsError, match=r"support\.safetensors"):
@@ -203,24 +215,24 @@ def test_a_model_of_an_earlier_version_is_loaded_without_support(tmp_path) -> No
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     del config["support"]
     (tmp_path / "m" / "config.json").write_text(json.dumps(config))
-    assert load_model(tmp_path / "m").support is None
+    assert load_model(tmp_path / "m").ood_detector is None
 
 
 def test_too_few_rows_teach_no_support(supported) -> None:
-    few = seen(supported, small_blobs(MIN_ROWS - 1))
-    assert learn_support(random_model("a"), few, few, LABELS).support is None
-    with pytest.raises(TrainingError, match=rf"(?=.*\b{MIN_ROWS - 1} training)(?=.*\b{MIN_ROWS}\b)"):
-        Support.learn(few, few, LABELS)
+    few = seen(supported, small_blobs(MIN_DETECTOR_ROWS - 1))
+    assert fit_ood_detector(random_model("a"), few, few, LABELS).ood_detector is None
+    with pytest.raises(TrainingError, match=rf"(?=.*\b{MIN_DETECTOR_ROWS - 1} training)(?=.*\b{MIN_DETECTOR_ROWS}\b)"):
+        OODDetector.fit(few, few, LABELS)
 
 
 def test_at_one_pixel_colours_alone_are_learnt() -> None:
     rng = np.random.default_rng(1)
     pixels = rng.normal(30, 3, (2 * N, 1, 1, 3))
     model = random_model("a", level=1)
-    model = learn_support(model, seen(model, pixels[:N]), seen(model, pixels[N:]), LABELS)
-    assert set(model.support.image) == {"colour"}
+    model = fit_ood_detector(model, seen(model, pixels[:N]), seen(model, pixels[N:]), LABELS)
+    assert set(model.ood_detector.image.regions) == {"colour"}
     embedding = predict(model, pixels[:1], device="cpu").embedding
-    assert model.support.distance(embedding, statistics_of(pixels[:1] * 0 + 250))[0] > 1
+    assert model.ood_detector.score(embedding, statistics_of(pixels[:1] * 0 + 250))[0] > 1
 
 
 def test_cutouts_of_another_scale_rule_are_refused(supported) -> None:
@@ -230,4 +242,4 @@ def test_cutouts_of_another_scale_rule_are_refused(supported) -> None:
 
 def test_a_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(WeightsError, match=r"support\.safetensors"):
-        read_support(tmp_path / "support.safetensors")
+        read_ood_detector(tmp_path / "support.safetensors")

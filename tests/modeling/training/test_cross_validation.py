@@ -22,7 +22,7 @@ def sky():
 def test_folds_are_disjoint_and_cover_everything(sky):
     folds = assign_folds(*sky, n_folds=N_FOLDS)
     assert folds.shape == (1000,)
-    # a number for each object, and so no object in two folds; 250 +- 5 sigma of a binomial
+    # one number per object, hence disjoint; 250 +- 5 sigma of a binomial
     assert set(folds.tolist()) == set(range(N_FOLDS))
     assert np.abs(np.bincount(folds) - 250).max() < 70
 
@@ -30,10 +30,10 @@ def test_folds_are_disjoint_and_cover_everything(sky):
 def test_an_object_s_fold_depends_on_its_id_alone(sky):
     folds = assign_folds(*sky, n_folds=N_FOLDS)
     order = np.random.default_rng(6).permutation(1000)
-    assert np.array_equal(assign_folds(*(one[order] for one in sky), n_folds=N_FOLDS), folds[order])
-    assert np.array_equal(assign_folds(*(one[:400] for one in sky), n_folds=N_FOLDS), folds[:400])
+    assert np.array_equal(assign_folds(*(column[order] for column in sky), n_folds=N_FOLDS), folds[order])
+    assert np.array_equal(assign_folds(*(column[:400] for column in sky), n_folds=N_FOLDS), folds[:400])
     assert not np.array_equal(assign_folds(*sky, n_folds=N_FOLDS, seed=1), folds)
-    # kept by hand: they must not move with a later version
+    # stored results: folds must not change between versions
     assert assign_folds(np.arange(8), np.arange(8.0), np.zeros(8), n_folds=3).tolist() == [1, 2, 0, 2, 0, 1, 0, 2]
 
 
@@ -48,26 +48,26 @@ def test_several_ids_of_one_galaxy_share_a_fold(sky):
     assert np.array_equal(twins[:1000], twins[1000:])
 
 
-def test_folds_that_cannot_be_are_refused(sky):
+def test_too_few_or_empty_folds_are_refused(sky):
     with pytest.raises(TrainingError, match=r"(?=.*\b1 folds?\b)(?=.*\b2\b)"):
         assign_folds(*sky, n_folds=1)
     with pytest.raises(TrainingError, match=r"(?=.*\b9 folds)(?=.*\b3\b)"):
-        assign_folds(*(one[:3] for one in sky), n_folds=9)
+        assign_folds(*(column[:3] for column in sky), n_folds=9)
 
 
 def test_metrics_are_over_all_objects_and_the_mean_is_that_of_the_other_folds():
-    judged = CrossValidation.of(np.array([0, 0, 1]), np.array([1.0, 3.0, 8.0]), np.array([2.0, 3.0, 6.0]))
-    assert judged.mean.tolist() == [8.0, 8.0, 2.0]
+    result = CrossValidation.of(np.array([0, 0, 1]), np.array([1.0, 3.0, 8.0]), np.array([2.0, 3.0, 6.0]))
+    assert result.mean.tolist() == [8.0, 8.0, 2.0]
     # by hand: errors 1, 0, -2 against 7, 5, -6
-    assert judged.overall.rmse == pytest.approx((5 / 3) ** 0.5)
-    assert judged.overall_mean.rmse == pytest.approx((110 / 3) ** 0.5)
-    told = judged.to_dict()
-    assert told["overall"]["ratio"] == pytest.approx((5 / 110) ** 0.5)
-    assert [one["n"] for one in told["folds"]] == [2, 1]
-    assert told["folds"][1]["rmse"] == pytest.approx(2)
+    assert result.overall.rmse == pytest.approx((5 / 3) ** 0.5)
+    assert result.overall_mean.rmse == pytest.approx((110 / 3) ** 0.5)
+    metrics = result.to_dict()
+    assert metrics["overall"]["ratio"] == pytest.approx((5 / 110) ** 0.5)
+    assert [fold["n"] for fold in metrics["folds"]] == [2, 1]
+    assert metrics["folds"][1]["rmse"] == pytest.approx(2)
 
 
-def test_a_planted_relation_comes_back_from_every_fold(draw_discs):
+def test_a_planted_relation_is_learnt_in_each_fold(draw_discs):
     pixels, labels = draw_discs(240, 11)
     ids = np.arange(240)
     folds = assign_folds(ids, ids.astype(float), np.zeros(240), n_folds=3)
@@ -75,17 +75,16 @@ def test_a_planted_relation_comes_back_from_every_fold(draw_discs):
     for fold in range(3):
         out = folds == fold
         predicted[out] = predict_fold(pixels, labels, out, network=NETWORK, train=TRAIN, scale=SCALE)
-    judged = CrossValidation.of(folds, labels, predicted)
-    for _, ours, mean in judged.by_fold():
-        assert ours.rmse < 0.6 * mean.rmse
+    for _, network, mean in CrossValidation.of(folds, labels, predicted).by_fold():
+        assert network.rmse < 0.6 * mean.rmse
 
 
-def test_a_fold_s_own_labels_do_not_reach_its_predictions(draw_discs):
+def test_labels_of_a_fold_do_not_affect_its_predictions(draw_discs):
     pixels, labels = draw_discs(60, 12)
     out = np.arange(60) < 20
     train = TRAIN.model_copy(update={"epochs": 1})
-    spoilt = np.where(out, 99.0, labels)
+    changed = np.where(out, 99.0, labels)
     first, second = (
-        predict_fold(pixels, one, out, network=NETWORK, train=train, scale=SCALE) for one in (labels, spoilt)
+        predict_fold(pixels, values, out, network=NETWORK, train=train, scale=SCALE) for values in (labels, changed)
     )
     assert np.array_equal(first, second)

@@ -19,7 +19,7 @@ def test_the_gradient_is_finite_where_the_error_is_zero():
     assert torch.equal(predicted.grad, torch.zeros(4, 1))
 
 
-def test_a_missing_label_counts_for_nothing():
+def test_a_missing_label_is_ignored():
     predicted = torch.tensor([[0.0, 3.0], [5.0, 0.0]], requires_grad=True)
     loss = rmse_loss(predicted, torch.tensor([[3.0, UNKNOWN], [UNKNOWN, 4.0]]))
     torch.testing.assert_close(loss, torch.tensor(12.5).sqrt())
@@ -27,7 +27,7 @@ def test_a_missing_label_counts_for_nothing():
     assert torch.equal(predicted.grad == 0, torch.tensor([[False, True], [True, False]]))
 
 
-def test_a_batch_without_labels_has_no_gradient():
+def test_a_batch_without_labels_has_zero_gradient():
     for loss, width in ((rmse_loss, 1), (gaussian_loss, 2)):
         predicted = torch.ones(3, width, requires_grad=True)
         torch.autograd.backward(loss(predicted, torch.full((3, 1), UNKNOWN)))
@@ -42,7 +42,7 @@ def test_the_gaussian_loss_is_scipy_s_log_likelihood():
     np.testing.assert_allclose(loss.item(), expected, rtol=1e-12)
 
 
-def test_a_variance_out_of_range_is_held_at_its_end():
+def test_a_variance_out_of_range_is_clamped():
     low = torch.tensor([[0.0, -50.0]])
     at_end = torch.tensor([[0.0, LOG_VARIANCE_RANGE[0]]])
     assert gaussian_loss(low, torch.zeros(1, 1)) == gaussian_loss(at_end, torch.zeros(1, 1))

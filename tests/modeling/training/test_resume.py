@@ -1,4 +1,4 @@
-"""A training that is killed at any moment, as often as one likes, ends with the weights of one that was not."""
+"""A training that is killed repeatedly ends with the weights of an uninterrupted training."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling.training.resume import SavedProgress
+from modeling.training.resume import ResumeFile
 from schemas.errors import WeightsError
 from tests.conftest import ROOT
 
@@ -32,8 +32,8 @@ def start(folder: Path, method: str) -> subprocess.Popen[str]:
 def test_a_killed_training_ends_with_the_same_bits(tmp_path, method, long_run):
     if method != "one_cycle" and not long_run:
         pytest.skip("the second method runs with --long")
-    with start(tmp_path / "whole", method) as whole:
-        assert whole.wait() == 0
+    with start(tmp_path / "whole", method) as run:
+        assert run.wait() == 0
     rng = np.random.default_rng(6)
     n_killed, n_resumed = 0, 0
     folder = tmp_path / "killed"
@@ -53,35 +53,35 @@ def test_a_killed_training_ends_with_the_same_bits(tmp_path, method, long_run):
     with start(folder, method) as run:
         n_resumed += (folder / "progress.pt").exists()
         assert run.wait() == 0
-    one, other = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
+    whole, killed = (load_file(tmp_path / name / "weights.safetensors") for name in ("whole", "killed"))
     assert n_killed >= 1
     assert n_resumed >= n_killed
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
     assert not (folder / "progress.pt").exists()
 
 
-def test_progress_of_another_training_does_not_count(tmp_path):
-    SavedProgress(tmp_path / "p", "one").write({"epoch": 3})
-    assert SavedProgress(tmp_path / "p", "one").read() == {"identity": "one", "epoch": 3}
-    assert SavedProgress(tmp_path / "p", "other").read() is None
-    assert SavedProgress(tmp_path / "none", "one").read() is None
+def test_the_file_of_another_training_is_ignored(tmp_path):
+    ResumeFile(tmp_path / "p", "one").write({"epoch": 3})
+    assert ResumeFile(tmp_path / "p", "one").read() == {"identity": "one", "epoch": 3}
+    assert ResumeFile(tmp_path / "p", "other").read() is None
+    assert ResumeFile(tmp_path / "none", "one").read() is None
 
 
-def test_damaged_progress_says_what_to_do(tmp_path):
+def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "p"
-    SavedProgress(path, "one").write({"weights": torch.zeros(1000)})
+    ResumeFile(path, "one").write({"weights": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(WeightsError, match=rf"{re.escape(str(path))}\b.*\bprogress\b"):
-        SavedProgress(path, "one").read()
+        ResumeFile(path, "one").read()
 
 
-def test_nothing_is_executed_while_reading(tmp_path):
+def test_code_in_the_file_is_not_executed(tmp_path):
     class Evil:
         def __reduce__(self):
             return (open, (str(tmp_path / "executed"), "w"))
 
     (tmp_path / "p").write_bytes(pickle.dumps(Evil(), protocol=2))
     with pytest.raises(WeightsError, match=rf"{re.escape(str(tmp_path / 'p'))}\b.*\bprogress\b"):
-        SavedProgress(tmp_path / "p", "one").read()
+        ResumeFile(tmp_path / "p", "one").read()
     assert not (tmp_path / "executed").exists()

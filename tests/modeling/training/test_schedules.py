@@ -14,7 +14,7 @@ def network():
 
 
 def rates_of(network, train, steps_per_epoch):
-    optimizer, schedule = plan_optimisation(network, train, steps_per_epoch=steps_per_epoch, starts_trained=False)
+    optimizer, schedule = plan_optimisation(network, train, steps_per_epoch=steps_per_epoch, pretrained=False)
     rates = []
     for _ in range(train.epochs * steps_per_epoch):
         rates.append([group["lr"] for group in optimizer.param_groups])
@@ -35,28 +35,28 @@ def test_the_paper_s_schedule_restarts_after_one_one_two_and_four_epochs(network
     assert rates[80, 2].item() == pytest.approx(0.05)
 
 
-def test_the_body_is_held_still_for_two_epochs(network):
+def test_the_body_is_frozen_for_two_epochs(network):
     for epoch, is_free in ((1, False), (2, False), (3, True)):
         freeze_body(network, PAPER, epoch=epoch)
-        assert all(one.requires_grad is is_free for one in network.body.parameters())
-        assert all(one.requires_grad for one in network.head.parameters())
+        assert all(weight.requires_grad is is_free for weight in network.body.parameters())
+        assert all(weight.requires_grad for weight in network.head.parameters())
     freeze_body(network, TrainSection(), epoch=1)
-    assert all(one.requires_grad for one in network.body.parameters())
+    assert all(weight.requires_grad for weight in network.body.parameters())
 
 
 def test_the_groups_are_two_halves_of_the_body_and_the_head(network):
-    optimizer, _ = plan_optimisation(network, PAPER, steps_per_epoch=3, starts_trained=True)
-    groups = [{id(one) for one in group["params"]} for group in optimizer.param_groups]
-    names = [{name for name, one in network.named_parameters() if id(one) in group} for group in groups]
+    optimizer, _ = plan_optimisation(network, PAPER, steps_per_epoch=3, pretrained=True)
+    groups = [{id(weight) for weight in group["params"]} for group in optimizer.param_groups]
+    names = [{name for name, weight in network.named_parameters() if id(weight) in group} for group in groups]
     assert {name.split(".")[1] for name in names[0]} == {"conv1", "bn1", "layer1", "layer2"}
     assert {name.split(".")[1] for name in names[1]} == {"layer3", "layer4"}
     assert {name.split(".")[0] for name in names[2]} == {"head"}
     assert sum(map(len, groups)) == sum(1 for _ in network.parameters())
 
 
-def test_one_cycle_rises_and_falls_and_a_trained_body_goes_slower(network):
+def test_one_cycle_rises_and_falls_and_a_pretrained_body_has_a_smaller_rate(network):
     train = TrainSection(learning_rate=0.01, epochs=10)
-    optimizer, schedule = plan_optimisation(network, train, steps_per_epoch=10, starts_trained=True)
+    optimizer, schedule = plan_optimisation(network, train, steps_per_epoch=10, pretrained=True)
     rates = []
     for _ in range(99):
         optimizer.step()

@@ -26,7 +26,7 @@ def train_on(train_rows, validation_rows, *, network=NETWORK, train=TRAIN, **mor
     )
 
 
-def test_a_planted_relation_comes_back(draw_discs):
+def test_a_planted_relation_is_learnt(draw_discs):
     rows, validation = draw_discs(384, 0), draw_discs(96, 1)
     trained = train_on(rows, validation, train=TRAIN.model_copy(update={"epochs": 8}))
     mean = Regression.of(validation[1], np.full(96, rows[1].mean()))
@@ -36,15 +36,15 @@ def test_a_planted_relation_comes_back(draw_discs):
 def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(draw_discs):
     rows, validation = draw_discs(96, 0), draw_discs(16, 1)
     torch.manual_seed(1)
-    one = train_on(rows, validation).network.state_dict()
+    first = train_on(rows, validation).network.state_dict()
     torch.manual_seed(2)
     same = train_on(rows, validation).network.state_dict()
     other = train_on(rows, validation, train=TRAIN.model_copy(update={"seed": 4})).network.state_dict()
-    assert all(torch.equal(one[name], same[name]) for name in one)
-    assert not torch.equal(one["head.7.weight"], other["head.7.weight"])
+    assert all(torch.equal(first[name], same[name]) for name in first)
+    assert not torch.equal(first["head.7.weight"], other["head.7.weight"])
 
 
-def test_training_leaves_torchs_generator_as_it_was(draw_discs):
+def test_training_restores_the_state_of_torchs_generator(draw_discs):
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -52,7 +52,7 @@ def test_training_leaves_torchs_generator_as_it_was(draw_discs):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_every_epoch_is_reported_and_the_best_one_is_kept(draw_discs):
+def test_every_epoch_is_reported_and_the_best_one_is_returned(draw_discs):
     seen = []
     trained = train_on(draw_discs(64, 0), draw_discs(16, 1), on_epoch=seen.append)
     assert tuple(seen) == trained.log
@@ -72,14 +72,14 @@ def test_8_bit_pixels_train(draw_discs):
     assert np.isfinite(train_on(rows, rows).log[-1].rmse)
 
 
-def test_weights_of_an_earlier_network_are_where_training_starts(draw_discs, trained, tmp_path):
+def test_training_starts_from_the_weights_of_an_earlier_network(draw_discs, trained, tmp_path):
     path = tmp_path / "body.pth"
     torch.save(trained.network.body.state_dict(), path)
     rows, validation = draw_discs(64, 2), draw_discs(16, 1)
     section = NETWORK.model_copy(update={"weights": str(path)})
     slow = TRAIN.model_copy(update={"learning_rate": 1e-9, "epochs": 1})
-    again = train_on(rows, validation, network=section, train=slow).network.body.get_submodule("conv1").weight
-    torch.testing.assert_close(again, trained.network.body.get_submodule("conv1").weight, atol=1e-6, rtol=0)
+    weight = train_on(rows, validation, network=section, train=slow).network.body.get_submodule("conv1").weight
+    torch.testing.assert_close(weight, trained.network.body.get_submodule("conv1").weight, atol=1e-6, rtol=0)
 
 
 def test_missing_weights_stop_training_before_it_starts(draw_discs, tmp_path):
@@ -118,9 +118,9 @@ def test_rows_that_cannot_be_trained_on_are_refused(draw_discs, change, message)
         train_on(change(*draw_discs(32, 0)), draw_discs(16, 1))
 
 
-def test_labels_are_learnt_together_and_a_missing_one_is_left_out(draw_discs):
+def test_targets_are_learnt_together_and_missing_labels_are_ignored(draw_discs):
     (pixels, labels), (unseen, unseen_labels) = draw_discs(384, 0), draw_discs(96, 1)
-    # a second label at another mean and scale, of which every other object has none
+    # a second label at another mean and scale, missing for every other object
     second = 10 - 2 * (labels - 8.9)
     second[::2] = np.nan
     both = np.stack([labels, second], axis=1)
@@ -170,16 +170,16 @@ def test_a_predicted_sigma_follows_the_scatter(draw_discs):
     assert np.median(sigma[is_noisy]) > 1.5 * np.median(sigma[~is_noisy])
 
 
-def test_training_stops_where_nothing_is_gained_any_more(draw_discs):
+def test_training_stops_without_improvement(draw_discs):
     rows = draw_discs(64, 0)
-    # validation labels that have nothing to do with the images: the first epochs are as good as any
+    # validation labels unrelated to the images: no epoch is better than the first ones
     unseen, labels = draw_discs(64, 1)
     train = TRAIN.model_copy(update={"epochs": 60, "patience": 2})
     trained = train_on(rows, (unseen, labels[::-1].copy()), train=train)
     assert len(trained.log) == trained.best_epoch + 2 < 60
 
 
-def test_the_paper_s_method_leaves_the_body_alone_at_first(draw_discs, trained, tmp_path):
+def test_the_method_of_the_paper_freezes_the_body_at_first(draw_discs, trained, tmp_path):
     path = tmp_path / "body.pth"
     torch.save(trained.network.body.state_dict(), path)
     section = NETWORK.model_copy(update={"weights": str(path)})
@@ -188,7 +188,7 @@ def test_the_paper_s_method_leaves_the_body_alone_at_first(draw_discs, trained, 
         after = train_on(
             draw_discs(96, 2), draw_discs(16, 1), network=section, train=paper.model_copy(update={"epochs": epochs})
         )
-        before, now = (one.network.body.get_submodule("conv1").weight for one in (trained, after))
+        before, now = (result.network.body.get_submodule("conv1").weight for result in (trained, after))
         assert torch.equal(before, now) is is_still or after.best_epoch < 3
 
 

@@ -1,4 +1,4 @@
-"""Augmentation: a galaxy turned or mirrored has the same label."""
+"""Augmentation by rotations and reflections, which do not change a galaxy's label."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 N_VIEWS = 8
-"""Members of D4, the symmetries of a square. A view is a number of three bits: 1 mirrors x, 2 mirrors y, and 4 then
-swaps y and x."""
-
+"""Number of members of D4, the symmetry group of a square. A view is a number of three bits: 1 mirrors x, 2 mirrors y,
+and 4 then swaps y and x."""
 
 _WORD_BANDS = 3
-"""Bands of which a pixel is read and written as one word."""
+"""Number of bands for which a pixel is read and written as one word."""
 
 
 def dihedral(batch: Tensor, view: int) -> Tensor:
-    """One of the eight views of D4 of every image.
+    """Return one of the eight views of D4 of every image.
 
     Parameters
     ----------
     batch
-        (n, c, y, x) with y and x of one size.
+        (n, c, y, x) with y and x of equal length.
     view
-        0 (as it is) to 7.
+        0 (unchanged) to 7.
 
     Returns
     -------
@@ -39,7 +38,7 @@ def dihedral(batch: Tensor, view: int) -> Tensor:
     Raises
     ------
     ValueError
-        There is no such view.
+        The view is not in 0 ... 7.
 
     Examples
     --------
@@ -51,36 +50,24 @@ def dihedral(batch: Tensor, view: int) -> Tensor:
     [1, 3, 2, 4]
     """
     if not 0 <= view < N_VIEWS:
-        raise ValueError(f"view {view} is not one of the eight of D4: give 0 to 7")
+        raise ValueError(f"view {view} is not one of the 8 views of D4: give 0 to 7")
     mirrored = [axis for bit, axis in ((1, 3), (2, 2)) if view & bit]
     turned = batch.flip(mirrored) if mirrored else batch
     return turned.transpose(2, 3) if view & 4 else turned
 
 
-def inverse_view(view: int) -> int:
-    """The view that undoes a view.
-
-    Examples
-    --------
-    >>> inverse_view(1), inverse_view(5)
-    (1, 6)
-    """
-    # mirrors undo themselves; once y and x are swapped, the mirror of x has become the mirror of y
-    return view if not view & 4 else 4 | (view & 1) << 1 | (view & 2) >> 1
-
-
 def plan_views(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """In which view each image of a shuffled batch is seen.
+    """Draw a view for each image of a shuffled batch.
 
-    Every image gets one of the eight views with equal chance. Since a batch is shuffled anyway, its images come sorted
-    by view: eight slices to copy where a view drawn for each place would need a gather.
+    The eight views are equally likely. Views are sorted, which is allowed because the batch is shuffled: eight slices
+    are copied instead of a gather.
 
     Parameters
     ----------
     n
-        Images in the batch.
+        Number of images in the batch.
     rng
-        Drawn from; the same state gives the same plan.
+        The same state gives the same plan.
 
     Returns
     -------
@@ -98,26 +85,26 @@ def write_views(
     out: NDArray[np.float32],
     n_threads: int = 1,
 ) -> None:
-    """Write each image in its view of D4 as `scale * count + offset`: one pass over memory.
+    """Write each image in its view of D4 as `scale * count + offset`, in one pass over memory.
 
     Parameters
     ----------
     counts
-        (n, y, x, band), y and x of one size, C-contiguous.
+        (n, y, x, band) with y and x of equal length, C-contiguous.
     views
-        (n,), as of `dihedral`.
+        (n,), as for `dihedral`.
     scale, offset
         (band,) each.
     out
-        Like `counts`.
+        Same shape as `counts`.
     n_threads
-        That share the images.
+        Number of threads.
     """
     n_images, side, _, n_bands = counts.shape
     length = side * side * n_bands
-    # where the first pixel of each view comes from, and how far the next one in y and in x is from it
-    steps = np.array([_steps_of(view, side) for view in range(N_VIEWS)])[views]
-    # over a whole row, so that the loop over a row has no bands in it and the compiler vectorises it
+    # source of the first pixel of each view, and steps to the next source pixel in y and in x
+    steps = np.array([_source_steps(view, side) for view in range(N_VIEWS)])[views]
+    # over a whole row: the inner loop is then free of bands and can be vectorised
     by_row = np.tile(scale, side), np.tile(offset, side)
     words = _as_words(counts.reshape(-1), max(0, n_images - 1), side * side) if n_bands == _WORD_BANDS else None
 
@@ -126,34 +113,43 @@ def write_views(
         row = np.empty(side * n_bands + 1, dtype=np.uint8)
         if words is not None:
             _write_words(
-                counts[part].reshape(n, length), words[part], steps[part], *by_row, row, _as_words(row, 1, side)[0],
+                counts[part].reshape(n, length),
+                words[part],
+                steps[part],
+                *by_row,
+                row,
+                _as_words(row, 1, side)[0],
                 out[part].reshape(n, length),
-            )  # fmt: skip
+            )
         n_done = 0 if words is None else len(words[part])
         _write_bytes(
-            counts[part].reshape(n, length)[n_done:], steps[part][n_done:], *by_row, row, n_bands,
+            counts[part].reshape(n, length)[n_done:],
+            steps[part][n_done:],
+            *by_row,
+            row,
+            n_bands,
             out[part].reshape(n, length)[n_done:],
-        )  # fmt: skip
+        )
 
     if n_threads == 1 or len(counts) < n_threads:
         write(slice(0, len(counts)))
         return
-    # Python's threads: numba's own parallel loops change the number of threads that torch works with
+    # Python's threads: parallel loops of numba change the number of threads of torch
     edges = np.linspace(0, len(counts), n_threads + 1).astype(np.int64).tolist()
-    for done in [_writers().submit(write, slice(start, stop)) for start, stop in pairwise(edges)]:
-        done.result()
+    for future in [_writers().submit(write, slice(start, stop)) for start, stop in pairwise(edges)]:
+        future.result()
 
 
-def _steps_of(view: int, side: int) -> tuple[int, int, int]:
+def _source_steps(view: int, side: int) -> tuple[int, int, int]:
     first = (side - 1 if view & 1 else 0) + ((side - 1) * side if view & 2 else 0)
     along_source_x, along_source_y = -1 if view & 1 else 1, -side if view & 2 else side
     return (first, along_source_x, along_source_y) if view & 4 else (first, along_source_y, along_source_x)
 
 
 def _as_words(flat: NDArray[np.uint8], n_images: int, n_pixels: int) -> NDArray[np.uint32]:
-    """Pixels of three bytes, each as a word that ends with the first byte of the next pixel, (image, pixel).
+    """View 3-byte pixels as overlapping 4-byte words, (image, pixel).
 
-    A third of the reads and writes that single bytes take. Behind the last pixel there must be one more byte.
+    This takes a third of the reads and writes of single bytes. One more byte must follow the last pixel.
     """
     strides = (n_pixels * _WORD_BANDS, _WORD_BANDS)
     return np.ndarray((n_images, n_pixels), dtype=np.uint32, buffer=flat, strides=strides)
@@ -192,7 +188,7 @@ def _write_words(
                 source = counts[i, start * 3 : start * 3 + length]
             else:
                 for x in range(side):
-                    # in order: the last byte of each is overwritten by the next
+                    # in order: the fourth byte of each word is overwritten by the next word
                     row_words[x] = words[i, start + x * along_x]
                 source = row[:length]
             _normalise(source, scale, offset, out[i, y * length : (y + 1) * length])
