@@ -15,6 +15,7 @@ from galstore.cube.reader import open_cube
 from galstore.emulator.cutout_folder import CutoutFolder
 from galstore.emulator.faults import Fault, FaultPlan
 from galstore.emulator.server import build_app
+from galstore.emulator.survey import CutoutQuery
 from galstore.survey.collect import collect_cutouts
 from galstore.survey.cutout_service import LegacySurveyViewer, catalog_service_of, cutout_service_of
 from galstore.survey.responses import CutoutRequest
@@ -65,7 +66,8 @@ def test_a_request_has_size_layer_and_pixel_scale() -> None:
 def test_cutouts_arrive_unchanged(folder: CutoutFolder) -> None:
     with serve_in_thread(build_app(folder, InlineDrawingPool())) as url:
         collected = asyncio.run(collect_cutouts(requests_to(LegacySurveyViewer(base_url=url)), FAST_LIMITS))
-    bodies = [folder.cutout(FIRST_ID + row, (0, 0), 0.3, 128, 128) for row in range(4)]
+    query = CutoutQuery(position_deg=(150.0, 2.5), scale_arcsec=0.3, size_px=(128, 128))
+    bodies = [folder.cutout(FIRST_ID + row, query) for row in range(4)]
     assert [response.body for response in collected.responses] == bodies
 
 
