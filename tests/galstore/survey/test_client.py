@@ -352,7 +352,7 @@ def test_a_date_in_the_past_means_no_delay() -> None:
     assert retry_after_s("Sun, 06 Nov 1994 08:49:37 -0000") == 0.0
 
 
-def test_retry_after_pauses_all_requests_of_the_call() -> None:
+def test_retry_after_pauses_all_requests_of_the_call(caplog: pytest.LogCaptureFixture) -> None:
     times: list[float] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -363,6 +363,7 @@ def test_retry_after_pauses_all_requests_of_the_call() -> None:
     responses = fetch(handler, n=30, concurrency=2)
     assert {response.reason for response in responses} == {Reason.NONE}
     assert len(times) == 31
+    assert caplog.messages == ["pause all requests for 1 s (status 429 with Retry-After)"]
     # a request that was running with the first may still succeed
     assert sum(at < times[0] + 1 for at in times) <= 2
     assert sum(at < times[0] + 0.95 for at in times[2:]) == 0
@@ -411,7 +412,7 @@ def by_row(bad: Callable[[int], bool], answer: Callable[[], web.Response]) -> Ha
     return handler
 
 
-def test_an_outage_opens_the_breaker_before_every_object_is_requested() -> None:
+def test_an_outage_opens_the_breaker_before_every_object_is_requested(caplog: pytest.LogCaptureFixture) -> None:
     n_requests: Counter[str] = Counter()
 
     async def down(request: web.Request) -> web.Response:
@@ -423,6 +424,7 @@ def test_an_outage_opens_the_breaker_before_every_object_is_requested() -> None:
     with pytest.raises(ServiceDownError, match=r"(?=.*\b10 objects)(?=.*SERVICE_ERROR)"):
         raise collected.down
     assert len(n_requests) <= 10 + 8
+    assert [message for message in caplog.messages if "circuit breaker open: 10 requests" in message]
     assert n_requests.total() <= 3 * (10 + 8)
 
 

@@ -70,9 +70,11 @@ def test_pages_have_every_row_once_and_in_order(folder_service, cutout_folder, p
     assert count_catalog(folder_service, LABELLED) == 1100
 
 
-def test_limit_ends_the_pages(folder_service) -> None:
-    pages = list(query_catalog(folder_service, LABELLED, columns=["ra"], page_rows=40, limit=100))
+def test_limit_ends_the_pages(folder_service, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="galstore.survey"):
+        pages = list(query_catalog(folder_service, LABELLED, columns=["ra"], page_rows=40, limit=100))
     assert [len(page) for page in pages] == [40, 40, 20]
+    assert [message.partition(": ")[2] for message in caplog.messages] == [f"{n} rows so far" for n in (40, 80, 100)]
 
 
 def test_an_unknown_scale_is_omitted() -> None:
