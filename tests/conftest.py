@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import simplejpeg
 from filelock import FileLock
+from hypothesis import settings
 
 from flows.runtime import dask_client
 from galstore.survey.skyserver import SkyServer
@@ -33,6 +34,12 @@ EMULATOR_RECORD = "emulator.json"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--long", action="store_true", help="run the long versions: 200 kills, 20,000 mutated responses")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, n_examples in (("default", 25), ("long", 200)):
+        settings.register_profile(name, deadline=None, max_examples=n_examples)
+    settings.load_profile("long" if config.getoption("--long") else "default")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""Whether a cube is what its reference says, value by value."""
+"""Comparison of a cube with its reference, value by value."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from tests.galstore.cube.test_pyramid import PRECISION_COUNTS, area_average
 from tests.properties.reference import LABEL, Reference
 
 CHECKED_LEVELS = (128, 32, 2)
-"""One of each kind: as delivered, whole counts, fixed point."""
+"""A level of each kind: as delivered, whole counts, fixed point."""
 
 
 def check(cube: Cube, reference: Reference, rows: Iterable[int]) -> None:
-    """All columns of the cube, and images and bodies of some rows."""
+    """Compare all columns of the cube, and images and bodies of some rows."""
     _check_counts(cube, reference)
     _check_columns(cube, reference)
     _check_rejected(cube, reference)
@@ -33,48 +33,48 @@ def check(cube: Cube, reference: Reference, rows: Iterable[int]) -> None:
 
 
 def _check_counts(cube: Cube, reference: Reference) -> None:
-    tally = Counter(one.status for one in reference.objects)
+    n_objects = Counter(known.status for known in reference.objects)
     counts = cube.counts()
     assert counts.add_up
     assert counts == Counts(
         registered=len(reference.objects),
-        stored=tally[Status.STORED],
-        quarantined=tally[Status.QUARANTINED],
-        pending=tally[Status.PENDING],
+        stored=n_objects[Status.STORED],
+        quarantined=n_objects[Status.QUARANTINED],
+        pending=n_objects[Status.PENDING],
     )
 
 
 def _check_columns(cube: Cube, reference: Reference) -> None:
     objects = reference.objects
     ids = cube.read_catalog(["object_id"])["object_id"].tolist()
-    assert ids == [one.object_id for one in objects]  # by row number, which is for life
+    assert ids == [known.object_id for known in objects]
     assert len(set(ids)) == len(ids)
     names = [entry["name"] for entry in cube.attributes["catalogs"]]
     assert names == reference.catalogs
-    assert [names[index] for index in cube.read_state("catalog")] == [one.catalog for one in objects]
+    assert [names[index] for index in cube.read_state("catalog")] == [known.catalog for known in objects]
     for name in ("status", "reason", "attempts", "http_status", "listing"):
-        assert cube.read_state(name).tolist() == [int(getattr(one, name)) for one in objects], name
-    assert cube.read_state("body_length").tolist() == [len(one.body) for one in objects]
-    digests = [_digest(one.body) if one.status is Status.STORED else bytes(32) for one in objects]
+        assert cube.read_state(name).tolist() == [int(getattr(known, name)) for known in objects], name
+    assert cube.read_state("body_length").tolist() == [len(known.body) for known in objects]
+    digests = [_digest(known.body) if known.status is Status.STORED else bytes(32) for known in objects]
     assert cube.read_state("body_sha256").tobytes() == b"".join(digests)
-    scales = np.array([one.scale_arcsec for one in objects], dtype=np.float32)
+    scales = np.array([known.scale_arcsec for known in objects], dtype=np.float32)
     assert np.array_equal(cube.read_state("pixel_scale"), scales, equal_nan=True)
-    assert np.array_equal(cube.read_label(LABEL), [one.label for one in objects], equal_nan=True)
+    assert np.array_equal(cube.read_label(LABEL), [known.label for known in objects], equal_nan=True)
 
 
 def _check_rejected(cube: Cube, reference: Reference) -> None:
-    told = [(one.catalog, one.row, one.object_id, one.column, one.reason, one.value) for one in reference.rejected]
-    assert sorted(cube.read_rejected().itertuples(index=False, name=None)) == sorted(told)
+    expected = [(row.catalog, row.row, row.object_id, row.column, row.reason, row.value) for row in reference.rejected]
+    assert sorted(cube.read_rejected().itertuples(index=False, name=None)) == sorted(expected)
 
 
 def _check_images(cube: Cube, reference: Reference, rows: list[int]) -> None:
     stored = [row for row in rows if reference.objects[row].status is Status.STORED]
     empty = [row for row in rows if row not in stored]
-    # descending: the answer has the order of the question, not that of the rows
-    asked = np.array(stored[::-1], dtype=np.int64)
+    # descending, because images come in the order of the request
+    order = np.array(stored[::-1], dtype=np.int64)
     for side in CHECKED_LEVELS if stored else ():
-        wanted = np.concatenate([_averaged(reference.objects[row].body, side) for row in asked])
-        assert np.abs(cube.read_pixels(side, asked) - wanted).max() <= PRECISION_COUNTS[side] + 1e-4  # float32
+        expected = np.concatenate([_averaged(reference.objects[row].body, side) for row in order])
+        assert np.abs(cube.read_pixels(side, order) - expected).max() <= PRECISION_COUNTS[side] + 1e-4  # float32
     for row in stored:
         assert cube.read_body(row) == reference.objects[row].body
     for row in empty:

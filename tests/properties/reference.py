@@ -1,7 +1,4 @@
-"""A cube in plain Python: dictionaries and lists that obey what the cube promises, to be compared with it.
-
-Nothing here looks at the code under test; it follows the docstrings of `galstore.ingest.register` and `galstore.ingest.fill`.
-"""
+"""Reference of a cube in plain Python, written from the docstrings of `galstore.ingest` alone."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ LABEL = "oh_p50"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One row of a delivered catalog, as text; `fault` is its column, the reason and the value where it is at fault."""
+    """Row of a catalog as text. `fault` is the column, reason and value of its rejection, if any."""
 
     object_id: str | None
     ra: str | None = "150.25"
@@ -32,7 +29,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Some rows of a delivery; without labels it has no column for them, and takes none back."""
+    """Rows of a catalog. Without labels the label column is absent, and no label is removed."""
 
     lines: tuple[Line, ...]
     has_labels: bool = True
@@ -47,7 +44,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one object's request."""
+    """Final response for one object."""
 
     row: int
     reason: Reason
@@ -59,7 +56,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """All that is known of one registered object."""
+    """State of one registered object."""
 
     row: int
     object_id: int
@@ -89,7 +86,7 @@ class Rejected:
 
 @dataclass(slots=True, kw_only=True)
 class Registered:
-    """What the reference says that a page, or a whole delivery, did."""
+    """Counts of a page."""
 
     n_new: int = 0
     n_known: int = 0
@@ -99,14 +96,14 @@ class Registered:
 
 @dataclass(slots=True)
 class Listed:
-    """Ids that a delivery had so far: `kept` ones, of which a further row is a repeat, and those at fault too."""
+    """Ids that a catalog has listed so far, in accepted and in rejected rows."""
 
-    kept: set[int] = field(default_factory=set)
-    at_fault: set[int] = field(default_factory=set)
+    accepted: set[int] = field(default_factory=set)
+    rejected: set[int] = field(default_factory=set)
 
 
 class Reference:
-    """The cube that ought to be."""
+    """Expected contents of a cube."""
 
     def __init__(self) -> None:
         self.objects: list[Known] = []
@@ -124,52 +121,49 @@ class Reference:
     def register_page(
         self, catalog: str, page: Page, *, run_id: str, listed: Listed, first_row: int, tip: str
     ) -> Registered:
-        """Register a page; `listed` is what earlier pages had, and gets this page's."""
+        """Register a page. `listed` holds the ids of earlier pages; those of this page are added."""
         done, on_page = Registered(), set()
         known = set(self.row_of)
         for number, line in enumerate(page.lines, start=first_row):
-            told = line.object_id or ""
+            object_id = line.object_id or ""
             if line.fault is not None:
-                done.rejected.append(self._rejected(catalog, number, told, *line.fault))
-                for object_id in known & {int(told) if told.isdecimal() else -1}:
-                    listed.at_fault.add(object_id)
-                    self._list_again(catalog, self.row_of[object_id])
-            elif int(told) in on_page:
-                done.rejected.append(self._rejected(catalog, number, told, "object_id", "repeated_id", told))
+                done.rejected.append(self._rejected(catalog, number, object_id, *line.fault))
+                if object_id.isdecimal() and int(object_id) in known:
+                    listed.rejected.add(int(object_id))
+                    self._unflag(catalog, self.row_of[int(object_id)])
+            elif int(object_id) in on_page:
+                done.rejected.append(self._rejected(catalog, number, object_id, "object_id", "repeated_id", object_id))
             else:
-                on_page.add(int(told))
-                self._register(catalog, line, page.has_labels, listed.kept, done)
-        listed.kept |= on_page
+                on_page.add(int(object_id))
+                self._register(catalog, line, page.has_labels, listed.accepted, done)
+        listed.accepted |= on_page
         if done.n_relabelled:
-            self._count_label_version(done.n_relabelled, run_id, tip)
+            self._add_label_version(done.n_relabelled, run_id, tip)
         return done
 
-    def close_delivery(self, catalog: str, rejected: Sequence[Rejected], *, whole: bool, listed: Listed) -> int:
-        """Keep what was rejected, flag what is gone; returns how many objects of the catalog are gone."""
-        self._name(catalog)
-        told_again = {one.object_id for one in rejected}
-        self.rejected = [
-            one
-            for one in self.rejected
-            if one.catalog != catalog or not (whole or one.object_id in told_again)
-        ] + list(rejected)  # fmt: skip
-        named = listed.kept | listed.at_fault
-        if not whole or not listed.kept:
-            # a catalog of which nothing can be read says nothing about what it lacks
+    def finish_update(self, catalog: str, rejected: Sequence[Rejected], *, whole: bool, listed: Listed) -> int:
+        """Store the rejected rows, flag vanished objects, and return their number."""
+        self._add_catalog(catalog)
+        new_ids = {row.object_id for row in rejected}
+        superseded = [row for row in self.rejected if row.catalog == catalog and (whole or row.object_id in new_ids)]
+        self.rejected = [row for row in self.rejected if row not in superseded] + list(rejected)
+        if not whole or not listed.accepted:
+            # a catalog without readable rows does not show which objects have vanished
             return 0
-        gone = [one for one in self.objects if one.catalog == catalog and one.object_id not in named]
-        for one in gone:
-            self.objects[one.row] = replace(one, listing=Listing.VANISHED)
-        return len(gone)
+        ids = listed.accepted | listed.rejected
+        vanished = [known for known in self.objects if known.catalog == catalog and known.object_id not in ids]
+        for known in vanished:
+            self.objects[known.row] = replace(known, listing=Listing.VANISHED)
+        return len(vanished)
 
     def settle(self, outcomes: Iterable[Outcome], *, retried: Collection[Reason] = ()) -> Counter[Reason]:
-        """Keep outcomes of rows that are still open; returns how many for each reason."""
-        tally: Counter[Reason] = Counter()
+        """Store the outcomes of open rows, and return their number by reason."""
+        n_of_reason: Counter[Reason] = Counter()
         for outcome in outcomes:
             known = self.objects[outcome.row]
             if not known.is_open(retried):
                 continue
-            tally[outcome.reason] += 1
+            n_of_reason[outcome.reason] += 1
             self.objects[outcome.row] = replace(
                 known,
                 status=Status.STORED if outcome.reason is Reason.NONE else Status.QUARANTINED,
@@ -179,27 +173,27 @@ class Reference:
                 scale_arcsec=outcome.scale_arcsec,
                 body=outcome.body,
             )
-        return tally
+        return n_of_reason
 
     def open_rows(self, retried: Collection[Reason] = ()) -> dict[int, list[int]]:
-        """Rows that may be settled, by the index of their block."""
+        """Return the open rows by the index of their block."""
         found: dict[int, list[int]] = {}
-        for one in self.objects:
-            if one.is_open(retried):
-                found.setdefault(one.row // BLOCK_ROWS, []).append(one.row)
+        for known in self.objects:
+            if known.is_open(retried):
+                found.setdefault(known.row // BLOCK_ROWS, []).append(known.row)
         return found
 
     def block_state(self, index: int) -> tuple[int, list[tuple[Status, int]]]:
-        """What another writer may not touch while a block is under way: the cube's length, and the block's rows."""
+        """Return the length of the cube and the state of the block; a change by another writer overtakes a fill."""
         rows = self.objects[index * BLOCK_ROWS : (index + 1) * BLOCK_ROWS]
-        return len(self.objects), [(one.status, one.attempts) for one in rows]
+        return len(self.objects), [(known.status, known.attempts) for known in rows]
 
-    def _register(self, catalog: str, line: Line, has_labels: bool, kept: set[int], done: Registered) -> None:
+    def _register(self, catalog: str, line: Line, has_labels: bool, accepted: set[int], done: Registered) -> None:
         object_id = int(line.object_id or "")
         label = np.nan if line.label in (None, "-9999") else float(np.float32(line.label))
         row = self.row_of.get(object_id)
         if row is None:
-            self._name(catalog)
+            self._add_catalog(catalog)
             self.row_of[object_id] = len(self.objects)
             self.objects.append(
                 Known(
@@ -207,20 +201,20 @@ class Reference:
                 )
             )
             done.n_new += 1
-        elif object_id in kept:
-            # on which row of the delivery an id of an earlier page comes again is not kept
-            told = str(object_id)
-            done.rejected.append(self._rejected(catalog, -1, told, "object_id", "repeated_id", told))
+        elif object_id in accepted:
+            # the row number of an id that an earlier page has is not stored
+            text = str(object_id)
+            done.rejected.append(self._rejected(catalog, -1, text, "object_id", "repeated_id", text))
         else:
             done.n_known += 1
-            self._list_again(catalog, row)
+            self._unflag(catalog, row)
             known = self.objects[row]
             if has_labels and not _same(known.label, label):
                 done.n_relabelled += 1
                 known = replace(known, label=label)
             self.objects[row] = known
 
-    def _count_label_version(self, n_changed: int, run_id: str, tip: str) -> None:
+    def _add_label_version(self, n_changed: int, run_id: str, tip: str) -> None:
         last = self.label_versions[-1]
         if run_id and last.get("run") == run_id:
             self.label_versions[-1] = {**last, "n_changed": last["n_changed"] + n_changed}
@@ -228,12 +222,12 @@ class Reference:
         number = len(self.label_versions) + 1
         self.label_versions.append({"version": number, "run": run_id, "n_changed": n_changed, "supersedes": tip})
 
-    def _list_again(self, catalog: str, row: int) -> None:
-        """An object is back in the catalog that brought it; another one says nothing about that."""
+    def _unflag(self, catalog: str, row: int) -> None:
+        """Mark an object as listed again, if this is the catalog that registered it."""
         if self.objects[row].catalog == catalog:
             self.objects[row] = replace(self.objects[row], listing=Listing.LISTED)
 
-    def _name(self, catalog: str) -> None:
+    def _add_catalog(self, catalog: str) -> None:
         if catalog not in self.catalogs:
             self.catalogs.append(catalog)
 
@@ -242,5 +236,5 @@ class Reference:
         return Rejected(catalog=catalog, row=row, object_id=object_id, column=column, reason=reason, value=value)
 
 
-def _same(one: float, other: float) -> bool:
-    return one == other or (np.isnan(one) and np.isnan(other))
+def _same(a: float, b: float) -> bool:
+    return a == b or (np.isnan(a) and np.isnan(b))

@@ -1,4 +1,4 @@
-"""A cube under registrations, fills, retries, new labels, kills and overtaking writers is what plain Python says."""
+"""A state machine compares a cube with a reference under registrations, fills, retries, kills and other writers."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ from hypothesis.stateful import (
 
 from galstore.cube import commits
 from galstore.cube.commits import commit, open_repository
-from galstore.cube.labels import keep_label_versions, label_tag
+from galstore.cube.labels import label_tag, tag_label_versions
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest.fetch import Job, Settled
-from galstore.ingest.fill import FilledBlock, commit_blocks, count_open, plan_jobs, write_block
-from galstore.ingest.register import Delivery, Registration, close_delivery, register_page
-from galstore.ingest.seen_rows import Roll
-from galstore.survey import responses as answers
+from galstore.ingest.catalog_update import CatalogUpdate, Registration, finish_update, register_page
+from galstore.ingest.fetch import BlockTask, FetchedBlock
+from galstore.ingest.fill import count_open, plan_block_tasks
+from galstore.ingest.seen_rows import SeenRows
+from galstore.ingest.write import FilledBlock, commit_blocks, write_block
+from galstore.survey.responses import CutoutResponse
 from galstore.survey.row_checks import prepare_catalog
 from schemas.cube import BLOCK_ROWS, LABEL_VIEW
 from schemas.cutouts import Reason
@@ -46,7 +47,7 @@ from tests.properties.checks import check
 from tests.properties.reference import LABEL, Line, Listed, Outcome, Page, Reference, Registered
 
 MOST_OBJECTS = 3 * BLOCK_ROWS
-"""Three blocks: whole, whole, and one that grows."""
+"""Three blocks; the last one grows."""
 
 BODIES = [encode(pixels) for pixels in draw_blobs(16)]
 PIXELS = [simplejpeg.decode_jpeg(body) for body in BODIES]
@@ -54,7 +55,7 @@ FIRST_ID = 1237648702973411443
 """Beyond 2^53, where a float would lose the last digits."""
 
 PAGE_STEPS = ("opened", "changed", "committed")
-"""Steps of a commit at which a run may die, as `galstore.cube.commits` logs them."""
+"""Steps of a commit that `galstore.cube.commits` logs, at which a run may die."""
 
 REASONS = tuple(reason for reason in Reason if reason is not Reason.NONE)
 LABELS = st.sampled_from([None, "-9999", "8.1", "8.25", "9.0"])
@@ -71,10 +72,12 @@ FAULTS = {
     "negative": ({"object_id": "-5"}, ("object_id", "not_an_id", "-5")),
     "no id": ({"object_id": None}, ("object_id", "missing", "")),
 }
-"""What may be wrong with a line, and how it is rejected."""
+"""Faults of a line: changed fields, and the expected column, reason and value of the rejection."""
 
 LINE_KINDS = st.tuples(
-    st.sampled_from(["new", "new", "known", "known", "known", "again", *FAULTS]), st.integers(0, MOST_OBJECTS), LABELS
+    st.sampled_from(["new", "new", "known", "known", "known", "repeated", *FAULTS]),
+    st.integers(0, MOST_OBJECTS),
+    LABELS,
 )
 PAGES = st.lists(st.tuples(st.lists(LINE_KINDS, min_size=1, max_size=5), st.booleans()), min_size=1, max_size=3)
 OUTCOMES = st.lists(
@@ -87,16 +90,16 @@ OUTCOMES = st.lists(
     max_size=6,
 )
 WHERE = st.tuples(st.integers(0, 2), st.integers(0, BLOCK_ROWS))
-"""Which block, and which of its open rows comes first."""
+"""Number of the block, and of its first open row to fill."""
 RETRIED = st.frozensets(st.sampled_from(REASONS), min_size=6)
 
 
 class _KilledError(Exception):
-    """Stands for SIGKILL: nothing of galstore catches it."""
+    """Stands for SIGKILL; galstore does not catch it."""
 
 
 class Store(RuleBasedStateMachine):
-    """One cube on a local disk, its reference, and the reference as it was at every snapshot."""
+    """One cube, its reference, and a copy of the reference for each snapshot."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -121,27 +124,27 @@ class Store(RuleBasedStateMachine):
 
     @initialize(n=st.integers(3, 12), many=st.booleans())
     def begin(self, n: int, many: bool) -> None:
-        """A cube with objects: nothing can be filled, overtaken or relabelled in an empty one."""
-        self._register(self._delivery("alpha", "next"), self._many(n + 1020 * many))
+        """Register objects: an empty cube cannot be filled, overtaken or relabelled."""
+        self._register(self._update("alpha", "next"), self._many(n + 1020 * many))
 
     @rule(catalog=CATALOGS, kinds=PAGES, run=RUNS)
-    def deliver_a_whole_catalog(self, catalog: str, kinds: list, run: str) -> None:
-        self._deliver(self._delivery(catalog, run, whole=True), kinds)
+    def register_a_whole_catalog(self, catalog: str, kinds: list, run: str) -> None:
+        self._register_pages(self._update(catalog, run, whole=True), kinds)
 
     @rule(catalog=CATALOGS, kinds=PAGES, run=RUNS)
-    def deliver_part_of_a_catalog(self, catalog: str, kinds: list, run: str) -> None:
-        self._deliver(self._delivery(catalog, run), kinds)
+    def register_part_of_a_catalog(self, catalog: str, kinds: list, run: str) -> None:
+        self._register_pages(self._update(catalog, run), kinds)
 
     @rule(catalog=CATALOGS, kinds=PAGES, run=RUNS)
-    def end_between_two_pages(self, catalog: str, kinds: list, run: str) -> None:
-        """What a run leaves that registered pages and never closed its delivery."""
-        self._deliver(self._delivery(catalog, run, whole=True), kinds, closed=False)
+    def stop_between_two_pages(self, catalog: str, kinds: list, run: str) -> None:
+        """Register pages without finishing the update, as a killed run does."""
+        self._register_pages(self._update(catalog, run, whole=True), kinds, closed=False)
 
     @precondition(lambda self: len(self.reference.objects) < MOST_OBJECTS - 1500)
     @rule(catalog=CATALOGS, n=st.sampled_from([700, 1500]))
-    def deliver_many(self, catalog: str, n: int) -> None:
-        """More than a block of new objects on one page."""
-        self._register(self._delivery(catalog, ""), self._many(n))
+    def register_many(self, catalog: str, n: int) -> None:
+        """Register more new objects than a block has, on one page."""
+        self._register(self._update(catalog, ""), self._many(n))
 
     @precondition(lambda self: self.reference.objects)
     @rule(
@@ -150,20 +153,20 @@ class Store(RuleBasedStateMachine):
         run=RUNS,
     )
     def relabel(self, catalog: str, changed: dict[int, str | None], run: str) -> None:
-        self._register(self._delivery(catalog, run), self._relabelling(changed))
+        self._register(self._update(catalog, run), self._relabelling(changed))
 
     @rule(catalog=CATALOGS, kinds=PAGES, step=st.sampled_from(PAGE_STEPS), run=RUNS)
     def kill_a_registration(self, catalog: str, kinds: list, step: str, run: str) -> None:
-        """A run that dies while it commits a page; what it acknowledged stands, and it may have committed."""
+        """Die while committing a page. Earlier commits remain, and this one may have succeeded."""
         page, *_ = self._pages(kinds)
-        delivery = self._delivery(catalog, run)
+        update = self._update(catalog, run)
         before, as_it_was = open_cube(self.path).snapshot_id, self.reference.copied()
         try:
             with self._at_step(step, _die):
-                self._register(delivery, page)
+                self._register(update, page)
         except _KilledError:
             if step == "committed":
-                self._expect_page(delivery, page, tip=before)
+                self._expect_page(update, page, tip=before)
                 self._remember()
             else:
                 self.reference = as_it_was
@@ -174,25 +177,25 @@ class Store(RuleBasedStateMachine):
     @precondition(lambda self: self.reference.open_rows())
     @rule(blocks=st.lists(st.tuples(WHERE, OUTCOMES), min_size=1, max_size=2))
     def fill(self, blocks: list) -> None:
-        self._commit([write_block(self.path, settled) for settled in self._settle_each(blocks)])
+        self._commit([write_block(self.path, fetched) for fetched in self._fetch_each(blocks)])
 
     @precondition(lambda self: self.reference.open_rows())
     @rule(where=WHERE)
     def fill_a_whole_block(self, where: tuple[int, int]) -> None:
         outcomes = [(Reason.NONE if n % 11 else Reason.TRUNCATED, 1, 0.296) for n in range(BLOCK_ROWS)]
-        self._commit([write_block(self.path, self._settle((where[0], 0), outcomes))])
+        self._commit([write_block(self.path, self._fetch((where[0], 0), outcomes))])
 
     @precondition(lambda self: self.reference.open_rows(REASONS))
     @rule(retried=RETRIED, where=WHERE, outcomes=OUTCOMES)
     def retry(self, retried: frozenset[Reason], where: tuple[int, int], outcomes: list) -> None:
         if self.reference.open_rows(retried):
-            self._commit([write_block(self.path, self._settle(where, outcomes, retried))])
+            self._commit([write_block(self.path, self._fetch(where, outcomes, retried))])
 
     @precondition(lambda self: self.reference.open_rows())
     @rule(where=WHERE, outcomes=OUTCOMES, how=st.sampled_from(["unmerged", "half merged", *PAGE_STEPS]))
     def kill_a_fill(self, where: tuple[int, int], outcomes: list, how: str) -> None:
-        settled = self._settle(where, outcomes)
-        filled = write_block(self.path, settled)
+        fetched = self._fetch(where, outcomes)
+        filled = write_block(self.path, fetched)
         before = open_cube(self.path).snapshot_id
         if how == "half merged":
             with pytest.raises(_KilledError):
@@ -201,7 +204,7 @@ class Store(RuleBasedStateMachine):
             with pytest.raises(_KilledError), self._at_step(how, _die):
                 commit_blocks(self.path, [filled])
         if how == "committed":
-            self._expect_settled(settled)
+            self._expect_fetched(fetched)
             self._remember()
         else:
             assert open_cube(self.path).snapshot_id == before
@@ -219,15 +222,15 @@ class Store(RuleBasedStateMachine):
     def overtake_a_fill(
         self, blocks: list, retried: frozenset[Reason], overtaker: str, where: tuple[int, int], outcomes: list
     ) -> None:
-        """Somebody else commits between a block's writing and its commit."""
-        given = self._settle_each(blocks, retried)
-        filled = [write_block(self.path, settled) for settled in given]
-        seen = [self.reference.block_state(settled.job.block.index) for settled in given]
+        """Another writer commits after a block was written and before its commit."""
+        given = self._fetch_each(blocks, retried)
+        filled = [write_block(self.path, fetched) for fetched in given]
+        states = [self.reference.block_state(fetched.task.block.index) for fetched in given]
         self._overtake(overtaker, given[0], where, outcomes)
         n_stale = sum(
-            was != self.reference.block_state(settled.job.block.index)
-            for was, settled in zip(seen, given, strict=True)
-        )  # fmt: skip
+            was != self.reference.block_state(fetched.task.block.index)
+            for was, fetched in zip(states, given, strict=True)
+        )
         self._commit(filled, n_stale=n_stale)
 
     @rule(
@@ -238,30 +241,30 @@ class Store(RuleBasedStateMachine):
         kinds=PAGES,
     )
     def overtake_a_commit(self, outer: str, overtaker: str, where: tuple, outcomes: tuple, kinds: list) -> None:
-        """Somebody else commits while a change is applied, as on an object store, where no lock is held."""
+        """Another writer commits while a change is applied, as on an object store without a lock."""
         if outer == "fill" and not self.reference.open_rows():
             return
-        settled = self._settle(where[0], outcomes[0]) if self.reference.open_rows() else None
+        fetched = self._fetch(where[0], outcomes[0]) if self.reference.open_rows() else None
 
         def overtake() -> None:
-            self._overtake(overtaker, settled, where[1], outcomes[1])
+            self._overtake(overtaker, fetched, where[1], outcomes[1])
 
         with patch.object(commits, "write_lock", lambda _: nullcontext()):
             if outer == "page":
                 page, *_ = self._pages(kinds)
                 with self._at_step("changed", overtake):
-                    self._register(self._delivery("alpha", "next"), page)
+                    self._register(self._update("alpha", "next"), page)
                 return
-            filled = write_block(self.path, settled)
-            was = self.reference.block_state(settled.job.block.index)
+            filled = write_block(self.path, fetched)
+            was = self.reference.block_state(fetched.task.block.index)
             with self._at_step("changed", overtake):
                 done, stale = commit_blocks(self.path, [filled])
-            if was != self.reference.block_state(settled.job.block.index):
+            if was != self.reference.block_state(fetched.task.block.index):
                 assert (done.n_settled, len(stale)) == (0, 1)
-                self._commit([write_block(self.path, stale[0].settled)])
+                self._commit([write_block(self.path, stale[0].fetched)])
             else:
                 assert stale == []
-                self._expect_settled(settled)
+                self._expect_fetched(fetched)
                 self._remember()
 
     # reading
@@ -274,61 +277,61 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def tag_label_versions(self) -> None:
-        keep_label_versions(self.path)
+        tag_label_versions(self.path)
         repository = open_repository(self.path)
         for version in self.reference.label_versions[1:]:
             snapshot_id = repository.lookup_tag(label_tag(LABEL_VIEW, version["version"] - 1))
             assert snapshot_id == version["supersedes"]
             old = self.history[snapshot_id]
             labels = open_cube(self.path, snapshot_id=snapshot_id).read_label(LABEL)
-            assert np.array_equal(labels, [one.label for one in old.objects], equal_nan=True)
+            assert np.array_equal(labels, [known.label for known in old.objects], equal_nan=True)
             assert len(old.label_versions) == version["version"] - 1
 
-    # how it is done
+    # helpers
 
-    def _delivery(self, catalog: str, run: str, *, whole: bool = False) -> Delivery:
+    def _update(self, catalog: str, run: str, *, whole: bool = False) -> CatalogUpdate:
         if run == "next":
             self.n_runs += 1
-        return Delivery(catalog=catalog, whole=whole, run_id=f"run-{self.n_runs}" if run else "")
+        return CatalogUpdate(catalog=catalog, whole=whole, run_id=f"run-{self.n_runs}" if run else "")
 
-    def _deliver(self, delivery: Delivery, kinds: list, *, closed: bool = True) -> None:
-        listed, roll, first_row, rejected, told = Listed(), Roll(), 0, [], []
+    def _register_pages(self, update: CatalogUpdate, kinds: list, *, closed: bool = True) -> None:
+        listed, seen, first_row, rejected, expected = Listed(), SeenRows(), 0, [], []
         for page in self._pages(kinds):
-            done, registration = self._register(delivery, page, listed=listed, roll=roll, first_row=first_row)
+            done, registration = self._register(update, page, listed=listed, seen=seen, first_row=first_row)
             first_row += len(page.lines)
             rejected.append(registration.rejected)
-            told += done.rejected
+            expected += done.rejected
         if not closed:
             return
-        n_vanished = close_delivery(self.path, delivery, pd.concat(rejected, ignore_index=True), roll)
-        assert n_vanished == self.reference.close_delivery(delivery.catalog, told, whole=delivery.whole, listed=listed)
+        n_vanished = finish_update(self.path, update, pd.concat(rejected, ignore_index=True), seen)
+        assert n_vanished == self.reference.finish_update(update.catalog, expected, whole=update.whole, listed=listed)
         self._remember()
 
     def _register(
         self,
-        delivery: Delivery,
+        update: CatalogUpdate,
         page: Page,
         *,
         listed: Listed | None = None,
-        roll: Roll | None = None,
+        seen: SeenRows | None = None,
         first_row: int = 0,
     ) -> tuple[Registered, Registration]:
-        prepared = prepare_catalog(page.to_frame(), origin="a delivery", first_row=first_row)
-        registration = register_page(self.path, delivery, prepared, roll)
+        prepared = prepare_catalog(page.to_frame(), origin="a catalog", first_row=first_row)
+        registration = register_page(self.path, update, prepared, seen)
         # an overtaking writer changes the reference too, and comes first
-        expected = self._expect_page(delivery, page, listed=listed, first_row=first_row)
+        expected = self._expect_page(update, page, listed=listed, first_row=first_row)
         got = registration.n_new, registration.n_known, registration.n_relabelled, registration.n_rejected
         assert got == (expected.n_new, expected.n_known, expected.n_relabelled, len(expected.rejected))
         self._remember()
         return expected, registration
 
     def _expect_page(
-        self, delivery: Delivery, page: Page, *, listed: Listed | None = None, first_row: int = 0, tip: str = ""
+        self, update: CatalogUpdate, page: Page, *, listed: Listed | None = None, first_row: int = 0, tip: str = ""
     ) -> Registered:
         return self.reference.register_page(
-            delivery.catalog,
+            update.catalog,
             page,
-            run_id=delivery.run_id,
+            run_id=update.run_id,
             listed=listed or Listed(),
             first_row=first_row,
             tip=tip or self.tip,
@@ -341,16 +344,16 @@ class Store(RuleBasedStateMachine):
             yield Page(lines=tuple(made), has_labels=has_labels)
 
     def _line(self, kind: str, number: int, label: str | None, ids: list[str], has_labels: bool) -> Line:
-        """One line; `ids` are those that the delivery had."""
-        told = ids[number % len(ids)] if kind == "again" and ids else self._known_id(number, kind)
-        ids.append(told)
+        """Return a line; `ids` are the ids of the update so far."""
+        object_id = ids[number % len(ids)] if kind == "repeated" and ids else self._known_id(number, kind)
+        ids.append(object_id)
         if kind in FAULTS and (has_labels or kind != "label"):
             wrong, fault = FAULTS[kind]
-            return Line(**{"object_id": told, "label": label, **wrong}, fault=fault)
-        return Line(object_id=told, label=label)
+            return Line(**{"object_id": object_id, "label": label, **wrong}, fault=fault)
+        return Line(object_id=object_id, label=label)
 
     def _known_id(self, number: int, kind: str) -> str:
-        """The id of a registered object, for half of the lines at fault too; else a new one."""
+        """Return the id of a registered object, also for half of the faulty lines; otherwise a new id."""
         objects = self.reference.objects
         if objects and (kind == "known" or (kind in FAULTS and number % 2)):
             return str(objects[number % len(objects)].object_id)
@@ -368,71 +371,69 @@ class Store(RuleBasedStateMachine):
         labels = {str(objects[number % len(objects)].object_id): label for number, label in changed.items()}
         return Page(lines=tuple(Line(object_id=object_id, label=label) for object_id, label in labels.items()))
 
-    def _settle_each(self, blocks: list, retried: frozenset[Reason] = frozenset()) -> list[Settled]:
-        """One answer for each block; a second one for the same block is left out."""
-        given = [self._settle(where, outcomes, retried) for where, outcomes in blocks]
-        return list({settled.job.block.index: settled for settled in given}.values())
+    def _fetch_each(self, blocks: list, retried: frozenset[Reason] = frozenset()) -> list[FetchedBlock]:
+        """Fetch blocks, each once."""
+        given = [self._fetch(where, outcomes, retried) for where, outcomes in blocks]
+        return list({fetched.task.block.index: fetched for fetched in given}.values())
 
-    def _settle(
-        self, where: tuple[int, int], outcomes: list, retried: frozenset[Reason] = frozenset()
-    ) -> Settled:  # fmt: skip
-        """Answers for some open rows of one block of the plan, which must be the reference's plan too."""
+    def _fetch(self, where: tuple[int, int], outcomes: list, retried: frozenset[Reason] = frozenset()) -> FetchedBlock:
+        """Return responses for some open rows of a planned block; the reference must plan the same blocks."""
         cube, open_rows = open_cube(self.path), self.reference.open_rows(retried)
-        jobs = plan_jobs(cube, retried=retried)
-        assert [job.block.index for job in jobs] == list(open_rows)
-        assert count_open(cube, jobs) == sum(map(len, open_rows.values()))
-        job = jobs[where[0] % len(jobs)]
-        rows = open_rows[job.block.index]
+        tasks = plan_block_tasks(cube, retried=retried)
+        assert [task.block.index for task in tasks] == list(open_rows)
+        assert count_open(cube, tasks) == sum(map(len, open_rows.values()))
+        task = tasks[where[0] % len(tasks)]
+        rows = open_rows[task.block.index]
         first = where[1] % len(rows)
         chosen = rows[first : first + len(outcomes)]
-        return _settled(job, chosen, outcomes[: len(chosen)])
+        return _fetched(task, chosen, outcomes[: len(chosen)])
 
-    def _overtake(self, overtaker: str, under_way: Settled | None, where: tuple[int, int], outcomes: list) -> None:
+    def _overtake(self, overtaker: str, under_way: FetchedBlock | None, where: tuple[int, int], outcomes: list) -> None:
         if overtaker == "new":
-            self._register(self._delivery("beta", ""), self._many(3))
+            self._register(self._update("beta", ""), self._many(3))
         elif overtaker == "many" and len(self.reference.objects) < MOST_OBJECTS:
-            self._register(self._delivery("beta", ""), self._many(1100))
+            self._register(self._update("beta", ""), self._many(1100))
         elif overtaker == "relabel" and self.reference.objects:
-            self._register(self._delivery("alpha", "next"), self._relabelling({where[1]: "9.25"}))
+            self._register(self._update("alpha", "next"), self._relabelling({where[1]: "9.25"}))
         elif overtaker == "same block" and under_way is not None:
-            # the second half of its rows, and those behind them
-            rows = self.reference.open_rows(under_way.job.retried).get(under_way.job.block.index, [])
+            # the second half of its rows, and the rows after them
+            rows = self.reference.open_rows(under_way.task.retried).get(under_way.task.block.index, [])
             behind = [row for row in rows if row >= under_way.rows[under_way.rows.size // 2]][: len(outcomes)]
             if behind:
-                self._commit([write_block(self.path, _settled(under_way.job, behind, outcomes[: len(behind)]))])
+                self._commit([write_block(self.path, _fetched(under_way.task, behind, outcomes[: len(behind)]))])
         elif overtaker == "other block" and self.reference.open_rows():
-            self._commit([write_block(self.path, self._settle(where, outcomes))])
+            self._commit([write_block(self.path, self._fetch(where, outcomes))])
         elif overtaker == "kill" and under_way is not None:
             write_block(self.path, under_way)
 
     def _commit(self, filled: list[FilledBlock], *, n_stale: int = 0) -> None:
-        """Commit blocks, and write those again that were overtaken, until none is left."""
+        """Commit blocks, and write overtaken blocks again until all are committed."""
         done, stale = commit_blocks(self.path, filled, run_id="fill")
         assert len(stale) == n_stale
-        indices = {one.settled.job.block.index for one in stale}
-        tally = sum(
-            (self._expect_settled(one.settled) for one in filled if one.settled.job.block.index not in indices),
+        indices = {block.fetched.task.block.index for block in stale}
+        n_settled = sum(
+            (self._expect_fetched(block.fetched) for block in filled if block.fetched.task.block.index not in indices),
             start=0,
         )
-        assert done.n_settled == tally
+        assert done.n_settled == n_settled
         self._remember()
         if stale:
-            self._commit([write_block(self.path, one.settled) for one in stale])
+            self._commit([write_block(self.path, block.fetched) for block in stale])
 
-    def _expect_settled(self, settled: Settled) -> int:
+    def _expect_fetched(self, fetched: FetchedBlock) -> int:
         outcomes = [
             Outcome(
-                row=one.row,
-                reason=one.reason,
-                http_status=one.http_status,
-                attempts=one.attempts,
+                row=response.row,
+                reason=response.reason,
+                http_status=response.http_status,
+                attempts=response.attempts,
                 scale_arcsec=float(scale),
-                body=one.body,
+                body=response.body,
             )
-            for one, scale in zip(settled.deliveries, settled.scales_arcsec, strict=True)
+            for response, scale in zip(fetched.responses, fetched.scales_arcsec, strict=True)
         ]
-        self.touched += [one.row for one in outcomes[-4:]]
-        return sum(self.reference.settle(outcomes, retried=settled.job.retried).values())
+        self.touched += [outcome.row for outcome in outcomes[-4:]]
+        return sum(self.reference.settle(outcomes, retried=fetched.task.retried).values())
 
     def _remember(self) -> None:
         self.tip = open_cube(self.path).snapshot_id
@@ -440,7 +441,7 @@ class Store(RuleBasedStateMachine):
 
     @contextmanager
     def _at_step(self, step: str, action: Callable[[], None]) -> Iterator[None]:
-        """Do something once, at a step of the next commit."""
+        """Call `action` once, at a step of the next commit."""
         log, handler = logging.getLogger("galstore.cube.commits"), _AtStep(step, action)
         level = log.level
         log.setLevel(logging.DEBUG)
@@ -475,13 +476,13 @@ def _merge_and_die(session: object, filled: FilledBlock) -> None:
     raise _KilledError
 
 
-def _settled(job: Job, rows: list[int], outcomes: list) -> Settled:
-    deliveries = []
+def _fetched(task: BlockTask, rows: list[int], outcomes: list) -> FetchedBlock:
+    responses = []
     for row, (reason, attempts, _) in zip(rows, outcomes, strict=True):
         body = BODIES[(row + attempts) % len(BODIES)]
         good = reason is Reason.NONE
-        deliveries.append(
-            answers.Delivery(
+        responses.append(
+            CutoutResponse(
                 row=row,
                 reason=reason,
                 http_status=200 if good else (0, 200, 404, 503)[attempts - 1],
@@ -492,12 +493,12 @@ def _settled(job: Job, rows: list[int], outcomes: list) -> Settled:
             )
         )
     scales = np.array([scale for _, _, scale in outcomes])
-    return Settled(job=job, rows=np.array(rows), deliveries=tuple(deliveries), scales_arcsec=scales)
+    return FetchedBlock(task=task, rows=np.array(rows), responses=tuple(responses), scales_arcsec=scales)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_cube_is_what_plain_python_says_whatever_happens_to_it(long_run: bool) -> None:
+def test_the_cube_equals_its_reference_after_any_steps(long_run: bool) -> None:
     run_state_machine_as_test(
         Store,
         settings=settings(

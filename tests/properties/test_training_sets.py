@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.runtime import dask_client
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
+from galstore.executor import DaskExecutor
 from galstore.features.splits import NO_SPLIT, assign_split, drop_neighbours, smallest_duplicates
 from galstore.features.training_set import draw_training_set
 from galstore.ingest.fill import fill_cube, plan_block_tasks
@@ -31,7 +32,6 @@ PLACES = st.lists(
 
 
 @given(PLACES, st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
 def test_neighbours_keep_their_distance_in_any_order(places, seed: int, random) -> None:
     ra, dec = np.array(places).T
     ids = np.random.default_rng(seed).choice(10**6, ra.size, replace=False)
@@ -50,7 +50,6 @@ def test_neighbours_keep_their_distance_in_any_order(places, seed: int, random) 
 
 
 @given(PLACES, st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=60)
 def test_one_galaxy_under_several_ids_is_in_one_part(places, seed: int, random) -> None:
     # each place twice, a little apart
     ra, dec = np.repeat(np.array(places).T, 2, axis=1)
@@ -91,7 +90,7 @@ def test_the_hash_is_the_same_from_any_order_pages_workers_and_hash_seed(
         for start in range(0, len(shuffled), page_rows):
             add_objects(path, shuffled.iloc[start : start + page_rows], catalog="made-up")
         with dask_client(DaskSection(workers=workers), n_tasks=2) as client:
-            fill_cube(path, plan_block_tasks(open_cube(path)), source_of(folder_service), client)
+            fill_cube(path, plan_block_tasks(open_cube(path)), source_of(folder_service), DaskExecutor(client))
         for split in (SplitSection(), SplitSection(by="sky")):
             drawn = draw_training_set(open_cube(path), ["metallicity"], features=["structure", "image_32"], split=split)
             splits.append((split.by, drawn.content_hash, dict(zip(drawn.object_ids, drawn.split, strict=True))))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from galstore.cube import columns as module
@@ -33,7 +33,6 @@ def made(dtype: str, *, width: int = 0, chunk: int = 512, store: Any = None, **o
     return array
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     st.sampled_from(["uint8", "int64", "float32"]),
     st.sampled_from([0, 32]),

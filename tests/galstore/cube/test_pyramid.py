@@ -3,7 +3,7 @@ from __future__ import annotations
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 
 from galstore.cube.pyramid import build_pyramid
 from schemas.cube import LEVEL, LEVELS
@@ -18,7 +18,6 @@ def area_average(pixels: np.ndarray, side: int) -> np.ndarray:
 PRECISION_COUNTS = {128: 0.0, 64: 0.5, 32: 0.5, 16: 0.0, 8: 0.0, 4: 1 / 512, 2: 1 / 512, 1: 1 / 512}
 
 
-@settings(max_examples=30, deadline=None)
 @given(hnp.arrays(np.uint8, (2, 128, 128, 3)))
 def test_every_level_is_the_area_average_within_the_stated_precision(pixels: np.ndarray) -> None:
     for side, stored in build_pyramid(pixels).items():

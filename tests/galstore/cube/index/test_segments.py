@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import zarr
 from astropy.coordinates import SkyCoord
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from galstore.cube import commits
@@ -49,7 +49,6 @@ def grow(group: zarr.Group, entries: dict[str, Any]) -> SegmentIndex:
     return SegmentIndex(group)
 
 
-@settings(deadline=None, max_examples=60)
 @given(st.lists(st.lists(IDS, max_size=40), max_size=8), st.sampled_from([2, 5, 4096]))
 def test_ids_are_found_at_their_rows_in_whatever_pages_they_came(pages: list[list[int]], chunk_rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +140,6 @@ def require_brute_force(index: SegmentIndex, places: list[tuple[float, float]], 
     return int(rows.size)
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(RA, DEC), min_size=1, max_size=40), RA, DEC, RADIUS)
 @example([(360.0, 0.0), (0.0, 0.0), (0.0, 90.0), (200.0, 90.0)], 0.0, 0.0, 0.0)
 def test_a_cone_has_what_brute_force_finds(places: list, ra: float, dec: float, radius: float) -> None:
