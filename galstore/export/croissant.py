@@ -59,6 +59,7 @@ def write_croissant(request: ExportRequest, folder: Path) -> None:
 def _metadata(
     provenance: ExportProvenance, columns: tuple[TableColumn, ...], *, table_sha256: str
 ) -> dict[str, object]:
+    image_fields = [_image_field(provenance), *_column_fields("images", columns), _join_field()]
     table_file = {"contentUrl": _TABLE, "encodingFormat": "application/x-parquet", "sha256": table_sha256}
     return {
         "@context": _CONTEXT,
@@ -77,11 +78,7 @@ def _metadata(
         ],
         "recordSet": [
             _record_set("objects", "All objects", [*_column_fields("objects", (*columns, image_column()))]),
-            _record_set(
-                "images",
-                "Objects with an image",
-                [_image_field(provenance), *_column_fields("images", columns), _join_field()],
-            ),
+            _record_set("images", "Objects with an image", image_fields),
         ],
     }
 
@@ -99,39 +96,27 @@ def _column_fields(record_set: str, columns: tuple[TableColumn, ...]) -> Iterato
     for column in columns:
         unit = f", {column.unit}" if column.unit else ""
         null = f"; {column.null} = none" if column.null is not None else ""
-        yield _node(
-            "cr:Field",
-            f"{record_set}/{column.name}",
-            f"{column.description}{unit}{null}",
-            dataType=_data_type(column.type),
-            source={"fileObject": {"@id": _TABLE}, "extract": {"column": column.name}},
-        )
+        source = {"fileObject": {"@id": _TABLE}, "extract": {"column": column.name}}
+        description, data_type = f"{column.description}{unit}{null}", _data_type(column.type)
+        yield _node("cr:Field", f"{record_set}/{column.name}", description, dataType=data_type, source=source)
 
 
 def _image_field(provenance: ExportProvenance) -> dict[str, object]:
-    return _node(
-        "cr:Field",
-        "images/image",
-        f"Image of {SIDE_PX} x {SIDE_PX} px, {provenance.image_description}",
-        dataType="sc:ImageObject",
-        source={"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "content"}},
-    )
+    description = f"Image of {SIDE_PX} x {SIDE_PX} px, {provenance.image_description}"
+    source = {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "content"}}
+    return _node("cr:Field", "images/image", description, dataType="sc:ImageObject", source=source)
 
 
 def _join_field() -> dict[str, object]:
     """Return the field that joins an image to its row of the table."""
-    return _node(
-        "cr:Field",
-        f"images/{IMAGE_FILE}",
-        image_column().description,
-        dataType="sc:Text",
-        source={
-            "fileSet": {"@id": _IMAGES},
-            "extract": {"fileProperty": "fullpath"},
-            "transform": {"regex": r"(images/\d+\.jpg)"},
-        },
-        references={"fileObject": {"@id": _TABLE}, "extract": {"column": IMAGE_FILE}},
-    )
+    source = {
+        "fileSet": {"@id": _IMAGES},
+        "extract": {"fileProperty": "fullpath"},
+        "transform": {"regex": r"(images/\d+\.jpg)"},
+    }
+    row = {"fileObject": {"@id": _TABLE}, "extract": {"column": IMAGE_FILE}}
+    description = image_column().description
+    return _node("cr:Field", f"images/{IMAGE_FILE}", description, dataType="sc:Text", source=source, references=row)
 
 
 def _data_type(kind: pa.DataType) -> str:

@@ -55,14 +55,10 @@ def export_cube(
     StoreError
         A level is not in the cube.
     """
-    selected = _validate_rows(cube, rows)
+    rows, sides = _validate_rows(cube, rows), _validate_levels(levels, format)
+    provenance, table = read_provenance(cube, n_objects=rows.size), cube_table(cube)
     request = ExportRequest(
-        cube=cube,
-        rows=selected,
-        provenance=read_provenance(cube, n_objects=selected.size),
-        table=cube_table(cube),
-        levels=_validate_levels(levels, format),
-        on_progress=on_progress,
+        cube=cube, rows=rows, provenance=provenance, table=table, levels=sides, on_progress=on_progress
     )
     return write_export(request, out, format, file_name="catalog.parquet" if format == ExportFormat.PARQUET else "")
 

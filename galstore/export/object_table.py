@@ -108,11 +108,8 @@ def image_path(object_id: int) -> str:
 
 def read_columns(cube: Cube, rows: npt.NDArray[np.int64], columns: tuple[TableColumn, ...]) -> pa.Table:
     """Read columns of objects at ascending rows; missing values are NaN or `TableColumn.null`."""
-    arrays = [
-        _read_image_paths(cube, rows) if column.name == IMAGE_FILE else _read_column(cube, rows, column)
-        for column in columns
-    ]
-    return pa.table(arrays, schema=pa.schema([pa.field(column.name, column.type) for column in columns]))
+    schema = pa.schema([pa.field(column.name, column.type) for column in columns])
+    return pa.table([_read_column(cube, rows, column) for column in columns], schema=schema)
 
 
 def has_image(cube: Cube, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
@@ -168,6 +165,10 @@ def _catalog_names(cube: Cube) -> list[str]:
 
 
 def _read_column(cube: Cube, rows: npt.NDArray[np.int64], column: TableColumn) -> pa.Array:
+    if column.name == IMAGE_FILE:
+        ids, stored = read_sparse_rows(cube.array("catalog/object_id"), rows), has_image(cube, rows)
+        paths = [image_path(object_id) if is_stored else "" for object_id, is_stored in zip(ids, stored, strict=True)]
+        return pa.array(paths, pa.string())
     values = read_sparse_rows(cube.array(column.path), rows)
     if column.flags is not None:
         return _decode_names(values, {int(code): code.name.lower() for code in column.flags})
@@ -180,9 +181,3 @@ def _read_column(cube: Cube, rows: npt.NDArray[np.int64], column: TableColumn) -
 
 def _decode_names(codes: Values, names: dict[int, str]) -> pa.Array:
     return pa.array([names[int(code)] for code in codes], type=pa.string())
-
-
-def _read_image_paths(cube: Cube, rows: npt.NDArray[np.int64]) -> pa.Array:
-    ids, stored = read_sparse_rows(cube.array("catalog/object_id"), rows), has_image(cube, rows)
-    paths = [image_path(object_id) if is_stored else "" for object_id, is_stored in zip(ids, stored, strict=True)]
-    return pa.array(paths, pa.string())

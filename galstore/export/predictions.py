@@ -83,13 +83,8 @@ def publish_predictions(
             f"{rows.size:,} rows are too many for format '{format}', which takes up to {MAX_ROWS_IN_MEMORY:,}: "
             "use parquet, hats or csv"
         )
-    request = ExportRequest(
-        cube=cube,
-        rows=rows,
-        provenance=_read_provenance(cube, model_id, n_objects=rows.size),
-        table=_prediction_table(cube, model_id),
-        on_progress=on_progress,
-    )
+    provenance, table = _read_provenance(cube, model_id, n_objects=rows.size), _prediction_table(cube, model_id)
+    request = ExportRequest(cube=cube, rows=rows, provenance=provenance, table=table, on_progress=on_progress)
     return write_export(request, out, format)
 
 
@@ -173,12 +168,10 @@ def _read_provenance(cube: Cube, model_id: str, *, n_objects: int) -> ExportProv
     """Return the provenance with model, training set, and the run or commit of the last predictions."""
     attributes = _attributes(cube, model_id)
     further = {"model_id": model_id}
-    for name in ("target", "training_set", "level", "views"):
-        if name in attributes:
-            further[name] = str(attributes[name])
-    for name in ("members", "training_sets"):
-        if name in attributes:
-            further[name] = " ".join(map(str, attributes[name]))
+    texts = ("target", "training_set", "level", "views")
+    further |= {name: str(attributes[name]) for name in texts if name in attributes}
+    lists = ("members", "training_sets")
+    further |= {name: " ".join(map(str, attributes[name])) for name in lists if name in attributes}
     for ancestor in open_repository(cube.path).ancestry(snapshot_id=cube.snapshot_id):
         metadata = ancestor.metadata
         if metadata.get("operation") == "predict" and metadata.get("model") == model_id:

@@ -26,19 +26,7 @@ def hash_content(
     labels: Mapping[str, npt.NDArray[np.float64]],
     views: Sequence[FeatureView],
 ) -> str:
-    """Return the content hash of a training set, 64 hexadecimal digits.
-
-    Parameters
-    ----------
-    cube
-        Snapshot with the features and the state of the images.
-    rows, object_ids, split
-        Members, shape (n,).
-    labels
-        Values by name, shape (n,).
-    views
-        Feature views; the hash does not depend on their order.
-    """
+    """Return the content hash of a training set, 64 hexadecimal digits; arrays have the shape (n,)."""
     order = np.argsort(object_ids, kind="stable")
     digest = hashlib.sha256()
 

@@ -17,16 +17,15 @@ from galstore.cube.index.healpix import sky_cells
 from schemas.features import Split
 from schemas.recipes import SplitSection
 
+Ids = npt.NDArray[np.int64]
+Degrees = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int8]
+
 NO_SPLIT = -1
 """Code of an object that is in no split."""
 
 
-def apply_split_rule(
-    rule: SplitSection,
-    object_ids: npt.NDArray[np.int64],
-    ra_deg: npt.NDArray[np.float64],
-    dec_deg: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int8]:
+def apply_split_rule(rule: SplitSection, object_ids: Ids, ra_deg: Degrees, dec_deg: Degrees) -> Codes:
     """Return the code of `Split` for each object, or `NO_SPLIT`."""
     if rule.by == "object":
         keys = smallest_duplicates(object_ids, ra_deg, dec_deg, separation_arcsec=rule.duplicate_arcsec)
@@ -37,9 +36,7 @@ def apply_split_rule(
     return drop_neighbours(codes, ra_deg, dec_deg, separation_deg=separation_deg)
 
 
-def assign_split(
-    object_ids: npt.NDArray[np.int64], *, train: float, validation: float, seed: int = 0
-) -> npt.NDArray[np.int8]:
+def assign_split(object_ids: Ids, *, train: float, validation: float, seed: int = 0) -> Codes:
     """Return the code of `Split` for each object id.
 
     Parameters
@@ -60,7 +57,7 @@ def assign_split(
     return np.digitize(share, [train, train + validation]).astype(np.int8)
 
 
-def hash_share(object_ids: npt.NDArray[np.int64], *, seed: int = 0) -> npt.NDArray[np.float64]:
+def hash_share(object_ids: Ids, *, seed: int = 0) -> npt.NDArray[np.float64]:
     """Hash each id to a number in [0, 1) with the finaliser of SplitMix64 (Steele, Lea & Flood 2014)."""
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is intended
         state = object_ids.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15) * np.uint64(seed + 1)
@@ -70,13 +67,7 @@ def hash_share(object_ids: npt.NDArray[np.int64], *, seed: int = 0) -> npt.NDArr
     return (state >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def smallest_duplicates(
-    object_ids: npt.NDArray[np.int64],
-    ra_deg: npt.NDArray[np.float64],
-    dec_deg: npt.NDArray[np.float64],
-    *,
-    separation_arcsec: float,
-) -> npt.NDArray[np.int64]:
+def smallest_duplicates(object_ids: Ids, ra_deg: Degrees, dec_deg: Degrees, *, separation_arcsec: float) -> Ids:
     """Return for each object the smallest id of the objects that are the same galaxy.
 
     Objects closer than `separation_arcsec` are the same galaxy, and so are objects linked by a chain of close objects.
@@ -95,13 +86,7 @@ def smallest_duplicates(
     return np.asarray(smallest[group])
 
 
-def drop_neighbours(
-    split: npt.NDArray[np.int8],
-    ra_deg: npt.NDArray[np.float64],
-    dec_deg: npt.NDArray[np.float64],
-    *,
-    separation_deg: float,
-) -> npt.NDArray[np.int8]:
+def drop_neighbours(split: Codes, ra_deg: Degrees, dec_deg: Degrees, *, separation_deg: float) -> Codes:
     """Return a split with at least `separation_deg` between objects of different splits.
 
     Training objects too close to a validation or test object, and validation objects too close to a test object, get
@@ -119,7 +104,7 @@ def drop_neighbours(
     return codes
 
 
-def _unit_vectors(ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _unit_vectors(ra_deg: Degrees, dec_deg: Degrees) -> npt.NDArray[np.float64]:
     ra, dec = np.deg2rad(ra_deg), np.deg2rad(dec_deg)
     return np.stack([np.cos(dec) * np.cos(ra), np.cos(dec) * np.sin(ra), np.sin(dec)], axis=-1)
 

@@ -148,14 +148,9 @@ class FeatureStore:
         split: SplitSection | None = None,
     ) -> TrainingSet:
         """Draw and freeze a training set, see `galstore.features.frozen_set.build_training_set`."""
+        path, snapshot_id = self.cube.path, self.cube.snapshot_id
         return build_training_set(
-            self.cube.path,
-            name,
-            labels,
-            features=features,
-            selection=selection,
-            split=split,
-            snapshot_id=self.cube.snapshot_id,
+            path, name, labels, features=features, selection=selection, split=split, snapshot_id=snapshot_id
         )
 
 
