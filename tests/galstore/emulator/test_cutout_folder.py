@@ -31,13 +31,13 @@ def test_objects_are_served_with_the_bytes_of_their_files(folder: Path) -> None:
         assert survey.cutout(object_id, query) == (folder / f"{FIRST}.jpg").read_bytes()
 
 
-def test_there_is_no_sky_between_the_objects(folder: Path) -> None:
+def test_positions_between_the_objects_are_not_covered(folder: Path) -> None:
     survey = survey_of(folder)
     assert survey.covers(200, 45)
     assert not survey.covers(200, 45.1)
 
 
-def test_spectrum_ids_are_made_up_where_there_are_none(folder: Path) -> None:
+def test_missing_spectrum_ids_are_invented(folder: Path) -> None:
     catalog = survey_of(folder).catalog()
     assert catalog["objID"].tolist() == [FIRST, SECOND]
     assert catalog["specObjID"].min() > 2**53

@@ -154,10 +154,16 @@ def test_one_flipped_byte_anywhere_is_found(cube_copy: Path, long_run: bool) -> 
     "array",
     [
         *(LEVEL[side].path for side in LEVELS),
-        "delivered/body", "state/status", "state/reason", "state/body_sha256", "catalog/object_id", "catalog/ra",
-        "labels/galspec/oh_p50", "predictions/m/mean",
+        "delivered/body",
+        "state/status",
+        "state/reason",
+        "state/body_sha256",
+        "catalog/object_id",
+        "catalog/ra",
+        "labels/galspec/oh_p50",
+        "predictions/m/mean",
     ],
-)  # fmt: skip
+)
 def test_a_flipped_byte_is_named_by_its_array_its_rows_and_its_file(cube_copy: Path, array: str) -> None:
     file = chunk_files(cube_copy)[0][array][0]
     flip(file, np.random.default_rng(3))
@@ -391,9 +397,12 @@ def test_a_superseded_version_of_the_labels_must_stay_readable(cube_copy: Path) 
 
 
 def test_a_tag_on_another_snapshot_is_found(cube_copy: Path) -> None:
-    plant(cube_copy, lambda root: root["labels/galspec"].attrs.update(
-        {"versions": [{"version": 1}, {"version": 2, "supersedes": "1CECHNKREP0F1RSTCMT0"}]}
-    ))  # fmt: skip
+    plant(
+        cube_copy,
+        lambda root: root["labels/galspec"].attrs.update(
+            {"versions": [{"version": 1}, {"version": 2, "supersedes": "1CECHNKREP0F1RSTCMT0"}]}
+        ),
+    )
     assert "1CECHNKREP0F1RSTCMT0" in only(verified(cube_copy)).text
 
 

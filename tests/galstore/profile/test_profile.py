@@ -115,8 +115,12 @@ def test_columns_are_ranked_with_changed_nulls_first_and_empty_ones_last() -> No
     ranked = rank_drift({"never": empty, "gone": old["same"], **old}, {**now, "never": empty, "gone": empty})
     assert [drift.column for drift in ranked] == ["nulls", "moved", "same", "gone", "never"]
     assert [drift.verdict for drift in ranked] == [
-        DriftVerdict.NULLS, DriftVerdict.LARGE, DriftVerdict.NONE, DriftVerdict.EMPTY, DriftVerdict.UNKNOWN,
-    ]  # fmt: skip
+        DriftVerdict.NULLS,
+        DriftVerdict.LARGE,
+        DriftVerdict.NONE,
+        DriftVerdict.EMPTY,
+        DriftVerdict.UNKNOWN,
+    ]
 
 
 def test_a_coded_column_of_few_values_is_compared_by_its_shares() -> None:
