@@ -46,7 +46,8 @@ def read_curve(model: StoredModel) -> tuple[EpochRecord, ...]:
 def write_training_curve(path: Path, model: StoredModel) -> None:
     """Write a PNG file of RMSE and NMAD against epochs, atomically."""
     log = read_curve(model)
-    from modeling.figures.predictions import draw_training, figure_png
+    from modeling.figures.predictions import draw_training
+    from modeling.figures.style import figure_png
 
     image = figure_png(draw_training(log, best_epoch=model.config["best_epoch"]))
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ def draw_levels(images: Mapping[int, NDArray[np.uint8] | NDArray[np.float32]], t
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=9)
     for axis, (side, counts) in zip(np.atleast_1d(figure.subplots(1, len(images))), images.items(), strict=True):
-        axis.imshow(np.clip(counts, 0, 255) / 255, interpolation="nearest")
+        axis.imshow(counts.clip(0, 255) / 255, interpolation="nearest")
         axis.set_title(f"{side} px", fontsize=8)
         axis.set_axis_off()
     figure.savefig(path, dpi=160)

@@ -8,8 +8,8 @@ the magnitude does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -84,28 +84,10 @@ class CatalogConsistency:
         return self.residuals.score(_compared_values(catalog) - inputs @ self.weights.T - self.offsets)
 
     def with_threshold(self, threshold: float) -> CatalogConsistency:
-        return replace(self, residuals=self.residuals.with_threshold(threshold))
-
-    def to_arrays(self) -> dict[str, Values]:
-        """Return all arrays by their names in a file; the threshold is not among them."""
-        return {
-            "centre": self.centre,
-            "spread": self.spread,
-            "weights": self.weights,
-            "offsets": self.offsets,
-            "missed.centre": self.residuals.centre,
-            "missed.axes": self.residuals.axes,
-        }
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Values], threshold: float) -> CatalogConsistency:
-        """Rebuild from the output of `to_arrays`; KeyError if an array is missing."""
-        residuals = MahalanobisRegion(centre=arrays["missed.centre"], axes=arrays["missed.axes"], threshold=threshold)
-        names = ("centre", "spread", "weights", "offsets")
-        return cls(**{name: arrays[name] for name in names}, residuals=residuals)
+        return replace(self, residuals=replace(self.residuals, threshold=threshold))
 
 
-def has_compared_columns(catalog: pd.DataFrame | None) -> bool:
+def has_compared_columns(catalog: pd.DataFrame | None) -> TypeGuard[pd.DataFrame]:
     return catalog is not None and set(COMPARED_COLUMNS) <= set(catalog.columns)
 
 

@@ -11,30 +11,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from modeling.outliers.catalog_consistency import CatalogConsistency
-from modeling.outliers.image_scores import ImageScorer
+from modeling.outliers.image_scores import COUNTEREXAMPLES_NAME, ImageScorer
 from modeling.outliers.ood_score import OODDetector
-from modeling.outliers.regions import LogisticDiscriminant, MahalanobisRegion
+from modeling.outliers.regions import LogisticDiscriminant, MahalanobisRegion, Values
 from schemas.errors import WeightsError
 
 _IMAGE = "image."
-_CONSISTENCY = "agreement."
-_DISCRIMINANT_ARRAYS = ("centre", "spread", "weights", "offsets")
+_LINEAR = ("centre", "spread", "weights", "offsets")
+"""Arrays of a linear model of standardised statistics."""
 
 
 def detector_to_bytes(detector: OODDetector) -> bytes:
     """Serialise a detector as a safetensors file."""
+    discriminant, consistency = None, detector.consistency
     regions = {"embedding": detector.embedding}
-    regions |= {f"{_IMAGE}{name}": region for name, region in detector.image.regions.items()}
+    for name, model in detector.image.models.items():
+        if isinstance(model, LogisticDiscriminant):
+            discriminant = model
+        else:
+            regions[f"{_IMAGE}{name}"] = model
     if detector.photometry is not None:
         regions["photometry"] = detector.photometry
     arrays = {"mean": detector.mean, "components": detector.components}
     for name, region in regions.items():
-        arrays |= {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
-    discriminant, consistency = detector.image.discriminant, detector.consistency
+        arrays |= _region_arrays(name, region)
     if discriminant is not None:
-        arrays |= {f"contrast.{name}": getattr(discriminant, name) for name in _DISCRIMINANT_ARRAYS}
+        arrays |= {f"contrast.{name}": getattr(discriminant, name) for name in _LINEAR}
     if consistency is not None:
-        arrays |= {f"{_CONSISTENCY}{name}": array for name, array in consistency.to_arrays().items()}
+        arrays |= {f"agreement.{name}": getattr(consistency, name) for name in _LINEAR}
+        arrays |= _region_arrays("agreement.missed", consistency.residuals)
     numbers = {
         "borders": {name: region.threshold for name, region in regions.items()},
         "contrast_border": None if discriminant is None else discriminant.threshold,
@@ -45,6 +50,10 @@ def detector_to_bytes(detector: OODDetector) -> bytes:
     }
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     return bytes(save(contiguous, metadata={"support": json.dumps(numbers, sort_keys=True)}))
+
+
+def _region_arrays(name: str, region: MahalanobisRegion) -> dict[str, Values]:
+    return {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
 
 
 def read_ood_detector(path: Path) -> OODDetector:
@@ -59,31 +68,32 @@ def read_ood_detector(path: Path) -> OODDetector:
         with safe_open(path, framework="np") as file:
             numbers = json.loads((file.metadata() or {})["support"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-        regions = {
-            name: MahalanobisRegion(
+
+        def region(name: str, threshold: float) -> MahalanobisRegion:
+            return MahalanobisRegion(
                 centre=arrays[f"{name}.centre"], axes=arrays[f"{name}.axes"], threshold=float(threshold)
             )
-            for name, threshold in numbers["borders"].items()
+
+        regions = {name: region(name, threshold) for name, threshold in numbers["borders"].items()}
+        image: dict[str, MahalanobisRegion | LogisticDiscriminant] = {
+            name.removeprefix(_IMAGE): found for name, found in regions.items() if name.startswith(_IMAGE)
         }
-        discriminant, consistency = None, None
         if numbers["contrast_border"] is not None:
-            weights = {name: arrays[f"contrast.{name}"] for name in _DISCRIMINANT_ARRAYS}
-            discriminant = LogisticDiscriminant(threshold=float(numbers["contrast_border"]), **weights)
+            weights = {name: arrays[f"contrast.{name}"] for name in _LINEAR}
+            image[COUNTEREXAMPLES_NAME] = LogisticDiscriminant(threshold=float(numbers["contrast_border"]), **weights)
+        consistency = None
         # files of earlier versions lack this key
         if numbers.get("agreement_border") is not None:
-            fitted = {
-                name.removeprefix(_CONSISTENCY): array
-                for name, array in arrays.items()
-                if name.startswith(_CONSISTENCY)
-            }
-            consistency = CatalogConsistency.from_arrays(fitted, float(numbers["agreement_border"]))
-        image = {name.removeprefix(_IMAGE): region for name, region in regions.items() if name.startswith(_IMAGE)}
+            consistency = CatalogConsistency(
+                residuals=region("agreement.missed", numbers["agreement_border"]),
+                **{name: arrays[f"agreement.{name}"] for name in _LINEAR},
+            )
         low, high = (math.nan if end is None else float(end) for end in numbers["label_range"])
         return OODDetector(
             embedding=regions["embedding"],
             mean=arrays["mean"],
             components=arrays["components"],
-            image=ImageScorer(regions=image, discriminant=discriminant),
+            image=ImageScorer(models=image),
             photometry=regions.get("photometry"),
             consistency=consistency,
             label_range=(low, high),

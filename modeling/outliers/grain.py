@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numba
@@ -53,12 +52,7 @@ def measure_grain(planes: Floats) -> Floats:
         *(np.log((far + QUANTUM) / (near + QUANTUM)) for near, far in pairwise(inner)),
         np.log((inner[0] + QUANTUM) / (centre.std(axis=(1, 2)) + QUANTUM)),
     ]
-    return side_by_side(parts).astype(np.float32)
-
-
-def side_by_side(statistics: Sequence[Floats]) -> Floats:
-    """Join statistics of shape (object,) or (object, statistic) into one (object, statistic)."""
-    return np.concatenate([values if values.ndim == 2 else values[:, None] for values in statistics], axis=1)
+    return np.column_stack(parts).astype(np.float32)
 
 
 def rms_step(grey: Floats, lag: int) -> Floats:

@@ -14,7 +14,7 @@ from modeling.outliers.regions import LogisticDiscriminant, MahalanobisRegion, V
 from modeling.outliers.synthetic_outliers import COUNTEREXAMPLES, MIN_COUNTEREXAMPLE_PX
 from modeling.outliers.thumbnails import Images, Thumbnails
 
-COUNTEREXAMPLE_SCORE = "counterexamples"
+COUNTEREXAMPLES_NAME = "counterexamples"
 
 N_FOLDS = 5
 """Folds by which training rows are left out in turn."""
@@ -56,34 +56,30 @@ class TrainingStatistics:
 class ImageScorer:
     """Regions of the groups of image statistics, and a discriminant against counterexamples."""
 
-    regions: Mapping[str, MahalanobisRegion]
-    """By group of statistics."""
-    discriminant: LogisticDiscriminant | None
-    """None at levels below `MIN_COUNTEREXAMPLE_PX`."""
+    models: Mapping[str, MahalanobisRegion | LogisticDiscriminant]
+    """By group of statistics; the discriminant is `COUNTEREXAMPLES_NAME`, absent below `MIN_COUNTEREXAMPLE_PX`."""
 
     @classmethod
     def fit(cls, train: TrainingStatistics) -> ImageScorer:
         """Fit to training images, with all thresholds at 1."""
-        regions = {name: MahalanobisRegion.fit(values) for name, values in train.ordinary.items()}
-        if not train.others.size:
-            return cls(regions=regions, discriminant=None)
-        discriminant = LogisticDiscriminant.fit(join_groups(train.ordinary), train.others)
-        return cls(regions=regions, discriminant=discriminant)
+        models: dict[str, MahalanobisRegion | LogisticDiscriminant] = {
+            name: MahalanobisRegion.fit(values) for name, values in train.ordinary.items()
+        }
+        if train.others.size:
+            models[COUNTEREXAMPLES_NAME] = LogisticDiscriminant.fit(join_groups(train.ordinary), train.others)
+        return cls(models=models)
 
     def scores(self, statistics: Statistics) -> dict[str, Values]:
         """Return the scores of images in units of their thresholds, (object,) by name."""
-        scores = {name: region.score(statistics[name]) for name, region in self.regions.items()}
-        if self.discriminant is not None:
-            scores[COUNTEREXAMPLE_SCORE] = self.discriminant.score(join_groups(statistics))
-        return scores
+        inputs = {**statistics, COUNTEREXAMPLES_NAME: join_groups(statistics)}
+        return {name: model.score(inputs[name]) for name, model in self.models.items()}
 
     def held_out_scores(self, train: TrainingStatistics, validation: Statistics) -> dict[str, Values]:
         """Return scores of the training rows, each left out of a fit in turn, followed by those of validation rows."""
         rows = np.arange(len(join_groups(train.ordinary)))
         fold = rows % N_FOLDS
-        scores = {
-            name: np.concatenate([np.empty(rows.size), values]) for name, values in self.scores(validation).items()
-        }
+        validated = self.scores(validation)
+        scores = {name: np.concatenate([np.empty(rows.size), values]) for name, values in validated.items()}
         for k in range(N_FOLDS):
             left_out = rows[fold == k]
             without = ImageScorer.fit(train.take(rows[fold != k]))
@@ -92,10 +88,8 @@ class ImageScorer:
         return scores
 
     def with_thresholds(self, thresholds: Mapping[str, float]) -> ImageScorer:
-        discriminant = self.discriminant
         return ImageScorer(
-            regions={name: region.with_threshold(thresholds[name]) for name, region in self.regions.items()},
-            discriminant=discriminant and replace(discriminant, threshold=thresholds[COUNTEREXAMPLE_SCORE]),
+            models={name: replace(model, threshold=thresholds[name]) for name, model in self.models.items()}
         )
 
 

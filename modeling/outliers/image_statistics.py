@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from modeling.outliers.grain import QUANTUM, Floats, rms_step, side_by_side
+from modeling.outliers.grain import QUANTUM, Floats, rms_step
 from modeling.outliers.thumbnails import Thumbnails, lower_median, radii, take_pixels
 
 RINGS = (0.0, 0.08, 0.16, 0.24, 0.32, 0.42, 0.54, 0.68, 0.84, 1.0)
@@ -43,7 +43,7 @@ def measure_images(images: Thumbnails) -> dict[str, NDArray[np.float64]]:
     }
     if images.grain is not None:
         groups["grain"] = [images.grain]
-    return {name: side_by_side(parts).astype(np.float64) for name, parts in groups.items()}
+    return {name: np.column_stack(parts).astype(np.float64) for name, parts in groups.items()}
 
 
 @cache

@@ -10,7 +10,7 @@ region, and the consistency of image and catalog has one.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -127,17 +127,11 @@ class OODDetector:
         validation_statistics = measure_pixels(validation.pixels)
         image = ImageScorer.fit(statistics)
         # the network was fitted to the training rows: their embeddings do not represent new objects
-        unknown = np.full(n_train, np.nan)
-        thresholds = joint_thresholds(
-            {
-                "embedding": np.concatenate([unknown, embedding_scores]),
-                **image.held_out_scores(statistics, validation_statistics),
-            },
-            n_validation=n_validation,
-            share=IMAGE_SHARE,
-        )
+        scores = {"embedding": np.concatenate([np.full(n_train, np.nan), embedding_scores])}
+        scores |= image.held_out_scores(statistics, validation_statistics)
+        thresholds = joint_thresholds(scores, n_validation=n_validation, share=IMAGE_SHARE)
         return cls(
-            embedding=embedding.with_threshold(thresholds["embedding"]),
+            embedding=replace(embedding, threshold=thresholds["embedding"]),
             mean=mean,
             components=components,
             image=image.with_thresholds(thresholds),
@@ -203,7 +197,7 @@ def _fit_photometry(train: pd.DataFrame | None, validation: pd.DataFrame | None)
     if min(len(fit_to), len(held_out)) < MIN_DETECTOR_ROWS:
         return None
     region = MahalanobisRegion.fit(fit_to)
-    return region.with_threshold(quantile_threshold(region.score(held_out), CATALOG_SHARE))
+    return replace(region, threshold=quantile_threshold(region.score(held_out), CATALOG_SHARE))
 
 
 def _fit_consistency(
@@ -212,8 +206,6 @@ def _fit_consistency(
     validation_statistics: Values,
     validation_catalog: pd.DataFrame | None,
 ) -> CatalogConsistency | None:
-    if catalog is None or validation_catalog is None:
-        return None
     if not (has_compared_columns(catalog) and has_compared_columns(validation_catalog)):
         return None
     fitted = CatalogConsistency.fit(statistics, catalog)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,9 +47,6 @@ class MahalanobisRegion:
             values, vectors = np.linalg.eigh(covariance)
             axes[:, varies] = (vectors / np.sqrt(values)).T / unit[varies]
         return cls(centre=centre, axes=axes, threshold=1.0)
-
-    def with_threshold(self, threshold: float) -> MahalanobisRegion:
-        return replace(self, threshold=threshold)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
