@@ -1,4 +1,4 @@
-"""`galstore up`, `down` and `status`: the Prefect server, worker and deployments of one machine."""
+"""Commands `up`, `down`, `status` and `notify` of a service: Prefect server, worker and deployments of one machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register_commands(app: typer.Typer) -> None:
 def up(
     recipe: Annotated[
         str | None,
-        typer.Option(help="Recipe of every deployment; as the last time, or as prefect.yaml says, by default"),
+        typer.Option(help="Recipe of all deployments; default: the previous one, or that in prefect.yaml"),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -39,12 +39,12 @@ def up(
     ] = None,
     home: HomeOption = HOME,
     port: Annotated[
-        int | None, typer.Option(help="Port on 127.0.0.1, 0 for any free one; 4200 or another by default")
+        int | None, typer.Option(help="Port on 127.0.0.1, 0 = any free one; default: 4200 or another free one")
     ] = None,
 ) -> None:
-    """Start a Prefect server, a worker and the deployments of prefect.yaml; what runs already is left running.
+    """Start a Prefect server, a worker and the deployments of prefect.yaml, unless they run already.
 
-    Called again it deploys what has changed and starts again what has ended, after a crash or a reboot.
+    A further call deploys changes of prefect.yaml, and restarts services after a crash or a reboot.
 
     Example: galstore up --recipe sdss
     """
@@ -81,8 +81,8 @@ def up(
     for words in ("ingest --watch", "train --watch", "score -p catalog=new.csv --watch", "report --watch"):
         out.print(f"  {prefect} {words}", soft_wrap=True)
     out.print(
-        f"\nCatalogs that you put into {running.inbox} are scored by themselves. `galstore status` shows what goes on; "
-        "`galstore down` ends it all and keeps the data.",
+        f"\nCatalogs that you put into {running.inbox} are scored automatically. `galstore status` shows the state of "
+        "all runs; `galstore down` stops the service and keeps the data.",
         soft_wrap=True,
     )
 
@@ -90,10 +90,10 @@ def up(
 def down(
     home: HomeOption = HOME,
     wait: Annotated[
-        float, typer.Option(help="Seconds that runs under way get to finish before they are cancelled")
+        float, typer.Option(help="Seconds that active runs get to finish before they are cancelled")
     ] = 30.0,
 ) -> None:
-    """End the worker, the server and every run; database, cube and predictions stay.
+    """Stop the worker, the server and all runs; keep database, cube and predictions.
 
     Example: galstore down --wait 600
     """
@@ -101,7 +101,7 @@ def down(
 
     out = stdout()
     n = stop_services(_directory(home), Path.cwd(), wait_s=wait, report=lambda text: out.print(escaped(text)))
-    out.print("nothing was running" if n == 0 else "ended; no process is left")
+    out.print("nothing was running" if n == 0 else "stopped; no process is running")
 
 
 def status(
@@ -110,9 +110,9 @@ def status(
         bool, typer.Option("--env", help='Lines for a shell, as in: eval "$(galstore status --env)"')
     ] = False,
 ) -> None:
-    """Say what runs, what is under way, what comes next and how the last runs ended.
+    """Show the processes of the service, and the last, active and next runs of each deployment.
 
-    The exit code is 0 where server and worker run, else 3.
+    The exit code is 0 if server and worker run, else 3.
 
     Example: galstore status
     """
@@ -124,12 +124,12 @@ def status(
     port = server_port(directory)
     if env:
         if port is None:
-            raise ServiceError(f"nothing was ever started in {directory.folder}: `galstore up` does")
+            raise ServiceError(f"no service was started in {directory.folder}: run `galstore up` first")
         out.print(shell_variables(port), soft_wrap=True)
         return
     processes = {service: running_service(directory, service) for service in (SERVER, WORKER, SUPERVISOR)}
     for service, process in processes.items():
-        out.print(f"{service:11s}" + (f"runs (process {process.pid})" if process else "does not run"))
+        out.print(f"{service:11s}" + (f"running (process {process.pid})" if process else "not running"))
     healthy = port is not None and server_answers(directory, port)
     if port is not None and healthy:
         os.environ.update(directory.environment(port))
@@ -138,17 +138,19 @@ def status(
         out.print(f"UI         http://127.0.0.1:{port}\n")
         out.print(deployment_table())
     if not healthy or None in (processes[SERVER], processes[WORKER]):
-        out.print("\n`galstore up` starts what does not run")
+        out.print("\n`galstore up` starts the missing services")
         sys.exit(3)
 
 
 def notify(
-    address: Annotated[str, typer.Argument(metavar="URL", help="Where a JSON text is posted to when a run has failed")],
+    address: Annotated[
+        str, typer.Argument(metavar="URL", help="Address to which a JSON message is posted when a run fails")
+    ],
     home: HomeOption = HOME,
 ) -> None:
-    """Have every run that fails, crashes or times out told to a web address: Slack, Mattermost or a program of yours.
+    """Post a message to a webhook when a run fails, crashes or times out: Slack, Mattermost or another program.
 
-    It is a Prefect automation with a webhook block, to be seen and changed in the UI; called again, it gets the new
+    This is a Prefect automation with a webhook block, which can be changed in the UI. A further call replaces the
     address.
 
     Example: galstore notify https://hooks.slack.com/services/...
@@ -159,12 +161,12 @@ def notify(
     directory = _directory(home)
     port = server_port(directory)
     if port is None or not server_answers(directory, port):
-        raise ServiceError(f"no server of {directory.folder} answers: `galstore up` first")
+        raise ServiceError(f"the server of {directory.folder} does not answer: run `galstore up` first")
     os.environ.update(directory.environment(port))
     from flows.service.deploy import notify_by_webhook
 
     notify_by_webhook(address)
-    stdout().print("failures are told from now on; the automation is in the UI under Automations")
+    stdout().print("failures are posted from now on; the automation is in the UI under Automations")
 
 
 def _directory(folder: Path) -> ServiceDirectory:
