@@ -230,7 +230,7 @@ def test_at_one_pixel_colours_alone_are_learnt() -> None:
     pixels = rng.normal(30, 3, (2 * N, 1, 1, 3))
     model = random_model("a", level=1)
     model = fit_ood_detector(model, seen(model, pixels[:N]), seen(model, pixels[N:]), LABELS)
-    assert set(model.ood_detector.image.regions) == {"colour"}
+    assert set(model.ood_detector.image.models) == {"colour"}
     embedding = predict(model, pixels[:1], device="cpu").embedding
     assert model.ood_detector.score(embedding, statistics_of(pixels[:1] * 0 + 250))[0] > 1
 
