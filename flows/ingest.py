@@ -18,12 +18,14 @@ from flows.runtime import TRANSIENT_FAILURES, dask_client, progress_bar, survey_
 from flows.terminal import console
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import Cube, open_cube
+from galstore.executor import DaskExecutor
+from galstore.ingest.catalog_update import Registration
 from galstore.ingest.fetch import CutoutSource
-from galstore.ingest.fill import FillResult, count_open, fill_cube, plan_block_tasks
+from galstore.ingest.fill import count_open, fill_cube, plan_block_tasks
 from galstore.ingest.quarantine import parse_reasons
-from galstore.ingest.register import Registration, register_file, register_survey
-from galstore.survey.cutout_service import CutoutService, catalog_service_of, cutout_service_of
-from galstore.survey.retry import RequestLimits
+from galstore.ingest.register import register_file, register_survey
+from galstore.ingest.write import FillResult
+from galstore.survey.cutout_service import CutoutService, catalog_service_of, cutout_service_of, request_limits_of
 from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import Reason, Status
 from schemas.recipes import Recipe
@@ -135,45 +137,36 @@ def pull_cutouts(
     A retry continues after the last commit.
     """
     cube = open_cube(recipe.store.path)
-    jobs = plan_block_tasks(cube, rows, retried=retried)
-    if not jobs:
+    tasks = plan_block_tasks(cube, rows, retried=retried)
+    if not tasks:
         logger.info("cutouts: none pending")
         return FillResult()
     with (
-        dask_client(recipe.dask, n_tasks=len(jobs)) as client,
-        progress_bar("cutouts", count_open(cube, jobs)) as progress,
+        dask_client(recipe.dask, n_tasks=len(tasks)) as client,
+        progress_bar("cutouts", count_open(cube, tasks)) as progress,
     ):
         total = FillResult()
 
-        def show(filled: FillResult) -> None:
+        def show(finished: FillResult) -> None:
             nonlocal total
-            total += filled
-            progress.advance(filled.n_settled)
+            total += finished
+            progress.advance(finished.n_settled)
             progress.note(f"{total.n_stored} stored, {total.n_quarantined} quarantined")
 
         return fill_cube(
             recipe.store.path,
-            jobs,
+            tasks,
             cutout_source(recipe, service, cube, n_workers=len(client.scheduler_info(n_workers=-1)["workers"])),
-            client,
+            DaskExecutor(client),
             blocks_per_commit=recipe.dask.blocks_per_commit,
             run_id=current_run_id(),
-            on_commit=show,
+            on_block=show,
         )
 
 
 def cutout_source(recipe: Recipe, service: CutoutService, cube: Cube, *, n_workers: int) -> CutoutSource:
     """Build the client settings of block tasks; each worker gets an equal share of the connections."""
-    survey = recipe.survey
-    request_limits = RequestLimits(
-        requests_per_second=survey.requests_per_second,
-        concurrency=max(1, survey.concurrency // n_workers),
-        connect_timeout_s=survey.connect_timeout_s,
-        read_timeout_s=survey.read_timeout_s,
-        attempts=survey.attempts,
-        retry_budget_s=survey.retry_budget_s,
-        breaker_failures=survey.breaker_failures,
-    )
+    request_limits = request_limits_of(recipe.survey, n_workers=n_workers)
     source = CutoutSource(service=service, scale=recipe.cutout_scale, request_limits=request_limits)
     stored = np.flatnonzero(cube.read_state("status") == Status.STORED)
     return source.with_known_good(cube, int(stored[0])) if stored.size else source

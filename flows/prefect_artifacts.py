@@ -232,7 +232,12 @@ class ProgressArtifact:
         description = f"{self._title}: {self._n_done:,} of {self._total:,}"
         with log_server_errors("progress"), get_client(sync_client=True) as client:
             if self._artifact_id is None:
-                fields = {"key": _key(self._title), "type": "progress", "description": description, "data": percent}
+                fields: dict[str, Any] = {
+                    "key": _key(self._title),
+                    "type": "progress",
+                    "description": description,
+                    "data": percent,
+                }
                 self._artifact_id = client.create_artifact(ArtifactCreate(**fields, **(self._run or {}))).id
             else:
                 client.update_artifact(self._artifact_id, ArtifactUpdate(data=percent, description=description))

@@ -32,7 +32,7 @@ from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
 from galstore.features.views import read_features
-from galstore.ingest.register import Registration
+from galstore.ingest.catalog_update import Registration
 from schemas.catalog import COLUMN
 from schemas.cutouts import SIDE_PX
 from schemas.errors import TrainingError

@@ -16,7 +16,7 @@ import pandas as pd
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.engine.scoring import Engine, attributes_of, score_blocks, score_here
+from flows.engine.scoring import Engine, prediction_attributes, score_blocks, score_here
 from flows.ingest import pull_cutouts, register_catalog_file
 from flows.outputs import (
     held_out_rows,
@@ -102,7 +102,7 @@ def score_rows(recipe: Recipe, member_ids: Sequence[str], rows: npt.NDArray[np.i
             model_id,
             rows,
             engine,
-            attributes=attributes_of(scorer),
+            attributes=prediction_attributes(scorer),
             blocks_per_commit=recipe.dask.blocks_per_commit,
             progress=progress,
         )

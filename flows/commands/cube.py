@@ -1,15 +1,21 @@
-"""Commands about one cube: what it holds, what is missing and why, whether it is sound, and how to mend it."""
+"""Commands for one cube: contents, quarantine, verification, repair and expiry."""
 
 from __future__ import annotations
 
-import json
+import logging
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.options import AsJson, StoreArgument
+from flows.commands.options import AsJson, StoreArgument, print_json
+from flows.commands.tables import inventory_table, problems_table, quarantine_tables
 from flows.terminal import escaped, stdout
+
+if TYPE_CHECKING:
+    from galstore.integrity.findings import Verification
+
+logger = logging.getLogger(__name__)
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -19,7 +25,9 @@ def register_commands(app: typer.Typer) -> None:
 
 
 def info(store: StoreArgument, as_json: AsJson = False) -> None:
-    """Print what a cube holds: counts, levels, catalogs, sizes, versions; exit code 1 if the counts do not add up.
+    """Print the contents of a cube: counts, levels, catalogs, sizes, versions.
+
+    Exit code 1 if the counts do not add up.
 
     Example: galstore info demo/cube --json
     """
@@ -28,10 +36,8 @@ def info(store: StoreArgument, as_json: AsJson = False) -> None:
 
     inventory = take_inventory(open_cube(store))
     if as_json:
-        typer.echo(json.dumps(inventory.to_dict(), indent=2))
+        print_json(inventory.to_dict())
     else:
-        from flows.commands.tables import inventory_table
-
         stdout().print(inventory_table(inventory))
     if not inventory.counts.add_up:
         raise typer.Exit(1)
@@ -39,16 +45,18 @@ def info(store: StoreArgument, as_json: AsJson = False) -> None:
 
 def quarantine(
     store: StoreArgument,
-    reason: Annotated[list[str] | None, typer.Option(help="Only objects quarantined for this; repeatable")] = None,
+    reason: Annotated[
+        list[str] | None, typer.Option(help="Only objects quarantined for this reason; may be repeated")
+    ] = None,
     csv: Annotated[
         Path | None, typer.Option(help="Write all quarantined objects to this CSV, and rejected rows beside it")
     ] = None,
-    limit: Annotated[int, typer.Option(min=0, help="Objects and rows to print; 0 = all")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of objects and rows to print; 0 = all")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List and sum the objects without an image, and the catalog rows that became no object, each with its reason.
+    """List the objects without a usable cutout and the rejected catalog rows, with their reasons.
 
-    `galstore ingest RECIPE --retry-quarantined=REASON` asks for such objects again.
+    `galstore ingest RECIPE --retry-quarantined=REASON` requests such cutouts again.
 
     Example: galstore quarantine demo/cube --reason truncated --csv quarantined.csv
     """
@@ -62,36 +70,24 @@ def quarantine(
         rejected.to_csv(csv.with_stem(f"{csv.stem}-rejected"), index=False)
     if as_json:
         tally = {str(name): int(n) for name, n in objects["reason"].value_counts().items()}
-        lists = {
-            "quarantined": json.loads(objects.to_json(orient="records")),
-            "rejected": json.loads(rejected.to_json(orient="records")),
-        }
-        typer.echo(json.dumps({"n_quarantined": len(objects), "n_rejected": len(rejected), "tally": tally, **lists}))
+        lists = {"quarantined": objects.to_dict(orient="records"), "rejected": rejected.to_dict(orient="records")}
+        print_json({"n_quarantined": len(objects), "n_rejected": len(rejected), "tally": tally, **lists})
         return
-    from flows.commands.tables import quarantine_tables
-
     for part in quarantine_tables(objects, rejected, limit=limit):
         stdout().print(part)
 
 
 def verify(store: StoreArgument, as_json: AsJson = False) -> None:
-    """Read everything that a cube holds and check it; exit code 1 if anything is wrong.
+    """Read and check everything in a cube; exit code 1 if anything is wrong.
 
-    Every chunk is readable, delivered bytes have their SHA-256 and decode to the 128 px level, the other levels are its
-    averages, counts add up, and nothing is there that belongs to no object.
+    Checks that every chunk is readable, delivered bytes match their SHA-256 and decode to the 128 px level, the other
+    levels are its averages, counts add up, and no data is left without an object.
 
     Example: galstore verify demo/cube
     """
-    from flows.commands.tables import problems_table
-    from flows.runtime import progress_bar
-    from galstore.cube.reader import open_cube
-    from galstore.integrity.verify import verify_cube
-
-    cube = open_cube(store)
-    with progress_bar("verify", cube.n_objects) as progress:
-        verification = verify_cube(cube, on_progress=progress.advance)
+    verification = _verify(store)
     if as_json:
-        typer.echo(json.dumps(verification.to_dict(), indent=2))
+        print_json(verification.to_dict())
     else:
         out = stdout()
         out.print(escaped(verification.summary))
@@ -101,24 +97,31 @@ def verify(store: StoreArgument, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
+def _verify(store: str) -> Verification:
+    from flows.runtime import progress_bar
+    from galstore.cube.reader import open_cube
+    from galstore.integrity.verify import verify_cube
+
+    cube = open_cube(store)
+    with progress_bar("verify", cube.n_objects) as progress:
+        return verify_cube(cube, on_progress=progress.advance)
+
+
 def rebuild(
     store: StoreArgument,
-    block: Annotated[list[int] | None, typer.Option(help="Number of a block of 1,024 rows; repeatable")] = None,
+    block: Annotated[list[int] | None, typer.Option(help="Number of a block of 1,024 rows; may be repeated")] = None,
     damaged: Annotated[
         bool, typer.Option("--damaged", help="All blocks in which `galstore verify` finds damage")
     ] = False,
     index: Annotated[
-        bool, typer.Option("--index", help="The indexes of ids and places, from the catalog's columns")
+        bool, typer.Option("--index", help="Rebuild the indexes of ids and positions from the catalog's columns")
     ] = False,
 ) -> None:
-    """Make the images of some blocks anew from the delivered bytes; what these cannot give, the next ingest asks for.
+    """Rebuild the images of blocks from the delivered bytes; the next ingest requests cutouts without usable bytes.
 
     Example: galstore rebuild demo/cube --block 3
     """
-    from flows.runtime import console, progress_bar
-    from galstore.cube.reader import open_cube
     from galstore.integrity.rebuild import damaged_blocks, rebuild_block, rebuild_index
-    from galstore.integrity.verify import verify_cube
     from schemas.errors import ContractError
 
     blocks = set(block or ())
@@ -127,15 +130,14 @@ def rebuild(
         if not blocks and not damaged:
             return
     if damaged:
-        cube = open_cube(store)
-        with progress_bar("verify", cube.n_objects) as progress:
-            blocks |= set(damaged_blocks(verify_cube(cube, on_progress=progress.advance)))
+        blocks |= set(damaged_blocks(_verify(store)))
         if not blocks:
-            console.print("no block is damaged: nothing to rebuild")
+            logger.info("no block is damaged: nothing to rebuild")
             return
     if not blocks:
         raise ContractError(
-            "which blocks? give --block N, as `galstore verify` names them, or --damaged for all, or else --index"
+            "no block is selected: give --block N, as `galstore verify` prints them, --damaged for all damaged blocks, "
+            "or --index"
         )
     for number in sorted(blocks):
         done = rebuild_block(store, number)
@@ -144,18 +146,18 @@ def rebuild(
 
 def gc(
     store: StoreArgument,
-    keep: Annotated[str, typer.Option(help="Age up to which snapshots are kept: 12h, 30d, 4w")] = "30d",
+    keep: Annotated[str, typer.Option(help="Keep snapshots up to this age: 12h, 30d, 4w")] = "30d",
     grace: Annotated[
-        str, typer.Option(help="Age up to which files without a snapshot are kept, since a run may be writing them")
+        str, typer.Option(help="Keep files without a snapshot up to this age: a run may be writing them")
     ] = "1d",
 ) -> None:
-    """Forget old snapshots and free their bytes; the last one and those with a tag stay.
+    """Expire old snapshots and free their bytes; the last snapshot and snapshots with a tag stay.
 
     Example: galstore gc demo/cube --keep 30d
     """
-    from galstore.integrity.expiry import expire_snapshots, parse_keep
+    from galstore.integrity.expiry import expire_snapshots, parse_duration
 
-    done = expire_snapshots(store, keep=parse_keep(keep), grace=parse_keep(grace))
+    done = expire_snapshots(store, keep=parse_duration(keep), grace=parse_duration(grace))
     typer.echo(
         f"{done.n_snapshots_expired} snapshots expired, {done.n_objects_deleted} files deleted, "
         f"{done.bytes_freed:,} bytes freed"

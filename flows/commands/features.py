@@ -1,23 +1,35 @@
-"""Commands of the feature store: look objects up, list views, keep training sets, tell where things came from."""
+"""Commands of the feature store: objects, views, training sets, history, lineage and export."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 import typer
 
-from flows.commands.options import AsJson, StoreArgument
+from flows.commands.options import AsJson, StoreArgument, print_export, print_json
+from flows.commands.tables import (
+    facts_table,
+    frame_table,
+    history_table,
+    lineage_tree,
+    object_tables,
+    view_table,
+    views_tables,
+)
 from flows.terminal import stdout
 
 AsOf = Annotated[
-    str | None, typer.Option(metavar="SNAPSHOT|TIME", help="As the cube was then: a snapshot's id, or 2026-11-24T12:00")
+    str | None, typer.Option(metavar="SNAPSHOT|TIME", help="Id of an earlier snapshot, or a time: 2026-11-24T12:00")
 ]
-Features = Annotated[list[str] | None, typer.Option("--features", help="Feature view, as colours@1; repeatable")]
+Features = Annotated[
+    list[str] | None, typer.Option("--features", help="Feature view, such as colours@1; may be repeated")
+]
+Condition = Annotated[str, typer.Option(help="Condition on catalog columns, such as 'petroMag_r < 17.5'")]
+ViewArgument = Annotated[str, typer.Argument(help="Feature view name@version, or a name for its newest version")]
 
 views_app = typer.Typer(no_args_is_help=True, help="Feature views and label views.")
-sets_app = typer.Typer(no_args_is_help=True, help="Training sets that are kept in a cube.")
+sets_app = typer.Typer(no_args_is_help=True, help="Training sets stored in a cube.")
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -31,11 +43,11 @@ def register_commands(app: typer.Typer) -> None:
 def lookup(
     store: StoreArgument,
     object_id: Annotated[int, typer.Argument(help="Object id of the survey")],
-    png: Annotated[Path | None, typer.Option(help="Draw its levels, 128 ... 1 px, into this file")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw its levels, 128 ... 1 px, to this file")] = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print all that is known of one object: state, catalog, features, labels and predictions.
+    """Print one object: state, catalog, features, labels and predictions.
 
     Example: galstore lookup demo/cube 1237648702973411443 --png galaxy.png
     """
@@ -49,10 +61,8 @@ def lookup(
 
         draw_levels({level: opened.cutout(object_id, level) for level in LEVELS}, f"object {object_id}", png)
     if as_json:
-        _print_json(known)
+        print_json(known)
         return
-    from flows.commands.tables import object_tables
-
     for table in object_tables(known):
         stdout().print(table)
     if png is not None:
@@ -62,10 +72,10 @@ def lookup(
 def cone(
     store: StoreArgument,
     ra: Annotated[float, typer.Argument(help="Right ascension, deg, ICRS")],
-    dec: Annotated[float, typer.Argument(help="Declination, deg, ICRS; after -- if it is negative")],
+    dec: Annotated[float, typer.Argument(help="Declination, deg, ICRS; write -- before a negative one")],
     radius: Annotated[float, typer.Argument(help="Radius, deg")],
     as_of: AsOf = None,
-    limit: Annotated[int, typer.Option(min=0, help="Objects to print; 0 = all")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of objects to print; 0 = all")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Print the objects within a circle on the sky, nearest first.
@@ -76,10 +86,8 @@ def cone(
 
     found = open_store(store, as_of=as_of).cone(ra, dec, radius)
     if as_json:
-        _print_json(json.loads(found.to_json(orient="records", double_precision=15)))
+        print_json(found.to_dict(orient="records"))
         return
-    from flows.commands.tables import frame_table
-
     stdout().print(frame_table(found, limit=limit))
     typer.echo(f"{len(found):,} objects within {radius:g} deg")
 
@@ -87,12 +95,12 @@ def cone(
 def similar(
     store: StoreArgument,
     object_id: Annotated[int, typer.Argument(help="Object id of the survey")],
-    k: Annotated[int, typer.Option("-k", min=1, help="How many")] = 10,
-    model: Annotated[str | None, typer.Option(help="Id of the model whose view counts")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of objects")] = 10,
+    model: Annotated[str | None, typer.Option(help="Id of the model with the embeddings")] = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the objects that a network sees most like one object.
+    """Print the objects most similar to one object in the embeddings of a network.
 
     Example: galstore similar demo/cube 1237648702973411443 -k 5
     """
@@ -100,19 +108,17 @@ def similar(
 
     found = open_store(store, as_of=as_of).similar(object_id, k, model_id=model)
     if as_json:
-        _print_json(json.loads(found.to_json(orient="records", double_precision=15)))
+        print_json(found.to_dict(orient="records"))
         return
-    from flows.commands.tables import frame_table
-
     stdout().print(frame_table(found, limit=0))
 
 
 def history(
     store: StoreArgument,
-    limit: Annotated[int, typer.Option(min=0, help="Commits to print, newest first; 0 = all")] = 20,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of commits to print, newest first; 0 = all")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Print the commits of a cube: when, what, by which run; and the tags that keep some of them.
+    """Print the commits of a cube with their times, operations and tags.
 
     Example: galstore history demo/cube --limit 50
     """
@@ -120,10 +126,8 @@ def history(
 
     commits = read_history(store)
     if as_json:
-        _print_json([one.to_dict() for one in commits])
+        print_json([commit.to_dict() for commit in commits])
         return
-    from flows.commands.tables import history_table
-
     stdout().print(history_table(commits, limit=limit))
 
 
@@ -132,7 +136,7 @@ def lineage(
     name: Annotated[str, typer.Argument(help="Id of a model with predictions, or name of a training set")],
     as_json: AsJson = False,
 ) -> None:
-    """Print what predictions, a model or a training set came from, back to the survey's query.
+    """Print the ancestors of predictions, a model or a training set, back to the survey's query.
 
     Example: galstore lineage demo/cube 3f2a90c1b7de
     """
@@ -140,25 +144,25 @@ def lineage(
 
     chain = trace_lineage(store, name)
     if as_json:
-        _print_json([{"kind": one.kind, "name": one.name, **one.details} for one in chain])
+        print_json([{"kind": step.kind, "name": step.name, **step.details} for step in chain])
         return
-    from flows.commands.tables import lineage_tree
-
     stdout().print(lineage_tree(chain))
 
 
 def export(
     store: StoreArgument,
-    out: Annotated[Path, typer.Argument(help="Folder to be made")],
-    format: Annotated[  # noqa: A002 - the word that every exporter's users know
+    out: Annotated[Path, typer.Argument(help="Folder to create")],
+    format: Annotated[  # noqa: A002 - the usual word
         str, typer.Option(help="zarr, parquet, hats, croissant or jpeg-folder")
     ] = "parquet",
-    where: Annotated[str, typer.Option(help="Condition over the catalog, as 'petroMag_r < 17.5'")] = "",
-    level: Annotated[list[int] | None, typer.Option(help="Side in px of a level, in a zarr export; repeatable")] = None,
+    where: Condition = "",
+    level: Annotated[
+        list[int] | None, typer.Option(help="Side of a level, px, for a zarr export; may be repeated")
+    ] = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a snapshot as files that other tools open: xarray, astropy, lsdb, mlcroissant, or a folder of JPEGs.
+    """Write a snapshot as files for other tools: xarray, astropy, lsdb, mlcroissant, or a folder of JPEGs.
 
     Example: galstore export demo/cube for-lsdb --format hats --where "dec > 30"
     """
@@ -166,52 +170,45 @@ def export(
 
     from flows.runtime import progress_bar
     from galstore.export import ExportFormat, export_cube
-    from galstore.features.selection import rows_selected
+    from galstore.features.selection import evaluate_condition
     from galstore.features.store import open_store
     from schemas.cube import LEVELS
     from schemas.errors import ExportError
 
-    formats = [one.value for one in ExportFormat]
+    formats = [known.value for known in ExportFormat]
     if format not in formats:
         raise ExportError(f"--format {format!r} is unknown: choose one of {', '.join(formats)}")
     cube = open_store(store, as_of=as_of).cube
-    rows = np.flatnonzero(rows_selected(cube, where))
+    rows = np.flatnonzero(evaluate_condition(cube, where))
     with progress_bar(f"export as {format}", rows.size) as progress:
         done = export_cube(
             cube, out, format=ExportFormat(format), rows=rows, levels=level or LEVELS, on_progress=progress.advance
         )
-    if as_json:
-        _print_json({"path": str(done.path), "objects": done.n_objects, "files": done.n_files, "bytes": done.bytes})
-    else:
-        typer.echo(f"{done.n_objects:,} objects in {done.n_files:,} files, {done.bytes:,} bytes: {done.path}")
+    print_export(done, as_json=as_json)
 
 
 @views_app.command("list")
 def list_views(store: StoreArgument, as_json: AsJson = False) -> None:
-    """List the feature views, how far their computed columns are kept, and the label views with their versions.
+    """List the feature views with their numbers of computed objects, and the label views with their versions.
 
     Example: galstore features list demo/cube
     """
     from galstore.cube.reader import open_cube
     from galstore.features.similar import embedding_views
-    from galstore.features.views import label_views_of, views_of
+    from galstore.features.views import describe_label_views, describe_views
 
     cube = open_cube(store)
-    views, labels = [*views_of(cube), *embedding_views(cube)], label_views_of(cube)
+    views, labels = [*describe_views(cube), *embedding_views(cube)], describe_label_views(cube)
     if as_json:
-        _print_json({"feature_views": views, "label_views": labels})
+        print_json({"feature_views": views, "label_views": labels})
         return
-    from flows.commands.tables import views_tables
-
     for table in views_tables(views, labels):
         stdout().print(table)
 
 
 @views_app.command("show")
-def show_view(
-    view: Annotated[str, typer.Argument(help="name@version, or a name for its newest version")], as_json: AsJson = False
-) -> None:
-    """Print a view's columns: unit, UCD, valid range, formula.
+def show_view(view: ViewArgument, as_json: AsJson = False) -> None:
+    """Print the columns of a view: unit, UCD, valid range, formula.
 
     Example: galstore features show colours@1
     """
@@ -219,18 +216,14 @@ def show_view(
 
     found = feature_view(view)
     if as_json:
-        _print_json({**found.definition(), "description": found.description, "fingerprint": found.fingerprint})
+        print_json({**found.definition(), "description": found.description, "fingerprint": found.fingerprint})
         return
-    from flows.commands.tables import view_table
-
     stdout().print(view_table(found))
 
 
 @views_app.command("compute")
-def compute_view(
-    store: StoreArgument, view: Annotated[str, typer.Argument(help="name@version, or a name for its newest version")]
-) -> None:
-    """Compute a view for objects that came since the last time, and keep it in the cube.
+def compute_view(store: StoreArgument, view: ViewArgument) -> None:
+    """Compute a view for objects without it, and store it in the cube.
 
     Example: galstore features compute demo/cube colours
     """
@@ -248,57 +241,43 @@ def compute_view(
 @sets_app.command("build")
 def build_set(
     store: StoreArgument,
-    name: Annotated[str, typer.Argument(help="Under which the cube keeps it")],
-    label: Annotated[list[str], typer.Option("--label", help="Label or label view; repeatable")],
+    name: Annotated[str, typer.Argument(help="Name of the new training set")],
+    label: Annotated[list[str], typer.Option("--label", help="Label or label view; may be repeated")],
     features: Features = None,
-    where: Annotated[str, typer.Option(help="Condition over the catalog, as 'petroMag_r < 17.5'")] = "",
-    split: Annotated[str, typer.Option(help="object or sky: what decides who trains and who tests")] = "object",
-    seed: Annotated[int, typer.Option(help="Of the split")] = 0,
+    where: Condition = "",
+    split: Annotated[
+        Literal["object", "sky"], typer.Option(help="Split by object id, or by cell of the sky")
+    ] = "object",
+    seed: Annotated[int, typer.Option(help="Seed of the split")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Freeze a training set: it reads the same for good, whatever the cube becomes.
+    """Freeze a training set; later changes of the cube do not change it.
 
     Example: galstore training-set build demo/cube z-2026 --label oh_p50 --features image_128 --features colours
     """
-    from galstore.features.training_set import build_training_set
-    from schemas.errors import RecipeError
+    from galstore.features.frozen_set import build_training_set
     from schemas.recipes import SplitSection
 
-    if split not in {"object", "sky"}:
-        raise RecipeError(f"--split {split!r} is unknown: it is object or sky")
-    rule = SplitSection(by=split, seed=seed)  # type: ignore[arg-type]
-    kept = build_training_set(store, name, label, features=features or (), selection=where, split=rule)
-    _print_json(kept.summary()) if as_json else _print_summary(kept.summary())
+    rule = SplitSection(by=split, seed=seed)
+    frozen = build_training_set(store, name, label, features=features or (), selection=where, split=rule)
+    _print_summary(frozen.summary(), as_json=as_json)
 
 
 @sets_app.command("show")
 def show_set(
-    store: StoreArgument, name: Annotated[str, typer.Argument(help="Of the training set")], as_json: AsJson = False
+    store: StoreArgument, name: Annotated[str, typer.Argument(help="Name of the training set")], as_json: AsJson = False
 ) -> None:
-    """Read a training set, check that it is what was kept, and print its summary.
+    """Read a training set, check its content hash, and print its summary.
 
     Example: galstore training-set show demo/cube z-2026
     """
-    from galstore.features.training_set import open_training_set
+    from galstore.features.frozen_set import open_training_set
 
-    summary = open_training_set(store, name).summary()
-    _print_json(summary) if as_json else _print_summary(summary)
-
-
-def _print_summary(summary: dict[str, Any]) -> None:
-    from flows.commands.tables import facts_table
-
-    stdout().print(facts_table(f"training set {summary['name']}", summary))
+    _print_summary(open_training_set(store, name).summary(), as_json=as_json)
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(_without_nan(value), indent=2, default=str))
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(one) for one in value]
-    return None if isinstance(value, float) and value != value else value  # noqa: PLR0124 - NaN differs from itself
+def _print_summary(summary: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(summary)
+    else:
+        stdout().print(facts_table(f"training set {summary['name']}", summary))

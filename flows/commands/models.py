@@ -1,16 +1,16 @@
-"""Commands of the model store: list models, look at one, promote one, export one."""
+"""Commands of the model store: list, show, promote and export models."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.options import AsJson
+from flows.commands.options import AsJson, print_json
+from flows.commands.tables import facts_table, new_table
 from flows.terminal import escaped, stdout
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from modeling.models.stored_model import StoredModel
 
 ModelArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="Id of a model, its beginning, or a name that a model was promoted to")
+    str, typer.Argument(metavar="ID", help="Id of a model, the start of an id, or the name of a promoted model")
 ]
 Place = Annotated[
-    str, typer.Option("--in", metavar="FOLDER|RECIPE", help="Folder of models or of a run, or a recipe with models")
+    str, typer.Option("--in", metavar="FOLDER|RECIPE", help="Folder of models, output folder of a run, or recipe")
 ]
 
 models_app = typer.Typer(no_args_is_help=True, help="Trained models: list, show, promote and export them.")
@@ -37,11 +37,11 @@ def register_commands(app: typer.Typer) -> None:
 @models_app.command("list")
 def list_models(
     place: Annotated[
-        str, typer.Argument(metavar="[FOLDER|RECIPE]", help="Folder of models or of a run, or a recipe with models")
+        str, typer.Argument(metavar="[FOLDER|RECIPE]", help="Folder of models, output folder of a run, or recipe")
     ] = "demo",
     as_json: AsJson = False,
 ) -> None:
-    """List the models of a run, damaged ones too: by target, the lowest validation RMSE first.
+    """List the models of a run by target, lowest validation RMSE first; damaged models are included.
 
     Example: galstore models list runs/sdss
     """
@@ -51,7 +51,7 @@ def list_models(
     folder = models_in(place)
     found, promotions = read_models(folder), read_promotions(folder)
     if as_json:
-        _print_json([_summary(model, promotions) for model in found])
+        print_json([_summary(model, promotions) for model in found])
         return
     out = stdout()
     out.print(_models_table(found, promotions))
@@ -64,15 +64,13 @@ def list_models(
 def show_model(
     model: ModelArgument,
     place: Place = "demo",
-    curve: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Draw its training curve into this file")
-    ] = None,
+    curve: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw its training curve to this file")] = None,
     tensorboard: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write its training log as event files under this folder")
+        Path | None, typer.Option(metavar="FOLDER", help="Write its training log as event files to this folder")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a model is and how well it does: config, metrics and model card.
+    """Print a model: configuration, metrics and model card.
 
     Example: galstore models show champion --in runs/sdss --curve curve.png
     """
@@ -89,20 +87,20 @@ def show_model(
     if tensorboard is not None:
         from modeling.figures.curves import read_curve, write_tensorboard
 
-        # a folder for each model, so that one TensorBoard shows several
+        # one folder per model, so that one TensorBoard shows several models
         write_tensorboard(tensorboard / found.model_id, read_curve(found))
         written["tensorboard"] = tensorboard / found.model_id
-    summary = _summary(found, read_promotions(folder))
+    promotions = read_promotions(folder)
+    summary = _summary(found, promotions)
     if as_json:
-        _print_json({**summary, "config": found.config, "metrics": found.metrics, "card": found.card, **written})
+        print_json({**summary, "config": found.config, "metrics": found.metrics, "card": found.card, **written})
         return
-    from flows.commands.tables import facts_table
-
     out = stdout()
-    names = {"promoted as": ", ".join(summary["promoted_as"]) or "-", "written": summary["written"]}
+    names = {"promoted as": ", ".join(promotions.names_of(found.model_id)) or "-", "written": summary["written"]}
     out.print(facts_table(f"model {found.model_id}", {**names, **found.config}))
     for name, numbers in found.metrics.items():
-        out.print(facts_table(f"\n{name}", {key: "-" if one is None else one for key, one in numbers.items()}))
+        shown = {key: "-" if number is None else number for key, number in numbers.items()}
+        out.print(facts_table(f"\n{name}", shown))
     out.print(f"\n{escaped(found.card)}", soft_wrap=True)
     for name, path in written.items():
         typer.echo(f"{name}: {path}")
@@ -111,11 +109,11 @@ def show_model(
 @models_app.command("promote")
 def promote(
     model: ModelArgument,
-    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name that stands for the model")] = "champion",
+    name: Annotated[str, typer.Option("--as", metavar="NAME", help="Name of the promoted model")] = "champion",
     place: Place = "demo",
     as_json: AsJson = False,
 ) -> None:
-    """Let a name stand for a model; a recipe may say score.model = "champion".
+    """Give a model a name, which recipes can use: score.model = "champion".
 
     Example: galstore models promote 3f2a90 --in runs/sdss --as champion
     """
@@ -123,21 +121,23 @@ def promote(
 
     promotion = promote_model(models_in(place), model, name=name)
     if as_json:
-        _print_json(asdict(promotion))
+        print_json(asdict(promotion))
         return
-    before = f", before it {promotion.replaced}" if promotion.replaced else ""
+    before = f", replaces {promotion.replaced}" if promotion.replaced else ""
     typer.echo(f"{promotion.name}: model {promotion.model_id} since {promotion.time}{before}")
 
 
 @models_app.command("export")
 def export(
     model: ModelArgument,
-    onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to be written")],
-    views: Annotated[int, typer.Option(help="8: mean over turned and mirrored images, as in scoring; 1: as it is")] = 8,
+    onnx: Annotated[Path, typer.Option(metavar="FILE", help="ONNX file to write")],
+    views: Annotated[
+        int, typer.Option(help="8: mean over rotated and mirrored images, as in scoring; 1: the image only")
+    ] = 8,
     place: Place = "demo",
     as_json: AsJson = False,
 ) -> None:
-    """Write a model as one ONNX file, from counts to labels, and compare it with the model.
+    """Export a model as one ONNX file from counts to labels, and compare it with the model.
 
     Example: galstore models export champion --in runs/sdss --onnx metallicity.onnx
     """
@@ -145,28 +145,28 @@ def export(
     from schemas.errors import ExportError
 
     if views not in (1, 8):
-        raise ExportError(f"--views {views}: give 8 (mean over turned and mirrored images) or 1 (the image as it is)")
+        raise ExportError(f"--views {views}: give 8 (mean over rotated and mirrored images) or 1 (the image only)")
     found = open_model(models_in(place), model)
     from modeling.scoring.onnx_export import export_onnx
 
     done = export_onnx(found, onnx, views=views)  # type: ignore[arg-type]  # checked above
     if as_json:
-        _print_json(asdict(done))
+        print_json(asdict(done))
         return
     axes = ", ".join(map(str, done.input_shape))
     typer.echo(f"model {done.model_id}, mean over {done.views} views: {done.path}, {done.bytes:,} bytes")
     typer.echo(f"pixels ({axes}) float32 counts -> {', '.join(done.differences)} (object), in the unit of the label")
-    told = ", ".join(f"{number:.1g} in {output}" for output, number in done.differences.items())
-    typer.echo(f"largest difference from the model over {done.n_checked} images: {told}")
+    differences = ", ".join(f"{number:.1g} in {output}" for output, number in done.differences.items())
+    typer.echo(f"largest difference from the model over {done.n_checked} images: {differences}")
 
 
 def models_in(place: str) -> Path:
-    """The models' folder that a word of the command line means: a folder of models, of a run, or a recipe's.
+    """Return the folder of models of a run's output folder or of a recipe; a folder of models is returned unchanged.
 
     Raises
     ------
     RecipeError
-        Neither a folder nor a recipe.
+        `place` is neither a folder nor a recipe.
     """
     from flows.runtime import load_recipe, recipe_names
     from modeling.models.model_store import STORE
@@ -183,7 +183,7 @@ def models_in(place: str) -> Path:
     return folder / STORE if (folder / STORE).is_dir() else folder
 
 
-def _summary(model: StoredModel, promotions: Promotions) -> dict[str, Any]:
+def _summary(model: StoredModel, promotions: Promotions) -> dict[str, object]:
     return {
         "model_id": model.model_id,
         "targets": model.config.get("targets"),
@@ -199,26 +199,25 @@ def _summary(model: StoredModel, promotions: Promotions) -> dict[str, Any]:
 
 
 def _models_table(models: Sequence[StoredModel], promotions: Promotions) -> Table:
-    from rich.table import Table
-
-    right = {"px", "RMSE", "NMAD"}
-    table = Table(show_edge=False)
-    for heading in ("id", "target", "px", "arch", "RMSE", "NMAD", "training set", "written (UTC)", "promoted as"):
-        table.add_column(heading, justify="right" if heading in right else "left", no_wrap=heading == "id")
+    headings = ("id", "target", "px", "arch", "RMSE", "NMAD", "training set", "written (UTC)", "promoted as")
+    table = new_table(*headings, right=("px", "RMSE", "NMAD"))
+    table.columns[0].no_wrap = True
     for model in models:
-        config, date = model.config, f"{model.written:%Y-%m-%d %H:%M}"
-        errors = [_told(model.validation.get(name)) for name in ("rmse", "nmad")]
-        cells = [
-            model.model_id, ", ".join(config.get("targets", ())), config.get("level", ""), config.get("arch", ""),
-            *errors, config.get("training_set", "")[:12], date, ", ".join(promotions.names_of(model.model_id)),
-        ]  # fmt: skip
+        config = model.config
+        cells = (
+            model.model_id,
+            ", ".join(config.get("targets", ())),
+            config.get("level", ""),
+            config.get("arch", ""),
+            _four_decimals(model.validation.get("rmse")),
+            _four_decimals(model.validation.get("nmad")),
+            config.get("training_set", "")[:12],
+            f"{model.written:%Y-%m-%d %H:%M}",
+            ", ".join(promotions.names_of(model.model_id)),
+        )
         table.add_row(*map(escaped, cells))
     return table
 
 
-def _told(number: float | None) -> str:
+def _four_decimals(number: float | None) -> str:
     return "-" if number is None else f"{number:.4f}"
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))

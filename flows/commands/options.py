@@ -1,7 +1,9 @@
-"""Arguments and options that several commands share, and the recipe that they select."""
+"""Arguments, options and JSON output that several commands share, and the recipe that they select."""
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from galstore.export import Exported
     from schemas.recipes import Recipe
 
 RecipeArgument = Annotated[
@@ -16,10 +19,38 @@ RecipeArgument = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a value of the recipe; may be repeated"),
+]
+PredictionsArgument = Annotated[
+    Path, typer.Argument(metavar="PREDICTIONS", help="CSV, Parquet, ECSV, FITS or VOTable with one row per galaxy")
 ]
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="Folder of a cube, or s3://bucket/prefix")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON")]
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON; NaN and infinity become null, paths and times become text."""
+    return json.dumps(_finite_or_none(value), indent=2, default=str, allow_nan=False) + "\n"
+
+
+def print_json(value: object) -> None:
+    typer.echo(json_text(value), nl=False)
+
+
+def print_export(done: Exported, *, as_json: bool) -> None:
+    """Print the size and path of a finished export."""
+    if as_json:
+        print_json({"path": done.path, "objects": done.n_objects, "files": done.n_files, "bytes": done.bytes})
+    else:
+        typer.echo(f"{done.n_objects:,} objects in {done.n_files:,} files, {done.bytes:,} bytes: {done.path}")
+
+
+def _finite_or_none(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def recipe_for_flow(
@@ -29,7 +60,7 @@ def recipe_for_flow(
     *,
     needs_cube: bool = False,
 ) -> Recipe:
-    """Load the recipe of a flow, and refuse bad input before Prefect is imported.
+    """Load the recipe of a flow, and check its inputs before Prefect is imported.
 
     Parameters
     ----------

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import logging
+from typing import TYPE_CHECKING
 
 import typer
 
 from flows.commands.options import Overrides, RecipeArgument, recipe_for_flow
+from flows.commands.tables import predictors_table
 from flows.terminal import escaped, stdout
+
+if TYPE_CHECKING:
+    from galstore.cube.arrays import Attributes
+
+logger = logging.getLogger(__name__)
 
 
 def register_commands(app: typer.Typer) -> None:
@@ -24,7 +31,7 @@ def run(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None:
     loaded = recipe_for_flow(recipe, overrides)
     from flows.engine.plan import missing_work
     from flows.outputs import current_summary
-    from flows.runtime import logger, survey_address
+    from flows.runtime import survey_address
 
     with survey_address(loaded) as base_url:
         missing = missing_work(loaded, base_url)
@@ -60,13 +67,11 @@ def report(recipe: RecipeArgument = "demo", overrides: Overrides = None) -> None
     _print_summary(flow(loaded))
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
-    from flows.commands.tables import summary_table
-
+def _print_summary(summary: Attributes) -> None:
     counts = summary["ingest"]
     out = stdout()
     out.print(f"\n[bold]{escaped(summary['verdict'])}[/]\n")
-    out.print(summary_table(summary))
+    out.print(predictors_table(summary["predictors"]))
     out.print(
         f"\nregistered {counts['registered']} = stored {counts['stored']} + quarantined {counts['quarantined']} + "
         f"pending {counts['pending']}"

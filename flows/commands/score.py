@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flows.commands.options import AsJson, Overrides, RecipeArgument, StoreArgument, recipe_for_flow
+from flows.commands.options import AsJson, Overrides, RecipeArgument, StoreArgument, print_export, recipe_for_flow
 from schemas.errors import ExportError, RecipeError
 
 
@@ -46,18 +45,20 @@ def score(
 
 def publish(
     store: StoreArgument,
-    model: Annotated[str, typer.Argument(help="Id of a model or ensemble with predictions, or its beginning")],
-    out: Annotated[Path, typer.Argument(help="New file; a new folder for hats")],
+    model: Annotated[str, typer.Argument(help="Id of a model or ensemble with predictions, or the start of it")],
+    out: Annotated[Path, typer.Argument(help="File to create; for hats a folder")],
     format: Annotated[  # noqa: A002 - the usual word
         str, typer.Option(help="hats, parquet, csv, ecsv, fits or votable")
     ] = "parquet",
     catalog: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="All objects of this catalog; by default every object with a prediction"),
+        typer.Option(
+            metavar="NAME", help="Publish all objects of this catalog; by default, all objects with a prediction"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a model's predictions with error bars, percentiles, flags, units and provenance.
+    """Write a model's predictions with uncertainties, percentiles, flags, units and provenance.
 
     Example: galstore publish runs/sdss/cube 3f2a90c1b7de predictions-hats --format hats
     """
@@ -70,13 +71,9 @@ def publish(
         raise ExportError(f"--format {format!r} is unknown: choose one of {', '.join(formats)}")
     cube = open_cube(store)
     matching = [name for name in cube.group_names("predictions") if name.startswith(model)]
+    model_id = matching[0] if len(matching) == 1 else model
     with progress_bar(f"publish as {format}", cube.n_objects) as progress:
         done = publish_predictions(
-            cube, matching[0] if len(matching) == 1 else model, out, format=PredictionFormat(format), catalog=catalog,
-            on_progress=progress.advance,
-        )  # fmt: skip
-    if as_json:
-        counts = {"objects": done.n_objects, "files": done.n_files, "bytes": done.bytes}
-        typer.echo(json.dumps({"path": str(done.path), **counts}))
-    else:
-        typer.echo(f"{done.n_objects:,} objects in {done.n_files:,} files, {done.bytes:,} bytes: {done.path}")
+            cube, model_id, out, format=PredictionFormat(format), catalog=catalog, on_progress=progress.advance
+        )
+    print_export(done, as_json=as_json)

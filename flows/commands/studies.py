@@ -1,14 +1,20 @@
-"""Commands of studies: what resolution is worth, and how good a training is where labels are few."""
+"""Commands of studies: sweep over image sizes, and cross-validation."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.options import AsJson, Overrides, RecipeArgument, recipe_for_flow
+from flows.commands.options import AsJson, Overrides, RecipeArgument, print_json, recipe_for_flow
+from flows.commands.tables import new_table
 from flows.terminal import escaped, stdout
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from galstore.cube.arrays import Attributes
 
 PAPER = {
     ("network", 128): (0.0851, 0.0668),
@@ -22,7 +28,7 @@ PAPER = {
     ("forest", 0): (0.1296, 0.1059),
     ("mean", 0): (0.2002, 0.1709),
 }
-"""RMSE and NMAD in dex on 20,466 real galaxies, of a ResNet-34 (Wu & Boada 2019, figure 4 and section 4.2)."""
+"""RMSE and NMAD (dex) of a ResNet-34 on 20,466 real galaxies: Wu & Boada (2019), figure 4 and section 4.2."""
 
 PAPER_TARGET = "oh_p50"
 
@@ -35,7 +41,7 @@ def register_commands(app: typer.Typer) -> None:
 
 def sweep(
     recipe: RecipeArgument = "demo",
-    levels: Annotated[str, typer.Option(metavar="PX,PX", help="Sides of the images")] = "128,64,32,16,8,4,2,1",
+    levels: Annotated[str, typer.Option(metavar="PX,PX", help="Sides of the images, px")] = "128,64,32,16,8,4,2,1",
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,18 +60,19 @@ def sweep(
     run = flow.fn if all(plan.is_trained for plan in plan_sweep(loaded, sides)) else flow
     rows = run(loaded, sides)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        print_json(rows)
         return
-    stdout().print(
-        _sweep_table(rows, beside_paper=loaded.train.target == PAPER_TARGET, simulated=loaded.sky_is_simulated)
-    )
-    stdout().print(f"curve: {loaded.output.folder / 'sweep' / 'sweep.csv'}", soft_wrap=True)
+    out = stdout()
+    out.print(_sweep_table(rows, beside_paper=loaded.train.target == PAPER_TARGET, simulated=loaded.sky_is_simulated))
+    out.print(f"curve: {loaded.output.folder / 'sweep' / 'sweep.csv'}", soft_wrap=True)
 
 
 def cross_validate(
     recipe: RecipeArgument = "sdss_demo",
     folds: Annotated[int, typer.Option(min=2, help="Number of folds")] = 5,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of networks for each fold; their mean predicts")] = 1,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Number of networks for each fold, whose mean is the prediction")
+    ] = 1,
     final: Annotated[bool, typer.Option("--final", help="Also train on all galaxies and store these models")] = False,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -81,7 +88,7 @@ def cross_validate(
 
     result = flow(loaded, folds, seeds, final)
     if as_json:
-        typer.echo(json.dumps(result, indent=2))
+        print_json(result)
         return
     out = stdout()
     out.print(_folds_table(result, simulated=loaded.sky_is_simulated))
@@ -96,40 +103,34 @@ def _parse_sides(levels: str) -> list[int]:
     try:
         return [int(side) for side in levels.split(",")]
     except ValueError as error:
-        raise RecipeError(f"--levels {levels!r}: give sides in px with commas between, as 64,16,4,1") from error
+        raise RecipeError(f"--levels {levels!r}: give sides in px, separated by commas: 64,16,4,1") from error
 
 
-def _sweep_table(rows: list[dict[str, Any]], *, beside_paper: bool, simulated: bool) -> Any:
-    from rich.table import Table
-
-    table = Table(show_edge=False, title="simulated sky" if simulated else None, title_justify="left")
+def _sweep_table(rows: Sequence[Attributes], *, beside_paper: bool, simulated: bool) -> Table:
     headings = ["px", "RMSE", "NMAD", "galaxies", *(["paper's RMSE", "paper's NMAD"] if beside_paper else [])]
-    table.add_column("predictor")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table = new_table("predictor", *headings, right=headings, title="simulated sky" if simulated else "")
     for row in rows:
         cells = [str(row["level"] or "-"), f"{row['rmse']:.4f}", f"{row['nmad']:.4f}", f"{row['n']:,}"]
         if beside_paper:
-            known = PAPER.get((row["predictor"], row["level"]))
-            cells += ["-", "-"] if known is None else [f"{value:.4f}" for value in known]
+            published = PAPER.get((row["predictor"], row["level"]))
+            cells += ["-", "-"] if published is None else [f"{value:.4f}" for value in published]
         table.add_row(escaped(row["predictor"]), *cells)
     if beside_paper:
         table.caption = "paper: Wu & Boada 2019, ResNet-34 on 20,466 real galaxies"
     return table
 
 
-def _folds_table(result: dict[str, Any], *, simulated: bool) -> Any:
-    from rich.table import Table
-
+def _folds_table(result: Attributes, *, simulated: bool) -> Table:
     title = f"{result['target']}{' of a simulated sky' if simulated else ''}, out-of-fold predictions"
-    table = Table(show_edge=False, title=title, title_justify="left")
-    table.add_column("fold")
-    for heading in ("galaxies", "RMSE", "NMAD", "mean's RMSE", "mean's NMAD", "RMSE / mean's"):
-        table.add_column(heading, justify="right")
-    for part in [*result["folds"], result["overall"]]:
-        name = "all" if part["fold"] is None else str(part["fold"] + 1)
-        figures = (part[key] for key in ("rmse", "nmad", "rmse_of_mean", "nmad_of_mean"))
-        if name == "all":
-            table.add_section()
-        table.add_row(name, f"{part['n']:,}", *(f"{value:.4f}" for value in figures), f"{part['ratio']:.3f}")
+    headings = ("galaxies", "RMSE", "NMAD", "mean's RMSE", "mean's NMAD", "RMSE / mean's")
+    table = new_table("fold", *headings, right=headings, title=title)
+    for fold in result["folds"]:
+        table.add_row(str(fold["fold"] + 1), *_fold_cells(fold))
+    table.add_section()
+    table.add_row("all", *_fold_cells(result["overall"]))
     return table
+
+
+def _fold_cells(fold: Attributes) -> list[str]:
+    metrics = [f"{fold[key]:.4f}" for key in ("rmse", "nmad", "rmse_of_mean", "nmad_of_mean")]
+    return [f"{fold['n']:,}", *metrics, f"{fold['ratio']:.3f}"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from flows.commands.options import AsJson, Overrides
+from flows.commands.options import AsJson, Overrides, print_json
 from flows.terminal import escaped, stdout
 from schemas.errors import RecipeError
 
@@ -51,7 +50,7 @@ def probe(
         checks = probe_survey(loaded, address)
     agreed = agree(checks)
     if as_json:
-        typer.echo(json.dumps({"agree": agreed, "checks": [check.to_dict() for check in checks]}, indent=2))
+        print_json({"agree": agreed, "checks": [check.to_dict() for check in checks]})
     else:
         out = stdout()
         out.print(_check_table(checks, loaded))

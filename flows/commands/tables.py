@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.tree import Tree
@@ -13,17 +14,26 @@ from flows.terminal import escaped
 if TYPE_CHECKING:
     import pandas as pd
 
+    from galstore.cube.arrays import Attributes
     from galstore.cube.history import Ancestor, Commit
     from galstore.cube.inventory import Inventory
     from galstore.integrity.findings import Verification
     from schemas.features import FeatureView
 
-MOST_PROBLEMS = 50
-"""Problems that are printed; `--json` has all of them."""
+MAX_PROBLEMS = 50
+"""Maximum number of printed problems; `--json` prints all."""
+
+
+def new_table(*headings: str, right: Collection[str] = (), title: str = "") -> Table:
+    """Return an empty table; the columns in `right` are right-aligned."""
+    table = Table(title=escaped(title) or None, title_justify="left", caption_justify="left", show_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right" if heading in right else "left")
+    return table
 
 
 def inventory_table(inventory: Inventory) -> Table:
-    """What a cube holds, for people."""
+    """Build a table of a cube's contents."""
     table = Table(title=f"cube {inventory.path}", show_header=False, title_justify="left")
     counts = inventory.counts
     sum_line = f"{counts.stored:,} stored + {counts.quarantined:,} quarantined + {counts.pending:,} pending"
@@ -48,12 +58,11 @@ def inventory_table(inventory: Inventory) -> Table:
     return table
 
 
-def summary_table(summary: dict[str, Any]) -> Table:
-    """What a run reached: counts, predictors, and where everything is."""
-    table = Table(show_edge=False)
-    for heading, justify in (("predictor", "left"), ("RMSE", "right"), ("NMAD", "right"), ("galaxies", "right")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
-    for name, result in summary["predictors"].items():
+def predictors_table(predictors: Mapping[str, Attributes | str]) -> Table:
+    """Build a table of metrics; a predictor without metrics has a reason instead."""
+    metrics = ("RMSE", "NMAD", "galaxies")
+    table = new_table("predictor", *metrics, right=metrics)
+    for name, result in predictors.items():
         if isinstance(result, str):
             table.add_row(name, "-", "-", result)
         else:
@@ -62,53 +71,44 @@ def summary_table(summary: dict[str, Any]) -> Table:
 
 
 def quarantine_tables(objects: pd.DataFrame, rejected: pd.DataFrame, *, limit: int) -> Iterator[Table | str]:
-    """Sums and beginnings of the lists of quarantined objects and rejected rows; `limit` 0 lists all of them."""
+    """Yield counts by reason and the first rows of quarantined objects and of rejected rows; 0 = no limit."""
     for title, frame in (("quarantined objects", objects), ("rejected catalog rows", rejected)):
         kinds = ["column", "reason"] if "column" in frame else ["reason"]
         yield f"{len(frame):,} {title}"
         if frame.empty:
             continue
-        sums = Table(show_edge=False)
-        for heading in (*kinds, "number"):
-            sums.add_column(heading, justify="right" if heading == "number" else "left")
-        for counted in frame[kinds].value_counts().reset_index(name="n").itertuples(index=False):
-            *kind, n = counted
-            sums.add_row(*map(escaped, kind), f"{n:,}")
-        yield sums
-        shown = frame.head(limit) if limit else frame
-        listed = Table(*map(str, frame.columns), show_edge=False)
-        for row in shown.itertuples(index=False):
-            listed.add_row(*map(escaped, row))
-        if len(shown) < len(frame):
-            listed.caption = f"{len(frame) - len(shown):,} more: --limit 0, --json or --csv FILE"
-        yield listed
+        counts = new_table(*kinds, "number", right=["number"])
+        for *kind, n in frame[kinds].value_counts().reset_index(name="n").itertuples(index=False):
+            counts.add_row(*map(escaped, kind), f"{n:,}")
+        yield counts
+        yield frame_table(frame, limit=limit, more="--limit 0, --json or --csv FILE")
 
 
 def problems_table(verification: Verification) -> Table:
-    """What is wrong with a cube, the first of many."""
-    table = Table("kind", "where", "what", show_edge=False)
-    for problem in verification.problems[:MOST_PROBLEMS]:
+    """Build a table of the first problems of a cube."""
+    table = new_table("kind", "where", "what")
+    for problem in verification.problems[:MAX_PROBLEMS]:
         table.add_row(str(problem.kind), escaped(problem.where), escaped(problem.text))
-    n_more = len(verification.problems) - MOST_PROBLEMS
+    n_more = len(verification.problems) - MAX_PROBLEMS
     if n_more > 0:
         table.caption = f"{n_more:,} more: --json has all"
     return table
 
 
-def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
-    """Names and values; what is nested is told in one line each."""
+def facts_table(title: str, facts: Attributes) -> Table:
+    """Build a table of names and values; items of a nested mapping get one row each."""
     table = Table(title=escaped(title), show_header=False, title_justify="left", show_edge=False)
     for name, value in facts.items():
         if isinstance(value, dict):
-            for key, inner in value.items():
-                table.add_row(f"{escaped(name)} · {escaped(key)}", escaped(_told(inner)))
+            for key, item in value.items():
+                table.add_row(f"{escaped(name)} · {escaped(key)}", escaped(_text(item)))
         else:
-            table.add_row(escaped(name), escaped(_told(value)))
+            table.add_row(escaped(name), escaped(_text(value)))
     return table
 
 
-def object_tables(known: Mapping[str, Any]) -> Iterator[Table]:
-    """All that is known of one object, a table for each kind of knowledge."""
+def object_tables(known: Attributes) -> Iterator[Table]:
+    """Yield the tables of one object: state, catalog, features, labels and predictions."""
     simple = {name: value for name, value in known.items() if not isinstance(value, dict)}
     yield facts_table(f"object {known['object_id']}", simple)
     for name, values in known.items():
@@ -116,69 +116,69 @@ def object_tables(known: Mapping[str, Any]) -> Iterator[Table]:
             yield facts_table(name, values)
 
 
-def frame_table(frame: pd.DataFrame, *, limit: int) -> Table:
-    """The beginning of a table; `limit` 0 prints all of it."""
-    table = Table(*map(str, frame.columns), show_edge=False)
+def frame_table(frame: pd.DataFrame, *, limit: int, more: str = "--limit 0 or --json") -> Table:
+    """Build a table of the first rows of a frame; 0 = no limit. `more` names the options that print all."""
+    table = new_table(*map(str, frame.columns))
     shown = frame.head(limit) if limit else frame
     for row in shown.itertuples(index=False):
-        table.add_row(*(escaped(_told(value)) for value in row))
+        table.add_row(*(escaped(_text(value)) for value in row))
     if len(shown) < len(frame):
-        table.caption = f"{len(frame) - len(shown):,} more: --limit 0 or --json"
+        table.caption = f"{len(frame) - len(shown):,} more: {more}"
     return table
 
 
 def history_table(commits: Sequence[Commit], *, limit: int) -> Table:
-    """Commits, newest first."""
-    table = Table("time (UTC)", "snapshot", "what", "details", "tags", show_edge=False)
+    """Build a table of commits, newest first; 0 = no limit."""
+    table = new_table("time (UTC)", "snapshot", "what", "details", "tags")
     shown = commits[:limit] if limit else commits
-    for one in shown:
-        details = ", ".join(f"{key} {_told(value)}" for key, value in one.details.items())
-        cells = (f"{one.time:%Y-%m-%d %H:%M:%S}", one.snapshot, one.message, details, ", ".join(one.tags))
-        table.add_row(*map(escaped, cells))
+    for commit in shown:
+        details = ", ".join(f"{key} {_text(value)}" for key, value in commit.details.items())
+        time, tags = f"{commit.time:%Y-%m-%d %H:%M:%S}", ", ".join(commit.tags)
+        table.add_row(*map(escaped, (time, commit.snapshot, commit.message, details, tags)))
     if len(shown) < len(commits):
-        table.caption = f"{len(commits) - len(shown):,} older ones: --limit 0 or --json"
+        table.caption = f"{len(commits) - len(shown):,} older: --limit 0 or --json"
     return table
 
 
 def lineage_tree(chain: Sequence[Ancestor]) -> Tree:
-    """What came from what, the youngest first."""
+    """Build a tree of ancestors, youngest first."""
     top = branch = Tree("lineage")
-    for one in chain:
-        # several catalogs stand beside each other
-        branch = (top if one is chain[0] else branch).add(f"[bold]{escaped(one.kind)}[/] {escaped(one.name)}")
-        for key, value in one.details.items():
-            branch.add(f"{escaped(key)}: {escaped(_told(value))}")
+    for ancestor in chain:
+        branch = branch.add(f"[bold]{escaped(ancestor.kind)}[/] {escaped(ancestor.name)}")
+        for key, value in ancestor.details.items():
+            branch.add(f"{escaped(key)}: {escaped(_text(value))}")
     return top
 
 
-def views_tables(views: Sequence[Mapping[str, Any]], labels: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Feature views and label views of a cube."""
-    table = Table("feature view", "columns", "computed", "description", show_edge=False)
+def views_tables(views: Sequence[Attributes], labels: Sequence[Attributes]) -> Iterator[Table]:
+    """Yield the tables of a cube's feature views and label views."""
+    table = new_table("feature view", "columns", "computed", "description")
     for view in views:
         columns = ", ".join(column["name"] for column in view["columns"]) or f"{view['level']} px"
         table.add_row(view["ref"], columns, f"{view['n_computed']:,} of {view['n_objects']:,}", view["description"])
     yield table
-    table = Table("label view", "labels", "version of its values", "source", show_edge=False)
+    table = new_table("label view", "labels", "version of its values", "source")
     for view in labels:
         table.add_row(view["ref"], ", ".join(view["columns"]), str(view["version"]), view["source"])
     yield table
 
 
 def view_table(view: FeatureView) -> Table:
-    """The columns of one feature view."""
+    """Build a table of the columns of a feature view."""
     title = f"{view.ref}: {view.description} (fingerprint {view.fingerprint})"
-    table = Table("column", "unit", "UCD", "valid range", "formula", "if missing", title=title, show_edge=False)
-    for c in view.columns:
-        valid = f"{c.valid_min:g} ... {c.valid_max:g}"
-        table.add_row(c.name, c.unit, c.ucd, valid, c.expression if c.is_derived else "", c.missing.value)
+    table = new_table("column", "unit", "UCD", "valid range", "formula", "if missing", title=title)
+    for column in view.columns:
+        valid = f"{column.valid_min:g} ... {column.valid_max:g}"
+        formula = column.expression if column.is_derived else ""
+        table.add_row(column.name, column.unit, column.ucd, valid, formula, column.missing.value)
     return table
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     if isinstance(value, float):
-        return "-" if value != value else f"{value:.10g}"  # noqa: PLR0124 - NaN differs from itself
+        return "-" if math.isnan(value) else f"{value:.10g}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(_told(one) for one in value)
+        return ", ".join(map(_text, value))
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_told(one)}" for key, one in value.items())
+        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
     return str(value)

@@ -1,4 +1,4 @@
-"""What the report's pages on data and predictions show: read from the cube and the new catalog, page by page."""
+"""Content of the report's pages on data quality and predictions, read from the cube and the new catalog."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 N_STORED_SHOWN = 16
 N_QUARANTINED_SHOWN = 6
-"""Of each reason."""
+"""Number for each reason."""
 N_FLAGGED_SHOWN = 8
-"""Of each flag."""
+"""Number for each flag."""
 
 MASS = "lgm_tot_p50"
 
@@ -52,16 +52,16 @@ def gather_quality(
     training_snapshot: str,
     earlier: Mapping[str, Any] | None,
 ) -> QualityPage:
-    """Everything of the page on data quality.
+    """Read the content of the data quality page.
 
     Parameters
     ----------
-    cube, heading, counts, inventory
-        Of the snapshot that is reported.
+    cube, counts, inventory
+        Snapshot of the report, with its counts.
     training_snapshot
-        From which the model learnt.
+        Snapshot on which the model was trained.
     earlier
-        Summary of the report before this one, if there is one.
+        Summary of the previous report, or None.
     """
     from modeling.report.quality_page import QualityPage
 
@@ -80,44 +80,44 @@ def gather_quality(
         ingest=counts,
         catalogs=[
             {
-                "name": str(one["name"]),
-                "n_registered": int(one["n_registered"]),
-                "n_vanished": int(one["n_vanished"]),
-                "n_rejected": inventory.rejected_by_catalog.get(str(one["name"]), 0),
+                "name": str(catalog["name"]),
+                "n_registered": int(catalog["n_registered"]),
+                "n_vanished": int(catalog["n_vanished"]),
+                "n_rejected": inventory.rejected_by_catalog.get(str(catalog["name"]), 0),
             }
-            for one in inventory.catalogs
+            for catalog in inventory.catalogs
         ],
         whole=whole,
         sharpness=sharpness,
         comparison=comparison,
         quarantined=sample_quarantine(cube, N_QUARANTINED_SHOWN),
         refused=_refused(cube),
-        stored_ids=cube.read_values(["catalog/object_id"], stored)["catalog/object_id"],
+        stored_ids=_object_ids(cube, stored),
         read_stored=lambda: cube.read_pixels(SIDE_PX, stored),
         runs=summarise_runs(cube.path),
     )
 
 
 def _refused(cube: Cube) -> pd.DataFrame:
-    kept = read_refused(cube)
-    ids = cube.read_values(["catalog/object_id"], kept["row"].to_numpy(dtype=np.int64))["catalog/object_id"]
-    return kept.assign(object_id=ids, reason=[Reason(code).name.lower() for code in kept["reason"]])
+    refused = read_refused(cube)
+    ids = _object_ids(cube, refused["row"].to_numpy(dtype=np.int64))
+    return refused.assign(object_id=ids, reason=[Reason(code).name.lower() for code in refused["reason"]])
 
 
 def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> CatalogComparison | str:
-    """The objects that came since the last report, or since the training, against those that were there."""
+    """Compare the objects since the last report, or since the training, with earlier ones; or return why not."""
     from modeling.report.quality_page import CatalogComparison
 
     known = _known_before(cube, training_snapshot, earlier)
     if known is None:
         return (
-            "Nothing to compare with: no object came since the model was trained, and there is no earlier report of a "
-            "smaller catalog. The columns are shown as they are."
+            "Nothing to compare with: no object was registered since the model was trained, and no earlier report "
+            "covers a smaller catalog. The columns are shown without a comparison."
         )
     snapshot, n_before, since = known
     return CatalogComparison(
-        description=f"The {cube.n_objects - n_before:,} objects that were registered since {since} (“now”) are compared with "
-        f"the {n_before:,} registered before.",
+        description=f"The {cube.n_objects - n_before:,} objects that were registered since {since} (“now”) are "
+        f"compared with the {n_before:,} registered before.",
         snapshot=snapshot,
         n_before=n_before,
         before=profile_catalog(cube, 0, n_before),
@@ -128,15 +128,18 @@ def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | No
 
 
 def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> tuple[str, int, str] | None:
-    """Snapshot, objects that it had, and what it is called; rows never move, so that they are the first ones still."""
+    """Return the id, number of objects and description of an earlier snapshot with fewer objects.
+
+    Rows never move: the objects of the snapshot are the first ones of the cube.
+    """
     if earlier is not None and earlier.get("paths", {}).get("cube") == cube.path:
         last = earlier.get("quality") or {}
-        # a report that saw no new object since the one before it goes on comparing with that one
+        # a report without new objects continues the comparison of the previous one
         for known in (last, last.get("compared_with") or {}):
             if 0 < known.get("n_objects", 0) < cube.n_objects:
                 snapshot = str(known["snapshot"])
                 return snapshot, int(known["n_objects"]), f"the last report, of snapshot {snapshot}"
-    if training_snapshot in {one.snapshot for one in read_history(cube.path)}:
+    if training_snapshot in {commit.snapshot for commit in read_history(cube.path)}:
         n_trained = open_cube(cube.path, snapshot_id=training_snapshot).n_objects
         if 0 < n_trained < cube.n_objects:
             return training_snapshot, n_trained, f"the model was trained, on snapshot {training_snapshot}"
@@ -146,26 +149,24 @@ def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any]
 def gather_predictions(
     recipe: Recipe, cube: Cube, heading: Heading, target: str, training_set: TrainingSet, catalog_path: Path
 ) -> PredictionsPage:
-    """Everything of the page on predictions.
+    """Read the content of the predictions page.
 
     Parameters
     ----------
-    recipe, cube, heading, training_set
-        Of the run that is reported.
     target
-        Name of the quantity, as in '12 + log(O/H)'.
+        Name of the predicted quantity, such as '12 + log(O/H)'.
     catalog_path
-        Parquet file of the new catalog's predictions, or where it would be.
+        Parquet file with the new catalog's predictions; it may be missing.
     """
     from galstore.profile.distribution import Distribution
     from modeling.report.predictions_page import NewPredictions, PredictionsPage
 
     labelled = training_set.labelled(training_set.evaluation_split)
-    held_out = _score_rows(cube, heading.model_id, training_set.rows[labelled], training_set.labels[labelled])
+    held_out = _summarise_rows(cube, heading.model_id, training_set.rows[labelled], training_set.labels[labelled])
     masses, mass_source = _mass_array(cube)
     new = None
     if recipe.score.catalog is not None and catalog_path.exists():
-        scored, first_rows, flagged = _score_catalog(recipe, cube, heading.model_id, catalog_path, masses)
+        scored, first_rows, flagged = _summarise_catalog(recipe, cube, heading.model_id, catalog_path, masses)
         new = NewPredictions(name=recipe.score.catalog.name, scored=scored, first_rows=first_rows, flagged=flagged)
     return PredictionsPage(
         heading=heading,
@@ -179,14 +180,14 @@ def gather_predictions(
 
 
 def _mass_array(cube: Cube) -> tuple[str, str]:
-    """Array with log10 of the stellar mass, and what it is: the catalog's, or a model's where one predicts it."""
+    """Return the path of the array with log10(M / solar mass), of a model or of the catalog, and its description."""
     for model_id in cube.group_names("predictions"):
         if cube.group_attributes(f"predictions/{model_id}").get("target") == MASS:
-            return f"predictions/{model_id}/mean", f"predicted by model {model_id} where the catalog has none"
+            return f"predictions/{model_id}/mean", f"predicted by model {model_id} if the catalog has none"
     return f"labels/{LABEL_VIEW}/{MASS}", f"{MASS} of the catalog"
 
 
-def _score_rows(
+def _summarise_rows(
     cube: Cube, model_id: str, rows: npt.NDArray[np.int64], true: npt.NDArray[np.float64]
 ) -> PredictionSummary:
     from modeling.evaluation.prediction_summary import PredictionSummary
@@ -198,44 +199,49 @@ def _score_rows(
     return total
 
 
-def _score_catalog(
+def _summarise_catalog(
     recipe: Recipe, cube: Cube, model_id: str, catalog_path: Path, masses: str
 ) -> tuple[PredictionSummary, pd.DataFrame, list[FlaggedObjects]]:
+    """Summarise the new catalog's predictions; return also its first rows and examples of each flag."""
     from modeling.evaluation.prediction_summary import PredictionSummary, flagged_positions
 
     total, first_rows = PredictionSummary(), pd.DataFrame()
-    shown: dict[str, list[tuple[int, float]]] = {}
+    examples: dict[str, list[tuple[int, float]]] = {}
     target, mass = f"labels/{LABEL_VIEW}/{recipe.train.target}", f"labels/{LABEL_VIEW}/{MASS}"
+    paths = list(dict.fromkeys([target, mass, masses, "state/status"]))
     for batch in _batches(catalog_path):
         if not len(first_rows):
             first_rows = batch
         rows = cube.rows_of(batch["object_id"].to_numpy())
-        read = cube.read_values(list(dict.fromkeys([target, mass, masses, "state/status"])), rows)
+        values = cube.read_values(paths, rows)
         table = _predictions(cube, model_id, rows)
-        log_mass = np.where(np.isfinite(read[mass]), read[mass], read[masses]).astype(np.float64)
         if "status" in batch:
             table["status"] = batch["status"].to_numpy()
-        total += PredictionSummary.of(
-            table, flag_bits=FLAG_BITS, log_mass=log_mass, true=read[target].astype(np.float64)
-        )
-        is_stored = table[read["state/status"] == Status.STORED]
-        for flag, places in flagged_positions(is_stored, FLAG_BITS, N_FLAGGED_SHOWN).items():
-            some = shown.setdefault(flag, [])
-            chosen = is_stored.iloc[places[: N_FLAGGED_SHOWN - len(some)]]
-            some += zip(rows[chosen.index], chosen["prediction"], strict=True)
-    return total, first_rows, [_flagged(cube, flag, some) for flag, some in shown.items() if some]
+        log_mass = np.where(np.isfinite(values[mass]), values[mass], values[masses]).astype(np.float64)
+        true = values[target].astype(np.float64)
+        total += PredictionSummary.of(table, flag_bits=FLAG_BITS, log_mass=log_mass, true=true)
+        stored = table[values["state/status"] == Status.STORED]
+        for flag, positions in flagged_positions(stored, FLAG_BITS, N_FLAGGED_SHOWN).items():
+            of_flag = examples.setdefault(flag, [])
+            chosen = stored.iloc[positions[: N_FLAGGED_SHOWN - len(of_flag)]]
+            of_flag += zip(rows[chosen.index], chosen["prediction"], strict=True)
+    return total, first_rows, [_flagged(cube, flag, of_flag) for flag, of_flag in examples.items() if of_flag]
 
 
-def _flagged(cube: Cube, flag: str, some: list[tuple[int, float]]) -> FlaggedObjects:
+def _flagged(cube: Cube, flag: str, examples: list[tuple[int, float]]) -> FlaggedObjects:
     from modeling.report.predictions_page import FlaggedObjects
 
-    rows = np.array([row for row, _ in some], dtype=np.int64)
+    rows = np.array([row for row, _ in examples], dtype=np.int64)
     return FlaggedObjects(
         flag=flag,
-        object_id=cube.read_values(["catalog/object_id"], rows)["catalog/object_id"],
-        predicted=np.array([value for _, value in some]),
+        object_id=_object_ids(cube, rows),
+        predicted=np.array([value for _, value in examples]),
         read_cutouts=lambda: cube.read_pixels(SIDE_PX, rows),
     )
+
+
+def _object_ids(cube: Cube, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return cube.read_values(["catalog/object_id"], rows)["catalog/object_id"]
 
 
 def _predictions(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> pd.DataFrame:

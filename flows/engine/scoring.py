@@ -1,7 +1,7 @@
-"""Scoring a cube: blocks are claimed, read and scored here or by Dask workers, and committed some at a time.
+"""Scoring of a cube: blocks are claimed, read, scored here or on Dask workers, and committed in groups.
 
-In this process, threads read blocks ahead of the network, and one thread behind it describes and commits what was
-scored, so that the network never waits for the cube.
+In this process, threads read blocks ahead of the network, and one thread behind it computes the prediction columns and
+commits, so that the network never waits for the cube.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from flows.engine.claims import Claims, Tip, still_unscored
+from flows.engine.claims import BlockClaims, LatestCube, still_unscored
 from flows.runtime import ProgressBar
+from galstore.cube.arrays import Attributes, Values
 from galstore.cube.predictions import read_object_columns, write_predictions
 from galstore.cube.reader import Cube
+from galstore.parallel import map_ahead
 from schemas.catalog import COLUMN
 from schemas.cube import BLOCK_ROWS
 
@@ -31,41 +32,60 @@ if TYPE_CHECKING:
     from modeling.scoring.scorer import Scorer
 
 COMMIT_EVERY_S = 60.0
-"""A slow network commits at least this often, so that a kill costs a minute and the blocks under way."""
+"""Maximum time between commits, so that a kill costs a minute and the unfinished blocks."""
 
-MOST_BEHIND = 3
-"""Scored blocks that may wait to be described; their pixels are in memory."""
+READ_AHEAD = 4
+"""Maximum number of blocks being read, waiting, or in the network: 200 MB at 128 px."""
+
+READING_THREADS = 2
+"""Decoding releases the GIL."""
+
+MAX_UNFINISHED = 3
+"""Maximum number of scored blocks that wait for their prediction columns; their pixels are in memory."""
 
 Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Piece:
-    """Rows of one block that this run has claimed, and the snapshot in which they were still unscored."""
+class ScoringTask:
+    """Unscored rows of one claimed block.
+
+    Attributes
+    ----------
+    block
+        Index of the block.
+    cube
+        Snapshot without predictions of these rows.
+    """
 
     block: int
-    """Its index."""
     rows: Rows
     cube: Cube
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredRows:
-    """What is written of some rows of a block."""
+class ScoredBlock:
+    """Predictions of rows of one block.
+
+    Attributes
+    ----------
+    values
+        Arrays of shape (row,) by name of the prediction column.
+    embeddings
+        (row, feature).
+    """
 
     block: int
     rows: Rows
-    values: dict[str, npt.NDArray[Any]]
-    """By name of the column of predictions, (row,)."""
+    values: Mapping[str, Values]
     embeddings: npt.NDArray[np.float32]
-    """(row, feature)."""
 
 
-Describe = Callable[[], ScoredRows]
-"""What is left to do of a block when the network is done with it."""
+FinishBlock = Callable[[], ScoredBlock]
+"""Computes the prediction columns of a block after the network."""
 
-Engine = Callable[[Iterable[Piece]], Generator[Describe]]
-"""Scores pieces, in any order."""
+Engine = Callable[[Iterable[ScoringTask]], Generator[FinishBlock]]
+"""Scores tasks in any order."""
 
 
 def score_blocks(
@@ -74,202 +94,210 @@ def score_blocks(
     rows: Rows,
     engine: Engine,
     *,
-    attributes: Mapping[str, Any],
+    attributes: Attributes,
     blocks_per_commit: int,
     progress: ProgressBar,
 ) -> int:
-    """Score rows of a cube that another run may be scoring too; when it returns, all of them are scored.
+    """Score rows of a cube; when it returns, all rows are scored, by this run or by another.
 
     Parameters
     ----------
     path
-        Place of the cube.
+        Path of the cube.
     predictions_id
-        Of the model or the ensemble.
+        Id of the model or the ensemble.
     rows
-        Ascending, each once, with stored cutouts. Those that another run scores meanwhile are left to it, and waited
-        for; a block that a killed run leaves behind is scored here.
+        Rows with stored cutouts, ascending and unique. Rows that another run is scoring are waited for; a block of a
+        killed run is scored here.
     engine
-        Scores.
+        Scores blocks.
     attributes
-        Kept with the predictions when their group is created.
+        Stored with the predictions when their group is created.
     blocks_per_commit
-        Scored blocks that are committed together.
+        Number of blocks in a commit group.
     progress
-        Told of every row that is scored, here or elsewhere.
+        Advances with every scored row, scored here or by another run.
 
     Returns
     -------
     int
-        Objects that were scored here.
+        Number of objects scored by this run.
     """
-    counter = _Counter(progress)
+    n_committed = 0
+    rate = _ScoringProgress(progress)
 
-    def commit(wave: Sequence[ScoredRows]) -> None:
-        names = wave[0].values
-        write_predictions(
-            path,
-            predictions_id,
-            np.concatenate([one.rows for one in wave]),
-            {name: np.concatenate([one.values[name] for one in wave]) for name in names},
-            attributes=attributes,
-            embeddings=np.concatenate([one.embeddings for one in wave]),
-        )
-        claims.release([one.block for one in wave])
-        counter.committed(sum(one.rows.size for one in wave))
+    def commit(group: Sequence[ScoredBlock]) -> None:
+        nonlocal n_committed
+        _write_group(path, predictions_id, group, attributes)
+        claims.release([scored.block for scored in group])
+        n_committed += sum(scored.rows.size for scored in group)
 
-    with Claims(path, predictions_id) as claims, Committer(commit, blocks_per_commit) as committer:
-        tip, left = Tip(path), rows_by_block(rows)
-        while left:
+    with BlockClaims(path, predictions_id) as claims, Committer(commit, blocks_per_commit) as committer:
+        latest, remaining = LatestCube(path), rows_by_block(rows)
+        while remaining:
             busy: dict[int, Rows] = {}
-            pieces = _claimed(left, claims, tip, predictions_id, busy, counter)
-            with closing(engine(pieces)) as scored:
-                for describe in scored:
-                    committer.add(describe)
+            tasks = _claim_tasks(remaining, claims, latest, predictions_id, busy, progress)
+            with closing(engine(tasks)) as scored_blocks:
+                for finish in scored_blocks:
+                    committer.add(partial(rate.finish, finish))
             committer.flush()
             if busy:
-                progress.note(f"another run has {len(busy)} blocks: waiting for it")
+                progress.note(f"waiting for another run, which has {len(busy)} blocks")
                 claims.wait_for(busy)
-            left = busy
-    return counter.n_here
+            remaining = busy
+    return n_committed
+
+
+def _write_group(path: str, predictions_id: str, group: Sequence[ScoredBlock], attributes: Attributes) -> None:
+    write_predictions(
+        path,
+        predictions_id,
+        np.concatenate([scored.rows for scored in group]),
+        {name: np.concatenate([scored.values[name] for scored in group]) for name in group[0].values},
+        attributes=attributes,
+        embeddings=np.concatenate([scored.embeddings for scored in group]),
+    )
 
 
 def rows_by_block(rows: Rows) -> dict[int, Rows]:
-    """Ascending rows by the index of their block."""
+    """Group ascending rows by the index of their block."""
     indices, starts = np.unique(rows // BLOCK_ROWS, return_index=True)
     return dict(zip(indices.tolist(), np.split(rows, starts[1:]), strict=True))
 
 
-def _claimed(
-    blocks: Mapping[int, Rows], claims: Claims, tip: Tip, predictions_id: str, busy: dict[int, Rows], counter: _Counter
-) -> Iterator[Piece]:
-    """The blocks that nobody else has, each with what is unscored of it at the tip; others are put among the busy."""
-    for block in claims.in_order(list(blocks)):
+def _claim_tasks(
+    blocks: Mapping[int, Rows],
+    claims: BlockClaims,
+    latest: LatestCube,
+    predictions_id: str,
+    busy: dict[int, Rows],
+    progress: ProgressBar,
+) -> Iterator[ScoringTask]:
+    """Yield a task for each free block with unscored rows; blocks of other runs are added to `busy`."""
+    for block in claims.order_blocks(list(blocks)):
         rows = blocks[block]
-        if not claims.take(block):
+        if not claims.claim(block):
             busy[block] = rows
             continue
-        cube = tip.open()
-        left = still_unscored(cube, predictions_id, rows)
-        counter.scored_elsewhere(rows.size - left.size)
-        if left.size:
-            yield Piece(block=block, rows=left, cube=cube)
+        cube = latest.open()
+        unscored = still_unscored(cube, predictions_id, rows)
+        progress.advance(rows.size - unscored.size)
+        if unscored.size:
+            yield ScoringTask(block=block, rows=unscored, cube=cube)
         else:
             claims.release([block])
 
 
-def score_here(scorer: Scorer, pieces: Iterable[Piece]) -> Generator[Describe]:
-    """Score in this process: the next blocks are read while the network has one."""
+def score_here(scorer: Scorer, tasks: Iterable[ScoringTask]) -> Generator[FinishBlock]:
+    """Score in this process; the next blocks are read while the network works."""
     from threadpoolctl import threadpool_limits
 
-    from modeling.scoring.scorer import read_ahead
+    def read(task: ScoringTask) -> tuple[ScoringTask, Values]:
+        return task, task.cube.read_pixels(scorer.level, task.rows)
 
-    # the small matrices of the flags: BLAS's threads would wait in loops on the cores that the network has
+    # BLAS threads would spin on the cores that the network needs; the matrices of the flags are small
     with threadpool_limits(1, user_api="blas"):
-        for piece, pixels in read_ahead(pieces, lambda piece: piece.cube.read_pixels(scorer.level, piece.rows)):
-            yield partial(describe_block, scorer, piece, pixels, scorer.predict(pixels))
+        for task, pixels in map_ahead(read, tasks, n_threads=READING_THREADS, n_ahead=READ_AHEAD):
+            yield partial(finish_block, scorer, task, pixels, scorer.predict(pixels))
 
 
-def describe_block(scorer: Scorer, piece: Piece, pixels: npt.NDArray[Any], prediction: Prediction) -> ScoredRows:
-    """Everything that is written of scored images: error bars and flags too."""
+def finish_block(scorer: Scorer, task: ScoringTask, pixels: Values, prediction: Prediction) -> ScoredBlock:
+    """Compute the prediction columns of a block: intervals and flags."""
     from modeling.outliers.catalog_consistency import COMPARED_COLUMNS
-    from modeling.scoring.prediction_columns import describe
+    from modeling.scoring.prediction_columns import prediction_columns
 
-    catalog = read_object_columns(piece.cube, piece.rows, COMPARED_COLUMNS)
-    values = describe(scorer.members, prediction, pixels, catalog)
-    return ScoredRows(block=piece.block, rows=piece.rows, values=values, embeddings=prediction.embedding)
+    catalog = read_object_columns(task.cube, task.rows, COMPARED_COLUMNS)
+    values = prediction_columns(scorer.members, prediction, pixels, catalog)
+    return ScoredBlock(block=task.block, rows=task.rows, values=values, embeddings=prediction.embedding)
 
 
-def attributes_of(scorer: Scorer) -> dict[str, Any]:
-    """What is kept with predictions: what they are, and which models and training sets they come from."""
+def prediction_attributes(scorer: Scorer) -> Attributes:
+    """Return the attributes of a group of predictions: quantity, unit, models and training sets."""
     configs = [member.config for member in scorer.members]
-    attributes: dict[str, Any] = {
-        "target": scorer.first.config.target,
-        "units": COLUMN[scorer.first.config.target].unit,
+    attributes = {
+        "target": configs[0].target,
+        "units": COLUMN[configs[0].target].unit,
         "training_set": configs[0].training_set,
         "level": scorer.level,
         "views": scorer.views,
     }
-    if len(configs) > 1:
-        attributes |= {
-            "members": [one.model_id for one in configs],
-            "training_sets": [one.training_set for one in configs],
-        }
-    return attributes
+    if len(configs) == 1:
+        return attributes
+    members = {
+        "members": [config.model_id for config in configs],
+        "training_sets": [config.training_set for config in configs],
+    }
+    return attributes | members
 
 
 class Committer:
-    """One thread behind the network, which describes scored blocks and commits them some at a time.
+    """Thread that finishes scored blocks and commits them in groups.
 
-    What was scored is committed on the way out too, whatever ended the work.
+    On exit, finished blocks are committed too, also after an error.
 
     Parameters
     ----------
     commit
-        Writes some blocks.
+        Writes a commit group.
     blocks_per_commit
-        So many at a time, or fewer after `COMMIT_EVERY_S`.
+        Number of blocks in a group; a group is smaller after `COMMIT_EVERY_S`.
     """
 
-    def __init__(self, commit: Callable[[Sequence[ScoredRows]], None], blocks_per_commit: int) -> None:
+    def __init__(self, commit: Callable[[Sequence[ScoredBlock]], None], blocks_per_commit: int) -> None:
         self._commit = commit
         self._blocks_per_commit = blocks_per_commit
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="committer")
-        self._behind: deque[Future[None]] = deque()
-        self._wave: list[ScoredRows] = []
+        self._unfinished: deque[Future[None]] = deque()
+        self._group: list[ScoredBlock] = []
         self._last_s = time.monotonic()
         self._has_failed = False
 
-    def __enter__(self) -> Committer:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         try:
             self.flush()
         finally:
             self._pool.shutdown()
 
-    def add(self, describe: Describe) -> None:
-        """Hand over a scored block; errors of earlier ones are raised here."""
-        self._behind.append(self._pool.submit(self._take, describe))
-        while self._behind and (len(self._behind) > MOST_BEHIND or self._behind[0].done()):
-            self._behind.popleft().result()
+    def add(self, finish: FinishBlock) -> None:
+        """Submit a scored block; errors of earlier blocks are raised here."""
+        self._unfinished.append(self._pool.submit(self._add, finish))
+        while self._unfinished and (len(self._unfinished) > MAX_UNFINISHED or self._unfinished[0].done()):
+            self._unfinished.popleft().result()
 
     def flush(self) -> None:
-        """Wait until all that was handed over is committed."""
-        self._behind.append(self._pool.submit(self._commit_wave))
-        while self._behind:
-            self._behind.popleft().result()
+        """Wait until all submitted blocks are committed."""
+        self._unfinished.append(self._pool.submit(self._commit_group))
+        while self._unfinished:
+            self._unfinished.popleft().result()
 
-    def _take(self, describe: Describe) -> None:
-        self._wave.append(describe())
-        if len(self._wave) >= self._blocks_per_commit or time.monotonic() - self._last_s > COMMIT_EVERY_S:
-            self._commit_wave()
+    def _add(self, finish: FinishBlock) -> None:
+        self._group.append(finish())
+        if len(self._group) >= self._blocks_per_commit or time.monotonic() - self._last_s > COMMIT_EVERY_S:
+            self._commit_group()
 
-    def _commit_wave(self) -> None:
-        if self._wave and not self._has_failed:
-            # where a commit has failed, as on a full disk, a second try on the way out would hide why
+    def _commit_group(self) -> None:
+        if self._group and not self._has_failed:
+            # after a failed commit, such as on a full disk, a second attempt on exit would hide the cause
             self._has_failed = True
-            self._commit(self._wave)
+            self._commit(self._group)
             self._has_failed = False
-        self._wave, self._last_s = [], time.monotonic()
+        self._group, self._last_s = [], time.monotonic()
 
 
-class _Counter:
-    """Tells the progress bar how many are done, and how fast."""
+class _ScoringProgress:
+    """Advances a progress bar with each finished block and shows the rate."""
 
     def __init__(self, progress: ProgressBar) -> None:
         self._progress = progress
         self._started_s = time.monotonic()
-        self.n_here = 0
+        self._n_finished = 0
 
-    def committed(self, n: int) -> None:
-        self.n_here += n
-        self._progress.advance(n)
-        self._progress.note(f"{self.n_here / (time.monotonic() - self._started_s):,.0f} images/s")
-
-    def scored_elsewhere(self, n: int) -> None:
-        if n:
-            self._progress.advance(n)
+    def finish(self, finish: FinishBlock) -> ScoredBlock:
+        scored = finish()
+        self._n_finished += scored.rows.size
+        self._progress.advance(scored.rows.size)
+        self._progress.note(f"{self._n_finished / (time.monotonic() - self._started_s):,.0f} images/s")
+        return scored

@@ -1,4 +1,4 @@
-"""Scoring on Dask workers: each holds the network once, reads blocks of the cube itself, and hands back predictions."""
+"""Scoring on Dask workers: each loads the network once, reads blocks of the cube, and returns predictions."""
 
 from __future__ import annotations
 
@@ -7,142 +7,142 @@ import pickle
 import re
 import threading
 import warnings
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import distributed
 
-from flows.engine.scoring import Describe, Piece, Rows, ScoredRows, describe_block
+from flows.engine.scoring import FinishBlock, Rows, ScoredBlock, ScoringTask, finish_block
 from galstore.cube.reader import Cube, open_cube
-from galstore.ingest.fill import scheduler_errors
+from galstore.executor import TASKS_PER_THREAD, DaskExecutor, run_bounded, scheduler_errors
 from schemas.errors import ServiceError
 
 if TYPE_CHECKING:
     from modeling.scoring.scorer import Scorer
 
-TASKS_PER_THREAD = 2
-"""Blocks under way for each thread of a worker: the next one waits at the worker when one is done."""
-
 THREADS_PER_WORKER = 2
-"""One reads a block while the network has the other's."""
+"""One reads a block while the other uses the network."""
 
 
-class HeldScorer:
-    """A scorer on its way to workers, as bytes; each worker makes a network of them once, with its first block.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerTask:
+    """Scoring task in a form that can be sent to a worker."""
+
+    path: str
+    snapshot_id: str
+    block: int
+    rows: Rows
+
+
+class PickledScorer:
+    """Scorer for workers, sent as bytes; each worker loads the networks once, with its first block.
 
     Parameters
     ----------
     pickled
-        Of a `Scorer`: made and read by processes of one run, and never kept.
+        Pickled `Scorer`, written and read by processes of one run and never stored.
     n_threads
-        Of torch in each worker; 0 = torch's own choice.
+        Number of torch's threads in each worker; 0 = torch's default.
     """
 
     def __init__(self, pickled: bytes, n_threads: int = 0) -> None:
         self._pickled = pickled
         self._n_threads = n_threads
         self._scorer: Scorer | None = None
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # the network may be on a GPU by now: what goes on to another worker are the bytes
-        return HeldScorer, (self._pickled, self._n_threads)
+    def __reduce__(self) -> tuple[type[PickledScorer], tuple[bytes, int]]:
+        # the network may be on a GPU by now: only the bytes are sent to another worker
+        return PickledScorer, (self._pickled, self._n_threads)
 
     def __sizeof__(self) -> int:
         return len(self._pickled)
 
-    def score(self, path: str, snapshot_id: str, block: int, rows: Rows) -> ScoredRows:
-        """Read some rows of a block and score them; one thread at a time has the network, others read meanwhile."""
-        with self._turn:
+    def score(self, task: WorkerTask) -> ScoredBlock:
+        """Read rows of a block and score them; one thread at a time uses the network while others read."""
+        with self._lock:
             if self._scorer is None:
                 self._scorer = self._load()
             scorer = self._scorer
-        piece = Piece(block=block, rows=rows, cube=_cube_at(path, snapshot_id))
-        pixels = piece.cube.read_pixels(scorer.level, rows)
-        with self._turn:
-            _use_own_gpu()
+        local_task = ScoringTask(block=task.block, rows=task.rows, cube=_cube_at(task.path, task.snapshot_id))
+        pixels = local_task.cube.read_pixels(scorer.level, task.rows)
+        with self._lock:
+            _choose_gpu()
             prediction = scorer.predict(pixels)
-        return describe_block(scorer, piece, pixels, prediction)
+        return finish_block(scorer, local_task, pixels, prediction)
 
     def _load(self) -> Scorer:
         import torch
 
         if self._n_threads:
             torch.set_num_threads(self._n_threads)
-        scorer: Scorer = pickle.loads(self._pickled)  # noqa: S301 - of our own run, by Dask's own way
+        scorer: Scorer = pickle.loads(self._pickled)  # noqa: S301 - of this run, as Dask sends all objects
         return scorer
 
 
-def score_block(held: HeldScorer, path: str, snapshot_id: str, block: int, rows: Rows) -> ScoredRows:
-    """A worker's task. It writes nothing, and may be repeated."""
-    return held.score(path, snapshot_id, block, rows)
+def score_block(task: WorkerTask, *, scorer: PickledScorer) -> ScoredBlock:
+    return scorer.score(task)
 
 
 def score_on_workers(
-    scorer: Scorer, client: distributed.Client, pieces: Iterable[Piece], *, is_own_cluster: bool
-) -> Generator[Describe]:
-    """Score on a client's workers, at most `TASKS_PER_THREAD` blocks for each of their threads at a time.
+    scorer: Scorer, client: distributed.Client, tasks: Iterable[ScoringTask], *, is_own_cluster: bool
+) -> Generator[FinishBlock]:
+    """Score on a client's workers, with at most `TASKS_PER_THREAD` blocks for each of their threads at a time.
 
     Parameters
     ----------
     scorer
         Sent to the workers once.
     client
-        Of workers that have galstore and torch installed and reach the cube. What a worker that dies was doing is done
-        by another one.
-    pieces
-        Taken in the calling thread.
+        Client of workers that have galstore and torch installed and can read the cube. Tasks of a worker that dies are
+        repeated by another one.
+    tasks
+        Consumed in the calling thread.
     is_own_cluster
-        The workers share this machine's cores, and torch takes an equal part of them in each.
+        The workers share this machine's cores, and torch uses an equal part of them in each.
 
     Raises
     ------
     ServiceError
-        The scheduler is gone, or a block ended several workers. What was committed stands.
+        The scheduler is gone, or one block ended several workers. Committed predictions stay.
     """
-    workers = client.scheduler_info(n_workers=-1)["workers"]
-    n_at_once = max(1, sum(worker["nthreads"] for worker in workers.values())) * TASKS_PER_THREAD
-    n_threads = max(1, (os.cpu_count() or 1) // max(1, len(workers))) if is_own_cluster else 0
-    under_way, futures = distributed.as_completed(), {}
-    queue = iter(pieces)
-    with scheduler_errors():
-        # a task, and no data: where the last worker that has it dies, it is made again from its arguments
-        with warnings.catch_warnings():
-            # tens of megabytes in the task graph, once: that is meant
-            warnings.filterwarnings("ignore", message="Sending large graph")
-            held = client.submit(HeldScorer, pickle.dumps(scorer), n_threads, pure=False)
-        client.replicate([held])
-
-        def start_next() -> None:
-            piece = next(queue, None)
-            if piece is not None:
-                future = client.submit(
-                    score_block, held, piece.cube.path, piece.cube.snapshot_id, piece.block, piece.rows, pure=False
-                )
-                futures[future] = piece
-                under_way.add(future)
-
-        try:
-            for _ in range(n_at_once):
-                start_next()
-            for future in under_way:
-                piece = futures.pop(future)
-                try:
-                    scored = future.result()
-                except distributed.KilledWorker as error:
-                    raise ServiceError(
-                        f"workers died one after the other while they scored rows {piece.rows[0]}-{piece.rows[-1]} "
-                        "(is their memory enough for the network and a block of images?): run the same command again "
-                        "to go on from the last commit"
-                    ) from error
-                start_next()
-                yield partial(_described_already, scored)
-        finally:
-            client.cancel(list(futures))
+    executor = DaskExecutor(client, retries=0)
+    sent = _send_scorer(scorer, client, is_own_cluster=is_own_cluster)
+    n_at_once = executor.n_threads * TASKS_PER_THREAD
+    results = run_bounded(executor, score_block, _worker_tasks(tasks), n_at_once, scorer=sent)
+    try:
+        with closing(results):
+            for scored in results:
+                yield partial(_return_finished, scored)
+    except distributed.KilledWorker as error:
+        raise ServiceError(
+            "several workers died while scoring the same block: give them more memory (each holds the network and a "
+            "block of images), then run the same command again to resume from the last commit"
+        ) from error
 
 
-def _described_already(scored: ScoredRows) -> ScoredRows:
+@scheduler_errors()
+def _send_scorer(scorer: Scorer, client: distributed.Client, *, is_own_cluster: bool) -> distributed.Future:
+    n_workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+    n_threads = max(1, (os.cpu_count() or 1) // n_workers) if is_own_cluster else 0
+    # a task instead of data: if the last worker that holds it dies, Dask computes it again
+    with warnings.catch_warnings():
+        # tens of megabytes in the task graph, once, are intended
+        warnings.filterwarnings("ignore", message="Sending large graph")
+        sent = client.submit(PickledScorer, pickle.dumps(scorer), n_threads, pure=False)
+    client.replicate([sent])
+    return sent
+
+
+def _worker_tasks(tasks: Iterable[ScoringTask]) -> Iterator[WorkerTask]:
+    for task in tasks:
+        yield WorkerTask(path=task.cube.path, snapshot_id=task.cube.snapshot_id, block=task.block, rows=task.rows)
+
+
+def _return_finished(scored: ScoredBlock) -> ScoredBlock:
     return scored
 
 
@@ -151,8 +151,8 @@ def _cube_at(path: str, snapshot_id: str) -> Cube:
     return open_cube(path, snapshot_id=snapshot_id)
 
 
-def _use_own_gpu() -> None:
-    """Worker k of a machine uses GPU k mod n, by the number at the end of its name or else of its address."""
+def _choose_gpu() -> None:
+    """Use GPU k mod n for worker k of a machine, by the number at the end of its name or else of its address."""
     import torch
 
     n_gpus = torch.cuda.device_count()
@@ -162,7 +162,7 @@ def _use_own_gpu() -> None:
 
 
 def worker_number(name: str) -> int:
-    """The number at the end of a worker's name: Dask's own clusters count from 0; 0 where there is none.
+    """Return the number at the end of a worker's name, or 0; Dask's own clusters count from 0.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The command line, one Prefect server and one small simulated run, shared by the tests of the flows."""
+"""Fixtures of the flows' tests: the command line, one Prefect server and one small simulated run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from typing import Protocol
 import pytest
 
 from flows.cli import main
+from flows.runtime import load_recipe
+from schemas.recipes import Recipe
+from tests.galstore.conftest import executor, filled_cube
+
+__all__ = ["executor", "filled_cube"]
 
 SMALL = [
     "emulator.n_galaxies=400",
@@ -20,7 +25,12 @@ SMALL = [
     "train.epochs=3",
     "train.batch_size=32",
 ]
-"""The demo, small enough for a test. Its network is too little trained to be good."""
+"""Settings of a small demo. Its network is trained too little to be accurate."""
+
+
+def recipe_in(folder: Path, *more: str) -> Recipe:
+    """Return the demo's recipe, small, with its outputs in a folder."""
+    return load_recipe("demo", overrides_in(folder, *more))
 
 
 def overrides_in(folder: Path, *more: str) -> list[str]:
@@ -35,7 +45,7 @@ def overrides_in(folder: Path, *more: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A temporary Prefect server with a database of its own."""
+    """Temporary Prefect server with a new database."""
     os.environ |= {
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -50,11 +60,11 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def small_run(prefect_server: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
-    """The demo over 400 simulated galaxies and 60 new ones: its folder, and what the flow returned."""
+    """Folder and result of the demo over 400 simulated galaxies and 60 new ones."""
     from flows.run import run
 
     folder = tmp_path_factory.mktemp("run")
-    return folder, run("demo", overrides_in(folder))
+    return folder, run(recipe_in(folder))
 
 
 class Command(Protocol):
@@ -63,7 +73,7 @@ class Command(Protocol):
 
 @pytest.fixture
 def galstore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command line in this process, which has its imports behind it; output and exit code come back."""
+    """Run the command line in this process, whose imports are done; return its output and exit code."""
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         monkeypatch.setattr(sys, "argv", ["galstore", *arguments])
@@ -71,16 +81,16 @@ def galstore(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), told.out, told.err)
+        printed = capsys.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.out, printed.err)
 
     return run
 
 
-def assert_one_clear_line(result: subprocess.CompletedProcess[str], *told: str) -> None:
+def assert_one_clear_line(result: subprocess.CompletedProcess[str], *facts: str) -> None:
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    for part in told:
-        assert part in line
+    for fact in facts:
+        assert fact in line

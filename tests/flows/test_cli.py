@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, and its exit codes."""
+"""Output and exit codes of the command line."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import pytest
 from galstore.cube.blocks import Block
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest.fetch import Job, Settled
-from galstore.ingest.fill import commit_blocks, write_block
+from galstore.ingest.fetch import BlockTask, FetchedBlock
 from galstore.ingest.register import register_file
-from galstore.survey.responses import Delivery
+from galstore.ingest.write import commit_blocks, write_block
+from galstore.survey.responses import CutoutResponse
 from schemas.cutouts import Reason
 from tests.conftest import ROOT, draw_blobs, encode, running_emulator
 from tests.facts import told_together
@@ -42,16 +42,16 @@ def test_help_names_every_command_with_an_example(galstore: Command) -> None:
         assert has_example(galstore(*command.split(), "--help").stdout, command)
 
 
-def has_example(told: str, command: str) -> bool:
-    """Whether help shows a command with arguments, apart from its line of usage."""
-    return any(f"galstore {command} " in line and "Usage" not in line for line in told.splitlines())
+def has_example(printed: str, command: str) -> bool:
+    """Return whether help shows a command with arguments, apart from its line of usage."""
+    return any(f"galstore {command} " in line and "Usage" not in line for line in printed.splitlines())
 
 
 def test_a_misspelt_key_is_one_clear_line(galstore: Command) -> None:
     assert_one_clear_line(galstore("run", "demo", "--set", "train.epoch=3"), "'train.epoch'", "'epochs'")
 
 
-def test_a_process_of_its_own_ends_with_the_same_line_and_exit_code(tmp_path: Path) -> None:
+def test_a_new_process_ends_with_the_same_line_and_exit_code(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flows.cli", "info", str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert_one_clear_line(ended, str(tmp_path), "cube")
@@ -69,7 +69,7 @@ def test_a_missing_store_is_one_clear_line(galstore: Command, command: list[str]
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "facts"),
     [
         ("objID,g,r\n1,17,16\n", (" ra", " dec")),
         ("objID,ra,dec\n1.2376487029734E+18,1,2\n", ("2^53",)),
@@ -79,12 +79,19 @@ def test_a_missing_store_is_one_clear_line(galstore: Command, command: list[str]
     ids=["no ra and dec", "damaged ids", "no rows", "empty file"],
 )
 def test_a_bad_new_catalog_is_one_clear_line(
-    galstore: Command, content: str, told: tuple[str, ...], tmp_path: Path, small_store: str
+    galstore: Command, content: str, facts: tuple[str, ...], tmp_path: Path, small_store: str
 ) -> None:
     catalog = tmp_path / "tonight.csv"
     catalog.write_text(content)
     result = galstore("score", "sdss", "--set", f"store.path='{small_store}'", "--catalog", str(catalog))
-    assert_one_clear_line(result, "tonight.csv", *told)
+    assert_one_clear_line(result, "tonight.csv", *facts)
+
+
+def test_a_catalog_path_may_contain_an_apostrophe(galstore: Command, tmp_path: Path, small_store: str) -> None:
+    catalog = tmp_path / "o'neill.csv"
+    catalog.write_text("objID,ra,dec\n")
+    result = galstore("score", "sdss", "--set", f"store.path='{small_store}'", "--catalog", str(catalog))
+    assert_one_clear_line(result, "o'neill.csv", "row")
 
 
 @pytest.mark.slow
@@ -107,11 +114,11 @@ def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, 
     plain = json.loads(galstore("quarantine", path, "--json").stdout)
     assert (plain["n_quarantined"], plain["tally"], plain["n_rejected"]) == (1, {"truncated": 1}, 1)
     assert plain["quarantined"][0]["object_id"] == 1237648702973411443
-    told = galstore("quarantine", path, "--csv", str(tmp_path / "q.csv")).stdout
-    assert told_together(told, "1", "quarantined", within=30)
-    assert told_together(told, "1", "rejected", within=30)
+    printed = galstore("quarantine", path, "--csv", str(tmp_path / "q.csv")).stdout
+    assert told_together(printed, "1", "quarantined", within=30)
+    assert told_together(printed, "1", "rejected", within=30)
     for part in ("truncated", "1237648702973411443", "out_of_range"):
-        assert part in told
+        assert part in printed
     assert pd.read_csv(tmp_path / "q.csv")["object_id"].tolist() == [1237648702973411443]
     assert pd.read_csv(tmp_path / "q-rejected.csv")["value"].tolist() == [400]
     assert told_together(galstore("quarantine", path, "--reason", "flat").stdout, "0", "quarantined", within=30)
@@ -122,7 +129,13 @@ def test_an_unknown_reason_to_retry_is_refused_before_anything_starts(galstore: 
     assert_one_clear_line(galstore("ingest", "demo", "--retry-quarantined=tired"), "'tired'")
 
 
-def test_verify_finds_a_flipped_byte_and_rebuild_mends_it(galstore: Command, tmp_path: Path) -> None:
+def test_the_option_to_retry_may_stand_without_a_reason(galstore: Command) -> None:
+    # every spelling reaches the check of the recipe, which does not exist
+    for words in (["--retry-quarantined"], ["--retry-quarantined=truncated", "--retry-quarantined"]):
+        assert_one_clear_line(galstore("ingest", "dmeo", *words), "'dmeo'")
+
+
+def test_verify_finds_a_flipped_byte_and_rebuild_repairs_it(galstore: Command, tmp_path: Path) -> None:
     path = store_with_one_stored(tmp_path)
     sound = galstore("verify", path)
     assert sound.returncode == 0
@@ -142,18 +155,25 @@ def test_verify_finds_a_flipped_byte_and_rebuild_mends_it(galstore: Command, tmp
     assert_rebuilt(galstore("rebuild", path, "--block", "0"))
 
 
-def assert_rebuilt(told: subprocess.CompletedProcess[str]) -> None:
-    """One line: one object of block 0 was made anew, none is to be fetched."""
-    assert told.returncode == 0
-    (line,) = told.stdout.splitlines()
+def assert_rebuilt(printed: subprocess.CompletedProcess[str]) -> None:
+    """Check the printed line: one object of block 0 was rebuilt, 0 are pending."""
+    assert printed.returncode == 0
+    (line,) = printed.stdout.splitlines()
     assert told_together(line, "block 0", "1 object")
     assert re.findall(r"\b\d+\b", line.replace("block 0", "")) == ["1", "0"]
 
 
-def test_rebuild_makes_the_indexes_anew(galstore: Command, small_store: str) -> None:
-    told = galstore("rebuild", small_store, "--index")
-    assert told.returncode == 0
-    assert told_together(told.stdout, "2 objects", "index")
+def test_rebuild_writes_the_indexes_again(galstore: Command, small_store: str) -> None:
+    printed = galstore("rebuild", small_store, "--index")
+    assert printed.returncode == 0
+    assert told_together(printed.stdout, "2 objects", "index")
+
+
+def test_log_lines_go_to_stderr_and_results_to_stdout(galstore: Command, tmp_path: Path) -> None:
+    printed = galstore("rebuild", store_with_one_stored(tmp_path), "--index", "--damaged")
+    assert told_together(printed.stdout, "2 objects", "index")
+    assert "no block is damaged" in printed.stderr
+    assert "no block is damaged" not in printed.stdout
 
 
 def test_rebuild_asks_for_a_block(galstore: Command, small_store: str) -> None:
@@ -164,13 +184,13 @@ def test_rebuild_asks_for_a_block(galstore: Command, small_store: str) -> None:
 def test_gc_frees_old_snapshots_and_keeps_young_files(galstore: Command, tmp_path: Path) -> None:
     path = store_with_one_stored(tmp_path)
     assert told_together(galstore("gc", path, "--keep", "0d").stdout, "0 files")
-    told = galstore("gc", path, "--keep", "0d", "--grace", "0d").stdout
-    assert re.search(r"\b[1-9][\d,]* files", told)
+    printed = galstore("gc", path, "--keep", "0d", "--grace", "0d").stdout
+    assert re.search(r"\b[1-9][\d,]* files", printed)
     assert galstore("verify", path).returncode == 0
     assert_one_clear_line(galstore("gc", path, "--keep", "a month"), "'a month'")
 
 
-def test_the_emulator_tells_its_address_first(cutout_folder: Path) -> None:
+def test_the_emulator_prints_its_address_first(cutout_folder: Path) -> None:
     arguments = ["--catalog", str(cutout_folder / "catalog.csv"), "--cutouts", str(cutout_folder / "cutouts")]
     with running_emulator(*arguments) as base_url:
         assert base_url.startswith("http://127.0.0.1:")
@@ -178,7 +198,7 @@ def test_the_emulator_tells_its_address_first(cutout_folder: Path) -> None:
 
 @pytest.fixture
 def small_store(tmp_path: Path) -> str:
-    """A cube with two registered objects."""
+    """Cube with two registered objects."""
     path = str(tmp_path / "cube")
     ensure_cube(path, survey="two", scale=SCALE)
     rows = pd.DataFrame({"object_id": [1, 2], "ra": [0.0, 1.0], "dec": [0.0, 1.0]})
@@ -187,29 +207,29 @@ def small_store(tmp_path: Path) -> str:
 
 
 def store_with_one_quarantined(folder: Path) -> str:
-    """A cube with one quarantined object, one pending one and one rejected row."""
-    return store_with(folder, Delivery(row=0, reason=Reason.TRUNCATED, http_status=200, attempts=5))
+    """Create a cube with one quarantined object, one pending one and one rejected row."""
+    return store_with(folder, CutoutResponse(row=0, reason=Reason.TRUNCATED, http_status=200, attempts=5))
 
 
 def store_with_one_stored(folder: Path) -> str:
-    """A cube with one stored object, one pending one and one rejected row."""
+    """Create a cube with one stored object, one pending one and one rejected row."""
     body = encode(draw_blobs(1)[0])
     digest = hashlib.sha256(body).digest()
     return store_with(
-        folder, Delivery(row=0, reason=Reason.NONE, http_status=200, attempts=1, body=body, digest=digest)
+        folder, CutoutResponse(row=0, reason=Reason.NONE, http_status=200, attempts=1, body=body, digest=digest)
     )
 
 
-def store_with(folder: Path, delivery: Delivery) -> str:
+def store_with(folder: Path, response: CutoutResponse) -> str:
     path = str(folder / "cube")
     ensure_cube(path, survey="three", scale=SCALE)
     catalog = folder / "three.csv"
     catalog.write_text("objID,ra,dec\n1237648702973411443,1,2\n5,3,4\n6,400,4\n")
     register_file(path, catalog)
-    settled = Settled(
-        job=Job(block=Block(0, 2)), rows=np.array([0]), deliveries=(delivery,), scales_arcsec=np.array([0.296])
+    fetched = FetchedBlock(
+        task=BlockTask(block=Block(0, 2)), rows=np.array([0]), responses=(response,), scales_arcsec=np.array([0.296])
     )
-    commit_blocks(path, [write_block(path, settled)])
+    commit_blocks(path, [write_block(path, fetched)])
     return path
 
 

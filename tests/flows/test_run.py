@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from astropy.table import Table
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 
 from flows.engine.plan import missing_work
 from flows.ingest import ingest
@@ -21,11 +23,10 @@ from galstore.cube.reader import open_cube
 from galstore.features.store import open_store
 from galstore.integrity.verify import verify_cube
 from schemas.errors import StoreError, TrainingError, WeightsError
+from schemas.recipes import Recipe
 from tests.conftest import draw_blobs, encode
 from tests.facts import told_together
-from tests.flows.conftest import overrides_in
-
-pytestmark = pytest.mark.slow
+from tests.flows.conftest import overrides_in, recipe_in
 
 
 def test_a_run_takes_a_survey_to_a_scored_catalog_and_a_report(small_run) -> None:
@@ -50,10 +51,19 @@ def test_a_run_takes_a_survey_to_a_scored_catalog_and_a_report(small_run) -> Non
     }  # fmt: skip
 
 
+def test_a_recipe_is_the_parameter_of_a_flow_run(small_run) -> None:
+    recipe = recipe_in(small_run[0])
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(flow_filter=FlowFilter(name=FlowFilterName(any_=["run"])))
+    assert recipe in [Recipe.model_validate(stored.parameters["recipe"]) for stored in runs]
+    # a deployment sends the recipe as JSON
+    assert run.validate_parameters({"recipe": recipe.model_dump(mode="json")})["recipe"] == recipe
+
+
 def test_a_model_s_lineage_and_look_alikes_are_in_the_cube(small_run) -> None:
     folder, result = small_run
     path, model_id = str(folder / "cube"), result["train"]["model_id"]
-    kinds = [one.kind for one in trace_lineage(path, model_id)]
+    kinds = [step.kind for step in trace_lineage(path, model_id)]
     assert kinds[:4] == ["predictions and model", "training set", "snapshot", "catalog"]
     store = open_store(path)
     ids = store.cube.read_catalog(["object_id"])["object_id"].to_numpy()
@@ -68,7 +78,7 @@ def test_a_model_s_lineage_and_look_alikes_are_in_the_cube(small_run) -> None:
 def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:
     folder, first = small_run
     before = open_cube(str(folder / "cube")).snapshot_id
-    again = run("demo", overrides_in(folder))
+    again = run(recipe_in(folder))
     assert again["ingest"]["n_new"] == again["ingest"]["n_requests"] == again["score"]["n_scored"] == 0
     assert not again["train"]["trained"]
     assert again["report"] == first["report"]
@@ -78,12 +88,12 @@ def test_a_second_run_fetches_trains_and_scores_nothing(small_run) -> None:
 def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) -> None:
     folder, _ = small_run
     overrides = overrides_in(folder)
-    report("demo", overrides)  # other tests may have moved the cube on
+    report(load_recipe("demo", overrides))  # other tests may have moved the cube on
 
     def missing(*more: str) -> tuple[str, ...]:
         return missing_work(load_recipe("demo", [*overrides, *more]), base_url)
 
-    with survey_address("demo", overrides) as base_url:
+    with survey_address(load_recipe("demo", overrides)) as base_url:
         assert missing() == ()
         assert told_together(missing("train.seed=9")[0], "model", "trained")
         assert re.search(r"\bsurvey\b.*\b3\d+\b", missing("survey.selection='labelled'")[0])
@@ -93,11 +103,11 @@ def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) ->
             ("survey.where='G.dec > 30'", "G.dec > 30"),
             (f"score.catalog='{tmp_path / 'tonight.csv'}'", str(tmp_path / "tonight.csv")),
         ):
-            (told,) = missing(override)
-            assert fact in told
+            (message,) = missing(override)
+            assert fact in message
 
 
-def test_rejected_catalog_rows_are_kept_with_their_reasons(small_run) -> None:
+def test_rejected_catalog_rows_are_stored_with_their_reasons(small_run) -> None:
     folder, _ = small_run
     rejected = open_cube(str(folder / "cube")).read_rejected()
     assert set(rejected["catalog"]) == {"simulated-sky"}
@@ -115,12 +125,12 @@ def test_predictions_name_the_model_that_config_describes(small_run) -> None:
 
 def test_another_seed_is_another_model_and_needs_training_first(small_run) -> None:
     folder, result = small_run
-    other = overrides_in(folder, "train.seed=1")
+    other = recipe_in(folder, "train.seed=1")
     with pytest.raises(WeightsError, match=r"`galstore train`"):
-        score("demo", other)
-    assert train("demo", other)["model_id"] != result["train"]["model_id"]
+        score(other)
+    assert train(other)["model_id"] != result["train"]["model_id"]
     with pytest.raises(TrainingError, match=r"(?=.*\bheld-out\b)(?=.*`galstore score`)"):
-        report("demo", other)
+        report(other)
 
 
 def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path) -> None:
@@ -130,42 +140,42 @@ def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path)
         (tmp_path / "cutouts" / f"{object_id}.jpg").write_bytes(encode(pixels))
     further = pd.DataFrame({"objID": range(5), "ra": np.linspace(1, 2, 5), "dec": 3.0})
     further.to_csv(tmp_path / "further.csv", index=False)
-    played = f"emulator={{ catalog = '{tmp_path / 'further.csv'}', cutouts = '{tmp_path / 'cutouts'}' }}"
-    overrides = [*overrides_in(folder)[:2], "network.level=16", "train.epochs=3", "train.batch_size=32", played]
-    done = score("demo", [*overrides, f"score.catalog='{tmp_path / 'further.csv'}'"])
+    emulator = f"emulator={{ catalog = '{tmp_path / 'further.csv'}', cutouts = '{tmp_path / 'cutouts'}' }}"
+    overrides = [*overrides_in(folder)[:2], "network.level=16", "train.epochs=3", "train.batch_size=32", emulator]
+    done = score(load_recipe("demo", [*overrides, f"score.catalog='{tmp_path / 'further.csv'}'"]))
     assert done["n_scored"] == 5
     assert done["model_id"] == result["train"]["model_id"]
     assert pd.read_parquet(done["predictions"])["status"].tolist() == ["scored"] * 5
 
 
 @pytest.mark.long
-def test_a_first_try_is_small_and_what_it_quarantined_is_asked_for_again(prefect_server, tmp_path) -> None:
+def test_quarantined_cutouts_are_requested_again(prefect_server, tmp_path) -> None:
     small = ["survey.limit=30", "survey.attempts=1"]
-    first = ingest("demo", overrides_in(tmp_path, *small, "emulator.faults={ truncated = 0.5, lasting = 1.0 }"))
+    first = ingest(recipe_in(tmp_path, *small, "emulator.faults={ truncated = 0.5, lasting = 1.0 }"))
     assert (first["n_new"], first["registered"], first["pending"]) == (30, 30, 0)
     assert first["quarantined"] > 5
-    healed = overrides_in(tmp_path, *small, "emulator.faults={}")
-    assert ingest("demo", healed)["n_requests"] == 0
-    again = ingest("demo", healed, retry_quarantined=["truncated"])
+    healed = recipe_in(tmp_path, *small, "emulator.faults={}")
+    assert ingest(healed)["n_requests"] == 0
+    again = ingest(healed, retry_quarantined=["truncated"])
     assert again["n_requests"] == first["quarantined"]
     assert (again["stored"], again["quarantined"]) == (30, 0)
 
 
 def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_refuse_them(small_run, tmp_path) -> None:
     folder, result = small_run
-    with survey_address("demo", overrides_in(tmp_path, "emulator.faults={}")) as address:
+    with survey_address(recipe_in(tmp_path, "emulator.faults={}")) as address:
         small = [
             f"store.path='{tmp_path / 'cube'}'", f"output.folder='{tmp_path}'", f"survey.base_url='{address}'",
             f"survey.cutout_base_url='{address}'", "survey.requests_per_second=500", "survey.limit=30",
             "dask.workers=1", "network.level=16",
         ]  # fmt: skip
-        done = ingest("legacy", small)
+        done = ingest(load_recipe("legacy", small))
     assert (done["registered"], done["stored"]) == (30, 30)
     cube = open_cube(str(tmp_path / "cube"))
     assert cube.attributes["bands"] == ["z", "r", "g"]
     (tmp_path / "models").symlink_to(folder / "models")
     with pytest.raises(StoreError, match="'skyserver'"):
-        score("legacy", [*small, f"score.model='{result['train']['model_id']}'"])
+        score(load_recipe("legacy", [*small, f"score.model='{result['train']['model_id']}'"]))
 
 
 def test_a_file_of_objects_is_ingested_in_place_of_the_surveys_catalog(small_run, prefect_server, tmp_path) -> None:
@@ -174,7 +184,7 @@ def test_a_file_of_objects_is_ingested_in_place_of_the_surveys_catalog(small_run
     Table.from_pandas(objects.assign(ra=np.radians(objects["ra"])), units={"ra": "rad", "dec": "deg"}).write(
         tmp_path / "eight.fits"
     )
-    done = ingest("demo", overrides_in(tmp_path, f"survey.catalog='{tmp_path / 'eight.fits'}'"))
+    done = ingest(recipe_in(tmp_path, f"survey.catalog='{tmp_path / 'eight.fits'}'"))
     assert (done["registered"], done["pending"]) == (8, 0)
     cube = open_cube(str(tmp_path / "cube"))
     assert cube.read_catalog(["object_id"])["object_id"].tolist() == objects["object_id"].tolist()

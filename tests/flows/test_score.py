@@ -19,9 +19,9 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from flows.engine.claims import Claims
-from flows.engine.scoring import Describe, Engine, Piece, attributes_of, score_blocks, score_here
-from flows.outputs import predictions_id, scoring_member_ids
+from flows.engine.claims import BlockClaims
+from flows.engine.scoring import Engine, FinishBlock, ScoringTask, prediction_attributes, score_blocks, score_here
+from flows.outputs import predictions_id, scoring_member_ids, training_set_of
 from flows.runtime import load_recipe, progress_bar
 from flows.score import open_scorer, score_rows, scoring_engine
 from galstore.cube.history import read_history
@@ -35,12 +35,12 @@ from schemas.errors import RecipeError, StoreError
 from tests.conftest import ROOT
 from tests.support.scoring_cubes import LEVEL, save_model, stored_cube, write_recipe
 
-# nothing here is shared with the folder's other tests, so that another process may take them
+# these tests share no fixture with the other tests of the folder and may run in another process
 pytestmark = pytest.mark.xdist_group("tests/flows/score")
 
 ONE, TWO = "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 N_OBJECTS = 3000
-"""Three blocks, of which every 50th object is quarantined."""
+"""Three blocks; every 50th object is quarantined."""
 TOLERANCE_DEX = 1e-5
 
 Rows = npt.NDArray[np.int64]
@@ -48,7 +48,7 @@ Rows = npt.NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cube of three blocks, two models and a recipe; each test scores under an id of its own."""
+    """Folder with a cube of three blocks, two models and a recipe; each test uses another id of predictions."""
     folder = tmp_path_factory.mktemp("scoring")
     stored_cube(str(folder / "cube"), N_OBJECTS)
     for number, model_id in enumerate((ONE, TWO)):
@@ -73,13 +73,13 @@ def model(folder: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def rows(folder: Path) -> Rows:
-    """Those with an image."""
+    """Rows with an image."""
     return np.flatnonzero(np.arange(N_OBJECTS) % 50)
 
 
 @pytest.fixture(scope="module")
 def expected(folder: Path, model: Model, rows: Rows) -> npt.NDArray[np.float64]:
-    """What the model says of them, all in memory."""
+    """Predictions of these rows, computed in memory."""
     pixels = open_cube(str(folder / "cube")).read_pixels(LEVEL, rows)
     return predict(model, pixels, batch_size=100, device="cpu").mean
 
@@ -93,7 +93,7 @@ def score_with(
 ) -> int:
     with progress_bar("scoring", rows.size) as progress:
         return score_blocks(
-            str(folder / "cube"), predictions_id, rows, engine, attributes=attributes_of(scorer),
+            str(folder / "cube"), predictions_id, rows, engine, attributes=prediction_attributes(scorer),
             blocks_per_commit=blocks_per_commit, progress=progress,
         )  # fmt: skip
 
@@ -104,17 +104,17 @@ def mean_of(folder: Path, predictions_id: str, rows: Rows) -> npt.NDArray[np.flo
 
 
 def commit_sizes(folder: Path, predictions_id: str) -> list[int]:
-    """Objects of each commit of these predictions, oldest first."""
+    """Return the number of objects in each commit of these predictions, oldest first."""
     commits = read_history(str(folder / "cube"))
     return [
-        int(one.details["n_objects"])
-        for one in reversed(commits)
-        if one.operation == "predict" and one.details["model"] == predictions_id
+        int(commit.details["n_objects"])
+        for commit in reversed(commits)
+        if commit.operation == "predict" and commit.details["model"] == predictions_id
     ]
 
 
 def assert_scored_once(folder: Path, predictions_id: str, rows: Rows, expected: npt.NDArray[np.float64]) -> None:
-    """Nothing lost, nothing doubled, nothing that has no image, and the values of one undisturbed scoring."""
+    """Check that each row with an image is scored once, no other row is, and the values are as expected."""
     np.testing.assert_allclose(mean_of(folder, predictions_id, rows), expected, atol=TOLERANCE_DEX)
     others = np.setdiff1d(np.arange(open_cube(str(folder / "cube")).n_objects), rows)
     assert np.isnan(mean_of(folder, predictions_id, others)).all()
@@ -130,8 +130,8 @@ def test_batches_order_and_commits_do_not_change_predictions(folder, model, rows
     per_commit = data.draw(st.integers(1, 4), label="blocks a commit")
     identity = f"x{time.monotonic_ns()}"
 
-    def in_order(pieces: Iterable[Piece]) -> Iterator[Describe]:
-        claimed = {piece.block: piece for piece in pieces}
+    def in_order(tasks: Iterable[ScoringTask]) -> Iterator[FinishBlock]:
+        claimed = {task.block: task for task in tasks}
         return score_here(scorer, [claimed[block] for block in order if block in claimed])
 
     chosen = np.random.default_rng(first).permutation(rows)[:first]
@@ -143,9 +143,9 @@ def test_batches_order_and_commits_do_not_change_predictions(folder, model, rows
 def test_a_scored_catalog_is_not_scored_again(folder, model, rows) -> None:
     scorer = scorer_of(model)
     engine = partial(score_here, scorer)
-    assert score_with(engine, folder, rows[:500], "again", scorer) == 500
+    assert score_with(engine, folder, rows[:500], "twice", scorer) == 500
     before = open_cube(str(folder / "cube")).snapshot_id
-    assert score_with(engine, folder, rows[:500], "again", scorer) == 0
+    assert score_with(engine, folder, rows[:500], "twice", scorer) == 0
     assert open_cube(str(folder / "cube")).snapshot_id == before
 
 
@@ -153,13 +153,15 @@ def test_two_runs_share_the_blocks_and_wait_for_each_other(folder, model, rows, 
     first_has_one, second_has_one = threading.Event(), threading.Event()
     scored: dict[str, int] = {}
 
-    def gated(mine: threading.Event, other: threading.Event) -> Callable[[Iterable[Piece]], Iterator[Describe]]:
-        def engine(pieces: Iterable[Piece]) -> Iterator[Describe]:
-            for piece in pieces:
+    def wait_for_other(
+        mine: threading.Event, other: threading.Event
+    ) -> Callable[[Iterable[ScoringTask]], Iterator[FinishBlock]]:
+        def engine(tasks: Iterable[ScoringTask]) -> Iterator[FinishBlock]:
+            for task in tasks:
                 mine.set()
                 # neither is done before the other has begun
                 assert other.wait(120)
-                yield from score_here(scorer_of(model), [piece])
+                yield from score_here(scorer_of(model), [task])
 
         return engine
 
@@ -167,13 +169,13 @@ def test_two_runs_share_the_blocks_and_wait_for_each_other(folder, model, rows, 
         scored[name] = score_with(engine, folder, rows, "shared", scorer_of(model), blocks_per_commit=1)
 
     runs = [
-        threading.Thread(target=run, args=("first", gated(first_has_one, second_has_one))),
-        threading.Thread(target=run, args=("second", gated(second_has_one, first_has_one))),
+        threading.Thread(target=run, args=("first", wait_for_other(first_has_one, second_has_one))),
+        threading.Thread(target=run, args=("second", wait_for_other(second_has_one, first_has_one))),
     ]
-    for one in runs:
-        one.start()
-    for one in runs:
-        one.join(240)
+    for thread in runs:
+        thread.start()
+    for thread in runs:
+        thread.join(240)
     assert scored["first"] > 0
     assert scored["second"] > 0
     assert scored["first"] + scored["second"] == rows.size
@@ -182,45 +184,45 @@ def test_two_runs_share_the_blocks_and_wait_for_each_other(folder, model, rows, 
 
 HOLDER = """
 import sys, time
-from flows.engine.claims import Claims
-claims = Claims(sys.argv[1], sys.argv[2])
-print(claims.take(1), flush=True)
+from flows.engine.claims import BlockClaims
+claims = BlockClaims(sys.argv[1], sys.argv[2])
+print(claims.claim(1), flush=True)
 time.sleep(600)
 """
 
 
 def test_a_block_of_a_run_that_dies_is_scored_by_the_other(folder, model, rows, expected) -> None:
-    command = [sys.executable, "-c", HOLDER, str(folder / "cube"), "widow"]
+    command = [sys.executable, "-c", HOLDER, str(folder / "cube"), "dead-run"]
     scorer, scored = scorer_of(model), []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as holder:
         assert holder.stdout.readline() == "True\n"
         engine = partial(score_here, scorer)
         run = threading.Thread(
-            target=lambda: scored.append(score_with(engine, folder, rows, "widow", scorer, blocks_per_commit=1))
+            target=lambda: scored.append(score_with(engine, folder, rows, "dead-run", scorer, blocks_per_commit=1))
         )
         run.start()
-        wait_for(lambda: len(commit_sizes(folder, "widow")) == 2, "the blocks that nobody holds")
+        wait_for(lambda: len(commit_sizes(folder, "dead-run")) == 2, "the blocks without a claim")
         assert run.is_alive()
         holder.kill()
         run.join(240)
     assert scored == [rows.size]
-    assert_scored_once(folder, "widow", rows, expected)
+    assert_scored_once(folder, "dead-run", rows, expected)
 
 
-def test_what_was_scored_before_an_error_is_committed(folder, model, rows, expected) -> None:
+def test_blocks_scored_before_an_error_are_committed(folder, model, rows, expected) -> None:
     scorer = scorer_of(model)
 
-    def breaks(pieces: Iterable[Piece]) -> Iterator[Describe]:
-        for number, describe in enumerate(score_here(scorer, pieces)):
+    def breaks(tasks: Iterable[ScoringTask]) -> Iterator[FinishBlock]:
+        for number, finish in enumerate(score_here(scorer, tasks)):
             if number == 2:
                 raise StoreError("chunk 7 is damaged")
-            yield describe
+            yield finish
 
     with pytest.raises(StoreError, match="chunk 7 is damaged"):
         score_with(breaks, folder, rows, "broken", scorer, blocks_per_commit=10)
     assert len(commit_sizes(folder, "broken")) == 1
-    with Claims(str(folder / "cube"), "broken") as claims:
-        assert all(claims.take(block) for block in range(3))
+    with BlockClaims(str(folder / "cube"), "broken") as claims:
+        assert all(claims.claim(block) for block in range(3))
     assert 0 < score_with(partial(score_here, scorer), folder, rows, "broken", scorer) < rows.size
     assert_scored_once(folder, "broken", rows, expected)
 
@@ -232,15 +234,16 @@ def test_an_error_of_a_commit_ends_the_run_and_says_why(folder, model, rows, mon
     monkeypatch.setattr("flows.engine.scoring.write_predictions", full)
     with pytest.raises(StoreError, match="see whether the disk is full"):
         score_with(partial(score_here, scorer_of(model)), folder, rows, "full", scorer_of(model), blocks_per_commit=1)
-    assert not [one for one in threading.enumerate() if one.name.startswith(("committer", "scoring"))]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("committer", "scoring"))]
 
 
-def test_an_ensemble_is_kept_under_an_id_of_its_own(folder, model, rows, expected, prefect_server) -> None:
+def test_an_ensemble_has_another_id_than_its_members(folder, model, rows, expected, prefect_server) -> None:
     listed = load_recipe(str(folder / "scoring.toml"), [f"score.model=['{TWO}', '{ONE}']"])
     named = load_recipe(str(folder / "scoring.toml"), [f"score.model={ONE},{TWO}"])
     cube = open_cube(str(folder / "cube"))
-    members = scoring_member_ids(listed, cube)
-    assert members == scoring_member_ids(named, cube) == (ONE, TWO)
+    training_set = training_set_of(listed, cube)
+    members = scoring_member_ids(listed, training_set)
+    assert members == scoring_member_ids(named, training_set) == (ONE, TWO)
     identity = predictions_id(members)
     assert identity == predictions_id((TWO, ONE)) != ONE
     assert score_rows.fn(named, members, rows[:300]) == 300
@@ -275,14 +278,14 @@ def test_a_killed_worker_s_blocks_are_scored_by_another(folder, rows, expected) 
     scorer = open_scorer(recipe, [ONE])
     with scoring_engine(recipe, scorer, n_tasks=2) as engine:
 
-        def kills(pieces: Iterable[Piece]) -> Iterator[Describe]:
-            for number, describe in enumerate(engine(pieces)):
+        def kills(tasks: Iterable[ScoringTask]) -> Iterator[FinishBlock]:
+            for number, finish in enumerate(engine(tasks)):
                 if number == 0:
                     client: distributed.Client = engine.args[1]
                     pids = client.run(os.getpid)
                     assert len(pids) == 2
                     os.kill(next(iter(pids.values())), signal.SIGKILL)
-                yield describe
+                yield finish
 
         assert score_with(kills, folder, rows, "killed-worker", scorer, blocks_per_commit=1) == rows.size
     assert_scored_once(folder, "killed-worker", rows, expected)
@@ -290,7 +293,7 @@ def test_a_killed_worker_s_blocks_are_scored_by_another(folder, rows, expected) 
 
 @pytest.fixture
 def command(prefect_server: None, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts `galstore score` over a cube of four blocks in a process of its own, slowly."""
+    """Start `galstore score` over a cube of four blocks in a new process, slowly."""
     from prefect.settings import PREFECT_API_URL
 
     stored_cube(str(tmp_path / "cube"), N_MANY)
@@ -322,9 +325,9 @@ def expected_of(folder: Path) -> tuple[Rows, npt.NDArray[np.float64]]:
 
 
 def assert_ended_well(process: subprocess.Popen[str]) -> str:
-    _, told = process.communicate(timeout=300)
-    assert process.returncode == 0, told
-    return told
+    _, printed = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    return printed
 
 
 def assert_published(folder: Path, rows: Rows, expected: npt.NDArray[np.float64]) -> None:
@@ -335,7 +338,7 @@ def assert_published(folder: Path, rows: Rows, expected: npt.NDArray[np.float64]
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_the_middle_is_taken_up_again(command, tmp_path) -> None:
+def test_a_killed_run_is_resumed(command, tmp_path) -> None:
     rows, expected = expected_of(tmp_path)
     killed = command()
     wait_for(lambda: len(commit_sizes(tmp_path, ONE)) >= 2, "two commits", killed)
@@ -354,8 +357,8 @@ def test_a_run_killed_in_the_middle_is_taken_up_again(command, tmp_path) -> None
 def test_two_commands_at_once_score_nothing_twice(command, tmp_path) -> None:
     rows, expected = expected_of(tmp_path)
     both = [command(), command()]
-    for one in both:
-        assert_ended_well(one)
+    for process in both:
+        assert_ended_well(process)
     assert_scored_once(tmp_path, ONE, rows, expected)
     assert_published(tmp_path, rows, expected)
 

@@ -1,4 +1,4 @@
-"""The sweep and cross-validation over a small simulated run: what is done is kept, and what failed is done alone."""
+"""Sweep and cross-validation over a small simulated run: finished parts are reused, lost parts are repeated."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from flows.sweep import COLUMNS, plan_sweep, sweep
 from galstore.cube.reader import open_cube
 from schemas.cutouts import Status
 from schemas.errors import RecipeError
+from schemas.recipes import Recipe
 from tests.flows.conftest import Command, assert_one_clear_line, overrides_in
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,7 @@ BASELINES = ["mean", "forest", "oracle", "colours"]
 
 
 class Killed(BaseException):
-    """Stands for a kill: nothing in the code catches it."""
+    """Simulated kill, which no code catches."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -43,7 +44,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def overrides(small_run, dask_workers, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The recipe of a small simulated run, over a cube of its own."""
+    """Overrides for a copy of the small simulated run."""
     folder = tmp_path_factory.mktemp("study")
     for name in ("cube", "new_catalog.csv"):
         (shutil.copytree if name == "cube" else shutil.copy)(small_run[0] / name, folder / name)
@@ -53,18 +54,18 @@ def overrides(small_run, dask_workers, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def swept(prefect_server: None, overrides: list[str]) -> tuple[Path, list[dict]]:
-    folder = plan_sweep("demo", overrides, LEVELS)[0].recipe.output.folder
-    return folder, sweep("demo", overrides, LEVELS)
+    folder = plan_sweep(load_recipe("demo", overrides), LEVELS)[0].recipe.output.folder
+    return folder, sweep(load_recipe("demo", overrides), LEVELS)
 
 
-def test_a_sweep_keeps_a_model_and_a_row_for_each_level(swept, overrides) -> None:
+def test_a_sweep_stores_a_model_and_a_row_for_each_level(swept, overrides) -> None:
     folder, rows = swept
     table = pd.read_csv(folder / "sweep" / "sweep.csv")
     assert tuple(table.columns) == COLUMNS
     assert table["predictor"].tolist() == ["network"] * 3 + BASELINES
     assert table["level"].tolist() == [*LEVELS, 0, 0, 0, 0]
     assert [row["rmse"] for row in rows] == pytest.approx(table["rmse"].tolist())
-    for plan in plan_sweep("demo", overrides, LEVELS):
+    for plan in plan_sweep(load_recipe("demo", overrides), LEVELS):
         config = json.loads((folder / "models" / plan.model_id / "config.json").read_text())
         assert config["level"] == plan.level
         assert plan.model_id in set(table["model_id"])
@@ -85,42 +86,44 @@ def test_a_second_sweep_trains_and_predicts_nothing_and_gives_the_same_file(swep
 
     monkeypatch.setattr(flows.sweep, "train", never)
     monkeypatch.setattr(flows.sweep, "predict_held_out", never)
-    assert [row["model_id"] for row in sweep.fn("demo", overrides, LEVELS)] == [row["model_id"] for row in rows]
+    assert [row["model_id"] for row in sweep.fn(load_recipe("demo", overrides), LEVELS)] == [
+        row["model_id"] for row in rows
+    ]
     assert [file.read_bytes() for file in files] == before
 
 
 def test_a_killed_level_is_repeated_alone(swept, overrides, monkeypatch) -> None:
     folder, _ = swept
     before = (folder / "sweep" / "sweep.csv").read_bytes()
-    middle = plan_sweep("demo", overrides, LEVELS)[1]
+    middle = plan_sweep(load_recipe("demo", overrides), LEVELS)[1]
     shutil.rmtree(middle.folder)
-    middle.kept.unlink()
-    trained: list[str] = []
+    middle.predictions_file.unlink()
+    trained: list[int] = []
     really = flows.sweep.train
 
-    def killed(recipe: str, given: list[str]) -> None:
-        raise Killed(given[-1])
+    def killed(recipe: Recipe) -> None:
+        raise Killed(str(recipe.network.level))
 
-    def noted(recipe: str, given: list[str]) -> None:
-        trained.append(given[-1])
-        really(recipe, given)
+    def noted(recipe: Recipe) -> None:
+        trained.append(recipe.network.level)
+        really(recipe)
 
     monkeypatch.setattr(flows.sweep, "train", killed)
-    with pytest.raises(Killed, match=r"network.level=2"):
-        sweep.fn("demo", overrides, LEVELS)
-    # what was judged before the kill is there, whole
+    with pytest.raises(Killed, match=r"^2$"):
+        sweep.fn(load_recipe("demo", overrides), LEVELS)
+    # levels evaluated before the kill are written
     assert pd.read_csv(folder / "sweep" / "sweep.csv")["level"].tolist() == [4, 0, 0, 0, 0]
     monkeypatch.setattr(flows.sweep, "train", noted)
-    sweep("demo", overrides, LEVELS)
-    assert trained == ["network.level=2"]
+    sweep(load_recipe("demo", overrides), LEVELS)
+    assert trained == [2]
     assert (folder / "sweep" / "sweep.csv").read_bytes() == before
 
 
 def test_the_command_prints_the_curve_beside_the_paper_s(swept, overrides, galstore: Command) -> None:
-    sets = [word for one in overrides for word in ("--set", one)]
-    told = galstore("sweep", "demo", "--levels", "4,2,1", *sets).stdout
+    sets = [word for override in overrides for word in ("--set", override)]
+    printed = galstore("sweep", "demo", "--levels", "4,2,1", *sets).stdout
     for part in ("simulated", "0.1290", "0.1587", "0.2002", "Wu & Boada 2019", "sweep.csv"):
-        assert part in told
+        assert part in printed
     plain = json.loads(galstore("sweep", "demo", "--levels", "4,2,1", *sets, "--json").stdout)
     assert [row["level"] for row in plain] == [*LEVELS, 0, 0, 0, 0]
     assert_one_clear_line(galstore("sweep", "demo", "--levels", "4,x", *sets), "--levels '4,x'", "px")
@@ -129,52 +132,56 @@ def test_the_command_prints_the_curve_beside_the_paper_s(swept, overrides, galst
 def test_levels_that_the_cube_lacks_are_refused(overrides) -> None:
     for levels in ([], [3], [4, 4]):
         with pytest.raises(RecipeError, match=r"\b128, 64, .*\b1\b"):
-            plan_sweep("demo", overrides, levels)
+            plan_sweep(load_recipe("demo", overrides), levels)
 
 
 def test_every_galaxy_is_predicted_once_and_a_killed_fold_is_repeated_alone(
     prefect_server, overrides, monkeypatch
 ) -> None:
     given = [*overrides, "network.level=2"]
-    first = cross_validate("demo", given, n_folds=3)
+    first = cross_validate(load_recipe("demo", given), n_folds=3)
     path = Path(first["predictions"])
-    kept = path.read_bytes()
+    before = path.read_bytes()
     table = pd.read_csv(path)
     cube = open_cube(load_recipe("demo", given).store.path)
     labelled = np.isfinite(cube.read_label("oh_p50")) & (cube.read_state("status") == Status.STORED)
     assert table["object_id"].is_unique
     assert len(table) == np.count_nonzero(labelled) == first["overall"]["n"]
-    assert sum(one["n"] for one in first["folds"]) == len(table)
+    assert sum(fold["n"] for fold in first["folds"]) == len(table)
 
     folds = sorted((path.parent / "folds").iterdir())
     assert len(folds) == 3
     times = [file.stat().st_mtime_ns for file in folds]
     folds[1].unlink()
-    assert cross_validate("demo", given, n_folds=3) == first
-    assert path.read_bytes() == kept
-    again = sorted((path.parent / "folds").iterdir())
-    assert again == folds
-    assert [file.stat().st_mtime_ns == time for file, time in zip(again, times, strict=True)] == [True, False, True]
+    assert cross_validate(load_recipe("demo", given), n_folds=3) == first
+    assert path.read_bytes() == before
+    folds_again = sorted((path.parent / "folds").iterdir())
+    assert folds_again == folds
+    assert [file.stat().st_mtime_ns == time for file, time in zip(folds_again, times, strict=True)] == [
+        True,
+        False,
+        True,
+    ]
 
     def never(*_: object) -> None:
         raise AssertionError("done already")
 
     monkeypatch.setattr(flows.cross_validate, "fit_folds", never)
-    assert cross_validate.fn("demo", given, n_folds=3) == first
+    assert cross_validate.fn(load_recipe("demo", given), n_folds=3) == first
 
 
 def test_seeds_are_averaged_and_the_final_network_is_a_model_like_any_other(
     prefect_server, overrides, galstore: Command, tmp_path: Path
 ) -> None:
     given = [*overrides, "network.level=1", f"output.folder='{tmp_path}'"]
-    sets = [word for one in given for word in ("--set", one)]
+    sets = [word for override in given for word in ("--set", override)]
     words = ("cross-validate", "demo", "--folds", "2", "--seeds", "2", "--final", *sets, "--json")
-    judged = json.loads(galstore(*words).stdout)
-    folder = Path(judged["predictions"]).parent
+    result = json.loads(galstore(*words).stdout)
+    folder = Path(result["predictions"]).parent
     seeds = [pd.concat(map(pd.read_csv, sorted(folder.glob(f"folds/fold?-seed{seed}-*.csv")))) for seed in (0, 1)]
-    by_seed = [one.set_index("object_id")["predicted"] for one in seeds]
-    table = pd.read_csv(judged["predictions"]).set_index("object_id")
+    by_seed = [table.set_index("object_id")["predicted"] for table in seeds]
+    table = pd.read_csv(result["predictions"]).set_index("object_id")
     assert np.allclose(table["predicted"], ((by_seed[0] + by_seed[1]) / 2).loc[table.index], atol=1e-12)
-    assert len(set(judged["final_models"])) == 2
-    metrics = json.loads((folder.parent / "models" / judged["final_models"][0] / "metrics.json").read_text())
-    assert metrics["cross_validation"]["rmse"] == pytest.approx(judged["overall"]["rmse"])
+    assert len(set(result["final_models"])) == 2
+    metrics = json.loads((folder.parent / "models" / result["final_models"][0] / "metrics.json").read_text())
+    assert metrics["cross_validation"]["rmse"] == pytest.approx(result["overall"]["rmse"])

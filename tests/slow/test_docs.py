@@ -23,7 +23,7 @@ import pytest
 import typer
 
 from flows.cli import app, main
-from flows.runtime import survey_address
+from flows.runtime import load_recipe, survey_address
 from tests.conftest import ROOT
 from tests.flows.conftest import prefect_server
 from tests.support.data_model_page import PAGE, with_tables
@@ -132,7 +132,7 @@ def test_the_blocks_run_one_page_after_the_other(
     for block in blocks:
         if block.mark.startswith("written: "):
             (folder / block.mark.removeprefix("written: ")).write_text(block.code, encoding="utf-8")
-    one_emulator.enter_context(survey_address("tutorial.toml"))
+    one_emulator.enter_context(survey_address(load_recipe("tutorial.toml")))
     for block in blocks:
         if block.mark != "run":
             continue

@@ -1,15 +1,15 @@
-"""Cubes whose images are there at one level, without a survey: enough to score, and made at once."""
+"""Cubes for tests of scoring, with images at one level and without a survey."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import icechunk
 import numpy as np
 import pandas as pd
 import zarr
 
+from galstore.cube.arrays import require_array
 from galstore.cube.commits import commit
 from galstore.cube.layout import ensure_cube
 from schemas.cutouts import CutoutScale, ScaleRule, Status
@@ -23,29 +23,28 @@ FIRST_ID = 10_000
 
 
 def stored_cube(path: str, n_objects: int) -> str:
-    """Registered objects with a label, all of them stored but every 50th; images of 16 px, each of its own."""
-    ensure_cube(path, survey="made-up", scale=CutoutScale(rule=ScaleRule.FIXED))
+    """Create a cube of labelled objects with different images of 16 px; every 50th object is quarantined."""
+    ensure_cube(path, survey="simulated", scale=CutoutScale(rule=ScaleRule.FIXED))
     places = {"ra": np.linspace(100, 260, n_objects).round(6), "dec": np.linspace(-5, 60, n_objects).round(6)}
     ids = FIRST_ID + np.arange(n_objects, dtype=np.int64)
     labels = np.random.default_rng(0).normal(8.9, 0.2, n_objects).clip(8, 9.4).round(4)
-    add_objects(path, pd.DataFrame({"object_id": ids, **places, "oh_p50": labels}), catalog="made-up")
+    add_objects(path, pd.DataFrame({"object_id": ids, **places, "oh_p50": labels}), catalog="simulated")
     drawn = draw_blobs(N_DRAWN).reshape(N_DRAWN, LEVEL, 128 // LEVEL, LEVEL, 128 // LEVEL, 3).mean(axis=(2, 4))
     brightness = np.random.default_rng(1).uniform(0.3, 1, n_objects)
 
     def put_images(session: icechunk.Session) -> None:
         root = zarr.open_group(session.store, mode="a")
-        pixels: Any = root[f"images/{LEVEL}/pixels"]
+        pixels = require_array(root, f"images/{LEVEL}/pixels")
         images = drawn[np.arange(n_objects) % N_DRAWN] * brightness[:, None, None, None]
         pixels[:] = (images * 256).round().astype(pixels.dtype)
-        status: Any = root["state/status"]
-        status[:] = np.where(np.arange(n_objects) % 50, Status.STORED, Status.QUARANTINED)
+        require_array(root, "state/status")[:] = np.where(np.arange(n_objects) % 50, Status.STORED, Status.QUARANTINED)
 
     commit(path, put_images, message="put images", metadata={"operation": "put"})
     return path
 
 
 def write_recipe(folder: Path, *, model: str, n_objects: int) -> Path:
-    """A recipe that scores every object of `folder/cube` with a model of `folder/models`, and asks no survey."""
+    """Write a recipe that scores every object of `folder/cube` with a model of `folder/models`."""
     objects = FIRST_ID + np.arange(n_objects)
     places = {"ra": np.linspace(100, 260, n_objects).round(6), "dec": np.linspace(-5, 60, n_objects).round(6)}
     pd.DataFrame({"object_id": objects, **places}).to_csv(folder / "all.csv", index=False)
@@ -55,7 +54,7 @@ def write_recipe(folder: Path, *, model: str, n_objects: int) -> Path:
 name = "scoring"
 store.path = "{folder / "cube"}"
 output.folder = "{folder}"
-survey.name = "made-up"
+survey.name = "simulated"
 survey.base_url = "http://127.0.0.1:9"
 network = {{ arch = "resnet10w32", level = {LEVEL} }}
 dask.blocks_per_commit = 1
@@ -68,5 +67,5 @@ score.model = "{model}"
 
 
 def save_model(folder: Path, model_id: str, *, seed: int = 0) -> Path:
-    """A model of random weights where the recipe looks for it."""
+    """Save a model with random weights in the folder of the recipe."""
     return save_random_model(folder / "models", model_id, seed=seed)

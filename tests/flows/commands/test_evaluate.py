@@ -1,4 +1,4 @@
-"""`galstore evaluate` as a user meets it."""
+"""Output of `galstore evaluate`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ AUTHORS_PREDICTIONS = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50
 ASK = ("--true", "oh_p50", "--predicted", "prediction")
 
 
-def numbers_after(title: str, told: str) -> list[str]:
-    """Cells of the first row that has this in its first cell."""
-    rows = [[cell.strip() for cell in line.split("│")] for line in told.splitlines() if "│" in line]
+def numbers_after(title: str, printed: str) -> list[str]:
+    """Return the other cells of the first row with this title in its first cell."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
     return next(cells for first, *cells in rows if title in first)
 
 
-def verdicts_of(told: str) -> list[str]:
-    """Last cells of a comparison, the only table whose rows end in words."""
-    rows = [[cell.strip() for cell in line.split("│")] for line in told.splitlines() if "│" in line]
+def verdicts_of(printed: str) -> list[str]:
+    """Return the last cells of a comparison, the only table with words at the end of rows."""
+    rows = [[cell.strip() for cell in line.split("│")] for line in printed.splitlines() if "│" in line]
     return [row[-1] for row in rows if row[-1][0].isalpha()]
 
 
 @pytest.fixture
 def predictions(tmp_path: Path) -> Path:
-    """300 galaxies, of which three have no number somewhere."""
+    """Table of 300 galaxies; three lack a value."""
     draw = np.random.default_rng(0)
     true = draw.normal(8.9, 0.2, 300)
     table = pd.DataFrame(
@@ -53,27 +53,27 @@ def predictions(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(not AUTHORS_PREDICTIONS.is_file(), reason="the authors' predictions are not on this machine")
 def test_the_authors_predictions_have_the_papers_numbers(galstore: Command) -> None:
-    told = galstore("evaluate", str(AUTHORS_PREDICTIONS), *ASK)
-    assert told.returncode == 0
-    assert told_together(told.stdout, "20,466 of 20,466")
-    found = {title: numbers_after(title, told.stdout)[0] for title in ("RMSE", "NMAD", "bias", "R²")}
+    printed = galstore("evaluate", str(AUTHORS_PREDICTIONS), *ASK)
+    assert printed.returncode == 0
+    assert told_together(printed.stdout, "20,466 of 20,466")
+    found = {title: numbers_after(title, printed.stdout)[0] for title in ("RMSE", "NMAD", "bias", "R²")}
     assert found == {"RMSE": "0.08489", "NMAD": "0.06506", "bias": "-0.0046", "R²": "0.820"}
-    # as galaxies by the thousand have: about RMSE / sqrt(2 n) = 0.0004, and more for heavy tails
-    low, high = map(float, numbers_after("RMSE", told.stdout)[2].split(" ... "))
+    # about RMSE / sqrt(2 n) = 0.0004 for 20,466 galaxies, and more for heavy tails
+    low, high = map(float, numbers_after("RMSE", printed.stdout)[2].split(" ... "))
     assert 0.0008 < (high - low) / 2 < 0.002
 
 
 def test_metrics_bins_and_comparison_are_printed(galstore: Command, predictions: Path) -> None:
     ask = (*ASK, "--sigma", "sigma", "--against", "forest", "--bin", "0.25")
-    told = galstore("evaluate", str(predictions), *ask).stdout
-    assert told_together(told, "297 of 300")
-    assert told_together(told, "1", "oh_p50", "-9999", within=40)
-    assert told_together(told, "2", "prediction", "NaN", within=40)
+    printed = galstore("evaluate", str(predictions), *ask).stdout
+    assert told_together(printed, "297 of 300")
+    assert told_together(printed, "1", "oh_p50", "-9999", within=40)
+    assert told_together(printed, "2", "prediction", "NaN", within=40)
     for title in ("3 NMAD", "0.3 dex", "CRPS", "68 %", "95 %"):
-        assert " ... " in numbers_after(title, told)[1]
-    assert "PIT" in told
-    assert numbers_after("8.75 ... 9.00", told)[0].isdigit()
-    verdicts = verdicts_of(told)
+        assert " ... " in numbers_after(title, printed)[1]
+    assert "PIT" in printed
+    assert numbers_after("8.75 ... 9.00", printed)[0].isdigit()
+    verdicts = verdicts_of(printed)
     assert len(verdicts) == 2
     for verdict in verdicts:
         assert told_together(verdict, "prediction", "better")
@@ -82,45 +82,45 @@ def test_metrics_bins_and_comparison_are_printed(galstore: Command, predictions:
 
 def test_json_has_the_same_numbers(galstore: Command, predictions: Path) -> None:
     ask = ("evaluate", str(predictions), *ASK, "--sigma", "sigma", "--against", "forest", "--resamples", "200")
-    told, plain = galstore(*ask).stdout, json.loads(galstore(*ask, "--json").stdout)
+    printed, plain = galstore(*ask).stdout, json.loads(galstore(*ask, "--json").stdout)
     assert (plain["n_rows"], plain["n"], sum(plain["left_out"].values())) == (300, 297, 3)
     assert (plain["n_resamples"], plain["seed"]) == (200, 0)
     rmse = plain["metrics"]["rmse"]
-    assert numbers_after("RMSE", told) == [
+    assert numbers_after("RMSE", printed) == [
         f"{rmse['value']:.5f}",
         f"{rmse['low_68']:.5f} ... {rmse['high_68']:.5f}",
         f"{rmse['low_95']:.5f} ... {rmse['high_95']:.5f}",
     ]
-    kept = pd.read_csv(predictions).drop(index=[3, 4, 5])
-    assert rmse["value"] == Regression.of(kept["oh_p50"], kept["prediction"]).rmse
+    complete = pd.read_csv(predictions).drop(index=[3, 4, 5])
+    assert rmse["value"] == Regression.of(complete["oh_p50"], complete["prediction"]).rmse
     assert plain["comparison"]["rmse"]["is_significant"]
-    assert f"{plain['comparison']['nmad']['value']:.5f}" in told
-    assert sum(one["n"] for one in plain["bins"]) == 297
+    assert f"{plain['comparison']['nmad']['value']:.5f}" in printed
+    assert sum(row["n"] for row in plain["bins"]) == 297
 
 
 def test_parquet_gives_what_csv_gives(galstore: Command, predictions: Path) -> None:
     file = predictions.with_suffix(".parquet")
     pd.read_csv(predictions).to_parquet(file)
-    tables = [galstore("evaluate", str(one), *ASK, "--seed", "3").stdout for one in (predictions, file)]
+    tables = [galstore("evaluate", str(path), *ASK, "--seed", "3").stdout for path in (predictions, file)]
     assert tables[0] == tables[1]
     assert galstore("evaluate", str(file), *ASK, "--seed", "4").stdout != tables[1]
 
 
-def test_equal_predictors_are_not_told_apart(galstore: Command, tmp_path: Path) -> None:
+def test_equal_predictors_have_no_significant_difference(galstore: Command, tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     true, error = draw.normal(8.9, 0.2, 500), draw.normal(0, 0.1, 500)
     file = tmp_path / "pair.csv"
-    # the same errors to the other side
+    # the same errors with the opposite sign
     pd.DataFrame({"oh_p50": true, "prediction": true + error, "other": true - error}).to_csv(file, index=False)
-    told = galstore("evaluate", str(file), *ASK, "--against", "other").stdout
-    verdicts = verdicts_of(told)
+    printed = galstore("evaluate", str(file), *ASK, "--against", "other").stdout
+    verdicts = verdicts_of(printed)
     assert len(verdicts) == 2
     assert not any("better" in verdict for verdict in verdicts)
 
 
 def test_what_cannot_be_evaluated_is_one_clear_line(galstore: Command, predictions: Path, tmp_path: Path) -> None:
-    def refused(*told: str, file: Path = predictions, ask: tuple[str, ...] = ASK) -> None:
-        assert_one_clear_line(galstore("evaluate", str(file), *ask), *told)
+    def refused(*facts: str, file: Path = predictions, ask: tuple[str, ...] = ASK) -> None:
+        assert_one_clear_line(galstore("evaluate", str(file), *ask), *facts)
 
     refused("nothing.csv", file=tmp_path / "nothing.csv")
     refused("'predicton'", "prediction", ask=("--true", "oh_p50", "--predicted", "predicton"))

@@ -13,9 +13,6 @@ from PIL import Image
 from galstore.cube.reader import Cube, open_cube
 from tests.facts import told_together
 from tests.flows.conftest import Command, assert_one_clear_line
-from tests.galstore.conftest import filled_cube
-
-__all__ = ["filled_cube"]
 
 
 @pytest.fixture
@@ -29,9 +26,9 @@ def object_id(filled_cube: Cube) -> str:
 
 
 def test_lookup_prints_and_draws_an_object(galstore: Command, store: str, object_id: str, tmp_path: Path) -> None:
-    told = galstore("lookup", store, object_id, "--png", str(tmp_path / "levels.png")).stdout
+    printed = galstore("lookup", store, object_id, "--png", str(tmp_path / "levels.png")).stdout
     for part in (object_id, "stored", "oh_p50", "concentration_r", "levels.png"):
-        assert part in told
+        assert part in printed
     with Image.open(tmp_path / "levels.png") as image:
         # eight panels that are not blank
         panels = np.array_split(np.asarray(image.convert("L"), dtype=float)[80:], 8, axis=1)
@@ -76,7 +73,7 @@ def test_a_training_set_is_built_shown_and_traced(galstore: Command, store: str)
     assert_one_clear_line(galstore("training-set", "show", store, "second"), "second", "first")
     assert told_together(galstore("history", store).stdout, "training set", "first")
     assert json.loads(galstore("history", store, "--json").stdout)[0]["operation"] == "training set"
-    assert [one["kind"] for one in json.loads(galstore("lineage", store, "first", "--json").stdout)] == [
+    assert [step["kind"] for step in json.loads(galstore("lineage", store, "first", "--json").stdout)] == [
         "training set", "snapshot", "catalog",
     ]  # fmt: skip
     assert built["snapshot"] in galstore("lineage", store, "first").stdout

@@ -15,16 +15,13 @@ from modeling.evaluation.mass_metallicity import tremonti_metallicity
 from tests.conftest import SHARED_DATA
 from tests.facts import told_together
 from tests.flows.conftest import Command, assert_one_clear_line
-from tests.galstore.conftest import filled_cube
-
-__all__ = ["filled_cube"]
 
 REAL = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50.csv"
 
 
-def has_line(told: str, *facts: str) -> bool:
-    """Whether one line of what is told has all of them."""
-    return any(told_together(line, *facts, within=len(line)) for line in told.splitlines())
+def has_line(printed: str, *facts: str) -> bool:
+    """Return whether one printed line has all facts."""
+    return any(told_together(line, *facts, within=len(line)) for line in printed.splitlines())
 
 
 def simulated_table(n: int = 400) -> pd.DataFrame:
@@ -53,8 +50,8 @@ def table(tmp_path: Path) -> Path:
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the published predictions of the paper's authors are not at hand")
 def test_the_published_predictions_give_their_figures_and_numbers(galstore: Command, tmp_path: Path) -> None:
-    told = galstore("figures", str(REAL), "--out", str(tmp_path / "out"))
-    assert told.returncode == 0
+    printed = galstore("figures", str(REAL), "--out", str(tmp_path / "out"))
+    assert printed.returncode == 0
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "figure-2-distributions.png",
         "figure-3-comparison.png",
@@ -66,21 +63,21 @@ def test_the_published_predictions_give_their_figures_and_numbers(galstore: Comm
         ("figure-4-resolution", "--sweep"),
         ("figure-6-mass-metallicity", "predictions-oh_p50.csv", "lgm_tot_p50"),
     ):
-        assert has_line(told.stdout, *facts), facts
-    kept = json.loads((tmp_path / "out" / "numbers.json").read_text())
-    numbers = {one["name"]: one["value"] for one in kept["numbers"]}
+        assert has_line(printed.stdout, *facts), facts
+    written = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    numbers = {number["name"]: number["value"] for number in written["numbers"]}
     assert numbers["RMSE"] == pytest.approx(0.08489, abs=5e-6)
     assert numbers["NMAD"] == pytest.approx(0.06506, abs=5e-6)
     assert numbers["bias"] == pytest.approx(-0.0046, abs=5e-5)
-    assert kept["simulated"] is False
+    assert written["simulated"] is False
 
 
 def test_all_columns_and_a_sweep_give_all_but_the_cutouts(galstore: Command, table: Path, tmp_path: Path) -> None:
     sweep = tmp_path / "sweep.csv"
     sweep.write_text("predictor,level,rmse,nmad\nnetwork,64,0.09,0.07\nnetwork,8,0.11,0.09\nmean,,0.2,0.17\n")
     arguments = ("--predicted-mass", "mass_predicted", "--sweep", str(sweep), "--simulated", "--format", "pdf")
-    told = galstore("figures", str(table), "--out", str(tmp_path / "out"), *arguments)
-    assert told.returncode == 0
+    printed = galstore("figures", str(table), "--out", str(tmp_path / "out"), *arguments)
+    assert printed.returncode == 0
     drawn = {file.name for file in (tmp_path / "out").glob("*.pdf")}
     assert drawn == {
         "figure-2-distributions.pdf",
@@ -91,9 +88,9 @@ def test_all_columns_and_a_sweep_give_all_but_the_cutouts(galstore: Command, tab
         "figure-6-mass-metallicity.pdf",
         "fundamental-relation.pdf",
     }
-    assert has_line(told.stdout, "scatter ratio", "0.821 ± 0.077")
-    assert has_line(told.stdout, "figure-1-cutouts", "--store")
-    assert not has_line(told.stdout, "figure-1-cutouts.pdf")
+    assert has_line(printed.stdout, "scatter ratio", "0.821 ± 0.077")
+    assert has_line(printed.stdout, "figure-1-cutouts", "--store")
+    assert not has_line(printed.stdout, "figure-1-cutouts.pdf")
     assert json.loads((tmp_path / "out" / "numbers.json").read_text())["simulated"] is True
 
 
@@ -102,17 +99,17 @@ def test_a_cube_gives_cutouts_and_labels(galstore: Command, filled_cube: Cube, t
     unknown = np.append(ids, 5)
     rng = np.random.default_rng(0)
     pd.DataFrame({"object_id": unknown, "prediction": rng.normal(8.9, 0.2, 61)}).to_parquet(tmp_path / "new.parquet")
-    told = galstore(
+    printed = galstore(
         "figures", str(tmp_path / "new.parquet"), "--store", filled_cube.path, "--out", str(tmp_path / "out")
     )
-    assert told.returncode == 0
-    assert has_line(told.stdout, "figure-1-cutouts.png", "60 galaxies", "1 of 61")
-    assert has_line(told.stdout, "new.parquet", "lgm_tot_p50")
+    assert printed.returncode == 0
+    assert has_line(printed.stdout, "figure-1-cutouts.png", "60 galaxies", "1 of 61")
+    assert has_line(printed.stdout, "new.parquet", "lgm_tot_p50")
     with Image.open(tmp_path / "out" / "figure-1-cutouts.png") as picture:
-        # seven rows of five: the part right of the titles is full of made-up galaxies
+        # seven rows of five: the part right of the titles is full of drawn galaxies
         assert np.asarray(picture.convert("L"), dtype=float)[100:, 400:].std() > 20
-    kept = json.loads((tmp_path / "out" / "numbers.json").read_text())
-    assert kept["columns"]["true"] == f"label oh_p50 of {filled_cube.path}"
+    written = json.loads((tmp_path / "out" / "numbers.json").read_text())
+    assert written["columns"]["true"] == f"label oh_p50 of {filled_cube.path}"
 
 
 def test_missing_values_are_left_out_and_counted(galstore: Command, tmp_path: Path) -> None:
@@ -121,9 +118,9 @@ def test_missing_values_are_left_out_and_counted(galstore: Command, tmp_path: Pa
     rows.loc[1, "prediction"] = np.inf
     rows.loc[2, "lgm_tot_p50"] = -9999
     rows.to_csv(tmp_path / "dirty.csv", index=False)
-    told = galstore("figures", str(tmp_path / "dirty.csv"), "--out", str(tmp_path / "out")).stdout
-    assert has_line(told, "figure-3-comparison.png", "398 galaxies", "2 of 400")
-    assert has_line(told, "figure-6-mass-metallicity.png", "397 galaxies", "3 of 400")
+    printed = galstore("figures", str(tmp_path / "dirty.csv"), "--out", str(tmp_path / "out")).stdout
+    assert has_line(printed, "figure-3-comparison.png", "398 galaxies", "2 of 400")
+    assert has_line(printed, "figure-6-mass-metallicity.png", "397 galaxies", "3 of 400")
 
 
 def test_the_same_table_gives_the_same_files(galstore: Command, table: Path, tmp_path: Path) -> None:
@@ -136,7 +133,7 @@ def test_the_same_table_gives_the_same_files(galstore: Command, table: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "facts"),
     [
         (("--predicted", "predicton"), ("'predicton'", "--predicted", "prediction")),
         (("--mass", "lgm_tot"), ("'lgm_tot'", "lgm_tot_p50")),
@@ -148,9 +145,9 @@ def test_the_same_table_gives_the_same_files(galstore: Command, table: Path, tmp
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(
-    galstore: Command, table: Path, arguments: tuple[str, ...], told: tuple[str, ...]
+    galstore: Command, table: Path, arguments: tuple[str, ...], facts: tuple[str, ...]
 ) -> None:
-    assert_one_clear_line(galstore("figures", str(table), *arguments), *told)
+    assert_one_clear_line(galstore("figures", str(table), *arguments), *facts)
 
 
 def test_files_that_cannot_be_drawn_say_why(galstore: Command, tmp_path: Path, filled_cube: Cube) -> None:

@@ -32,13 +32,13 @@ def run(two_models: Path, tmp_path: Path) -> str:
 
 
 def test_models_are_listed_with_what_they_are(galstore: Command, run: str) -> None:
-    told = galstore("models", "list", run).stdout
+    printed = galstore("models", "list", run).stdout
     for part in (ONE, TWO, "oh_p50", "resnet10w32", "0.1234", "0.0876", "0.0800", "a1b2c3d4e5f6", "16"):
-        assert part in told
-    assert told.index(TWO) < told.index(ONE)
-    # the models' own folder means the same
+        assert part in printed
+    assert printed.index(TWO) < printed.index(ONE)
+    # the folder of models works too
     plain = json.loads(galstore("models", "list", f"{run}/models", "--json").stdout)
-    assert [(one["model_id"], one["validation"]["rmse"], one["promoted_as"]) for one in plain] == [
+    assert [(model["model_id"], model["validation"]["rmse"], model["promoted_as"]) for model in plain] == [
         (TWO, 0.0876, []),
         (ONE, 0.1234, []),
     ]
@@ -46,18 +46,18 @@ def test_models_are_listed_with_what_they_are(galstore: Command, run: str) -> No
 
 def test_a_damaged_model_is_listed_as_damaged(galstore: Command, run: str) -> None:
     (Path(run) / "models" / ONE / "config.json").write_text("{")
-    told = galstore("models", "list", run).stdout
-    assert told_together(told, f"{run}/models/{ONE}/config.json", "damaged", "JSON")
+    printed = galstore("models", "list", run).stdout
+    assert told_together(printed, f"{run}/models/{ONE}/config.json", "damaged", "JSON")
     plain = json.loads(galstore("models", "list", run, "--json").stdout)
-    assert {one["model_id"]: list(one["problems"]) for one in plain} == {TWO: [], ONE: ["config.json"]}
+    assert {model["model_id"]: list(model["problems"]) for model in plain} == {TWO: [], ONE: ["config.json"]}
     assert_one_clear_line(galstore("models", "show", ONE, "--in", run), ONE, "damaged", "config.json")
 
 
 def test_a_model_is_shown_with_its_card_and_curve(galstore: Command, run: str, tmp_path: Path) -> None:
     curve, events = tmp_path / "curve.png", tmp_path / "events"
-    told = galstore("models", "show", "a1b", "--in", run, "--curve", str(curve), "--tensorboard", str(events)).stdout
+    printed = galstore("models", "show", "a1b", "--in", run, "--curve", str(curve), "--tensorboard", str(events)).stdout
     for part in (ONE, "mean_counts", "0.1234", "| validation | 32 | 0.1234 |", str(curve)):
-        assert part in told
+        assert part in printed
     assert curve.read_bytes().startswith(b"\x89PNG")
     assert len(list((events / ONE).glob("events.out.tfevents.*"))) == 1
     plain = json.loads(galstore("models", "show", ONE, "--in", run, "--json").stdout)
@@ -67,20 +67,20 @@ def test_a_model_is_shown_with_its_card_and_curve(galstore: Command, run: str, t
 
 
 def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run: str) -> None:
-    told = galstore("models", "promote", "a1b", "--in", run).stdout
-    assert told_together(told, "champion", ONE)
-    assert TWO not in told
-    told = galstore("models", "promote", TWO, "--as", "champion", "--in", run).stdout
-    assert told_together(told, "champion", TWO, ONE)
-    assert told.index(TWO) < told.index(ONE)
+    printed = galstore("models", "promote", "a1b", "--in", run).stdout
+    assert told_together(printed, "champion", ONE)
+    assert TWO not in printed
+    printed = galstore("models", "promote", TWO, "--as", "champion", "--in", run).stdout
+    assert told_together(printed, "champion", TWO, ONE)
+    assert printed.index(TWO) < printed.index(ONE)
     plain = json.loads(galstore("models", "promote", ONE, "--as", "challenger", "--in", run, "--json").stdout)
     assert (plain["name"], plain["model_id"], plain["replaced"]) == ("challenger", ONE, None)
     listed = json.loads(galstore("models", "list", run, "--json").stdout)
-    assert {one["model_id"]: one["promoted_as"] for one in listed} == {TWO: ["champion"], ONE: ["challenger"]}
+    assert {model["model_id"]: model["promoted_as"] for model in listed} == {TWO: ["champion"], ONE: ["challenger"]}
     assert json.loads(galstore("models", "show", "champion", "--in", run, "--json").stdout)["model_id"] == TWO
     recipe = load_recipe("demo", [f"output.folder='{run}'", "score.model=champion"])
     assert named_model_ids(recipe) == (TWO,)
-    # a named model needs no look into the cube
+    # a named model does not need the training set
     assert scoring_model_id(recipe, None) == TWO  # type: ignore[arg-type]
 
 
@@ -107,7 +107,7 @@ def test_a_model_is_exported_and_checked(galstore: Command, run: str, tmp_path: 
     )
 
 
-def test_wrong_words_are_told_in_one_line(galstore: Command, run: str, tmp_path: Path) -> None:
+def test_a_wrong_argument_is_one_clear_line(galstore: Command, run: str, tmp_path: Path) -> None:
     assert_one_clear_line(galstore("models", "show", "a1", "--in", run), "'a1'", ONE, TWO)
     assert_one_clear_line(galstore("models", "show", "a1b2c3d4e5f7", "--in", run), "'a1b2c3d4e5f7'", ONE)
     assert_one_clear_line(galstore("models", "promote", ONE, "--as", "cafe", "--in", run), "'cafe'")
