@@ -1,4 +1,4 @@
-"""Cutout services: their interface, the Legacy Surveys viewer, and the choice that a recipe makes."""
+"""Cutout services: their interface, the Legacy Surveys viewer, and the service and limits that a recipe selects."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Protocol
 
+from galstore.survey.retry import RequestLimits
 from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import SIDE_PX
 from schemas.recipes import EMULATOR, SurveySection
@@ -79,3 +80,16 @@ def cutout_service_of(survey: SurveySection, base_url: str) -> CutoutService:
     if survey.cutout_service == "legacysurvey":
         return LegacySurveyViewer(base_url=address, layer=survey.layer)
     return SkyServer(base_url=address, data_release=survey.data_release)
+
+
+def request_limits_of(survey: SurveySection, *, n_workers: int = 1) -> RequestLimits:
+    """Return the request limits of a recipe, with an equal share of the connections for each worker."""
+    return RequestLimits(
+        requests_per_second=survey.requests_per_second,
+        concurrency=max(1, survey.concurrency // n_workers),
+        connect_timeout_s=survey.connect_timeout_s,
+        read_timeout_s=survey.read_timeout_s,
+        attempts=survey.attempts,
+        retry_budget_s=survey.retry_budget_s,
+        breaker_failures=survey.breaker_failures,
+    )

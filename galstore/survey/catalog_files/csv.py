@@ -52,11 +52,15 @@ def read_csv_pages(source: CatalogSource, page_rows: int) -> Pages:
     with source.open_stream() as raw, _Uncommented(raw, source) as text:
         with _as_csv(source):
             pages = pd.read_csv(
-                cast(TextIO, text), sep=separator, dtype=ids, skipinitialspace=True, index_col=False,
+                cast(TextIO, text),
+                sep=separator,
+                dtype=ids,
+                skipinitialspace=True,
+                index_col=False,
                 chunksize=page_rows,
                 # one type per column of a chunk, and no warning about mixed types
                 low_memory=False,
-            )  # fmt: skip
+            )
         with pages:
             while True:
                 with _as_csv(source):

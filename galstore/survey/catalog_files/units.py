@@ -27,11 +27,19 @@ LOGARITHM = re.compile(r"(?:log10|log|lg)?\s*(?:\((?P<round>.+)\)|\[(?P<square>.
 """Logarithm of a unit: log10(solMass), log(Msun/yr), or [solMass] in the notation of the CDS."""
 
 SPELLINGS = {
-    "degrees": "deg", "degs": "deg", "radians": "rad", "hours": "hourangle", "arcsecs": "arcsec",
-    "arcseconds": "arcsec", "arcmins": "arcmin", "arcminutes": "arcmin", "mags": "mag", "magnitude": "mag",
-    "magnitudes": "mag", "abmag": "mag(AB)", "mag_ab": "mag(AB)", "none": "", "unitless": "", "dimensionless": "",
-    "null": "", "-": "", "--": "", "---": "",
-}  # fmt: skip
+    spelling: unit
+    for unit, spellings in {
+        "deg": "degrees degs",
+        "rad": "radians",
+        "hourangle": "hours",
+        "arcsec": "arcsecs arcseconds",
+        "arcmin": "arcmins arcminutes",
+        "mag": "mags magnitude magnitudes",
+        "mag(AB)": "abmag mag_ab",
+        "": "none unitless dimensionless null - -- ---",
+    }.items()
+    for spelling in spellings.split()
+}
 """Common spellings that astropy does not know, in lower case."""
 
 

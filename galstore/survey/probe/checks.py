@@ -9,7 +9,7 @@ from enum import StrEnum
 import simplejpeg
 
 from galstore.survey.responses import HttpResponse
-from schemas.cutouts import Reason
+from schemas.cutouts import TRANSIENT_REASONS, Reason
 
 
 class Verdict(StrEnum):
@@ -67,18 +67,8 @@ MEANINGS: dict[Reason, tuple[str, str]] = {
 }
 """Meaning of each reason for a service, and advice."""
 
-DIFFERENCES = frozenset(
-    {
-        Reason.NOT_A_JPEG,
-        Reason.WRONG_SIZE,
-        Reason.TOO_LARGE,
-        Reason.CLIENT_ERROR,
-        Reason.DECOMPRESSION_BOMB,
-        Reason.OUT_OF_FOOTPRINT,
-        Reason.FLAT,
-    }
-)
-"""Lasting reasons: service and client disagree."""
+DIFFERENCES = frozenset(Reason) - TRANSIENT_REASONS - {Reason.NONE} | {Reason.NOT_A_JPEG}
+"""Reasons that mean that service and client disagree: a retry does not help."""
 
 _TEXT_CHECK_BYTES = 2000
 _MAX_TEXT_CHARACTERS = 160

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from galstore.event_loop import run
 from galstore.survey.catalog_files.reader import read_catalog_head
-from galstore.survey.cutout_service import catalog_service_of, cutout_service_of
+from galstore.survey.cutout_service import catalog_service_of, cutout_service_of, request_limits_of
 from galstore.survey.probe.catalog import probe_catalog
 from galstore.survey.probe.checks import Check, Verdict
 from galstore.survey.probe.cutouts import Place, probe_cutouts
-from galstore.survey.retry import RequestLimits
 from galstore.survey.row_checks import prepare_catalog
 from schemas.cutouts import CutoutScale
-from schemas.recipes import Recipe, SurveySection
+from schemas.recipes import Recipe
 
 DEFAULT_POSITIONS = ((179.689293, -0.454379), (185.728750, 15.822300))
 """Galaxies covered by SDSS and the Legacy Surveys (ICRS, degrees), used if the catalog has too few: the first example
@@ -52,7 +53,8 @@ def probe_survey(recipe: Recipe, base_url: str) -> tuple[Check, ...]:
         checks, objects = probed.checks, probed.objects
     service = cutout_service_of(survey, base_url)
     places = _choose_places(objects, recipe.cutout_scale)
-    cutouts = probe_cutouts(service, places, _request_limits_of(survey), prepared=recipe.cutouts.prepared)
+    request_limits = replace(request_limits_of(survey), concurrency=1, attempts=1)
+    cutouts = probe_cutouts(service, places, request_limits, prepared=recipe.cutouts.prepared)
     return (*checks, *run(cutouts))
 
 
@@ -74,15 +76,3 @@ def _choose_places(objects: pd.DataFrame, scale: CutoutScale) -> tuple[Place, Pl
         for ra, dec, r90 in objects[["ra", "dec", "petroR90_r"]].head(2).itertuples(index=False)
     )
     return first, second
-
-
-def _request_limits_of(survey: SurveySection) -> RequestLimits:
-    return RequestLimits(
-        requests_per_second=survey.requests_per_second,
-        concurrency=1,
-        connect_timeout_s=survey.connect_timeout_s,
-        read_timeout_s=survey.read_timeout_s,
-        attempts=1,
-        retry_budget_s=survey.retry_budget_s,
-        breaker_failures=survey.breaker_failures,
-    )

@@ -201,9 +201,16 @@ def _edit_csv(rng: random.Random, file: bytes, _: Originals) -> bytes:
 
 
 YAML_LINES = (
-    "# a: &a [*a]", "# - !!python/object/apply:os.system ['true']", "# - *b", "# ---", "# " + "[" * 3000, "#", "# \x00",
-    "# " + "{a: " * 500, "# delimiter: ','",
-)  # fmt: skip
+    "# a: &a [*a]",
+    "# - !!python/object/apply:os.system ['true']",
+    "# - *b",
+    "# ---",
+    "# " + "[" * 3000,
+    "#",
+    "# \x00",
+    "# " + "{a: " * 500,
+    "# delimiter: ','",
+)
 
 
 def _edit_ecsv(rng: random.Random, file: bytes, _: Originals) -> bytes:
@@ -238,10 +245,7 @@ def _edit_ecsv(rng: random.Random, file: bytes, _: Originals) -> bytes:
     return "\n".join(lines).encode()
 
 
-FITS_KEYS = (
-    b"NAXIS", b"BITPIX", b"PCOUNT", b"GCOUNT", b"TFIELDS", b"TFORM", b"TTYPE", b"TUNIT", b"TDIM", b"TNULL", b"XTENSION",
-    b"END",
-)  # fmt: skip
+FITS_KEYS = tuple(b"NAXIS BITPIX PCOUNT GCOUNT TFIELDS TFORM TTYPE TUNIT TDIM TNULL XTENSION END".split())
 FITS_VALUES = (
     *map(str, EXTREMES), "-1", "1.5", "T", "''", "'5E'", "'1PE(99999999)'", "'9999999999E'", "'26A'", "'0K'", "'K'",
     "'Z'", "'1K 1K'", "'(5,99999999)'", "'(-1)'", "'objID'", "'ra'", "1E400", "NaN", "9" * 60, "'x' / &", "",
@@ -272,8 +276,12 @@ VOTABLE_EDITS: dict[bytes, tuple[bytes, ...]] = {
     b"nrows=": (b'nrows="99999999999" a=', b'nrows="-1" a=', b'nrows="x" a='),
     b"<TABLE": (b'<TABLE nrows="999999999"', b'<TABLE ref="x"', b"<TABLE><TABLE", b"<GROUP"),
     b'unit="deg"': tuple(f'unit="{unit}"'.encode() for unit in UNITS),
-    b'encoding="base64"': (b'encoding="gzip"', b'encoding="dynamic"', b'href="file:///dev/zero"',
-                           b'href="http://x.example"'),
+    b'encoding="base64"': (
+        b'encoding="gzip"',
+        b'encoding="dynamic"',
+        b'href="file:///dev/zero"',
+        b'href="http://x.example"',
+    ),
     b"<TD>": (b"<TD/><TD>", b"<TD>&amp;", b"<TD>&lol;", b"<TD><TD>", b"<TD ", b"<TD><![CDATA[]]>"),
     b"</TR>": (b"", b"</TR></TR>", b"<TD>1</TD></TR>"),
     b"<VOTABLE": (b"<VOTABLE version='9' ", b"<RESOURCE", b"<v:VOTABLE", b"<html><VOTABLE"),
@@ -283,7 +291,7 @@ VOTABLE_EDITS: dict[bytes, tuple[bytes, ...]] = {
     b"<?xml": (b"", b"\xef\xbb\xbf<?xml", b" <?xml", b"<?xml?><?xml"),
     b"BINARY2": (b"BINARY",),
     b"TABLEDATA": (b"BINARY2",),
-}  # fmt: skip
+}
 """Parts of a VOTable with their replacements."""
 
 
@@ -422,14 +430,14 @@ def _csv_bomb(rng: random.Random, _: Originals) -> bytes:
     return rng.choice(
         (
             b"objID,ra,dec\n1,2," + b"9" * 5_000_000,
-            b"objID,ra,dec\n1,2,\"" + b"x\n" * 2_000_000,
+            b'objID,ra,dec\n1,2,"' + b"x\n" * 2_000_000,
             b"objID,ra,dec," + b"c," * 20_000 + b"\n1,2,3",
             b"objID,ra,dec\n" + b"1,2,3," * 200_000,
             b"#" * 5_000_000,
             b"\n" * 5_000_000 + b"objID,ra,dec\n1,2,3",
             b"objID,ra,dec\r" * 200_000,
         )
-    )  # fmt: skip
+    )
 
 
 def _yaml_bomb(rng: random.Random, originals: Originals) -> bytes:
