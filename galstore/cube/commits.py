@@ -180,7 +180,7 @@ def write_lock(path: str) -> Iterator[None]:
         with FileLock(f"{folder}.lock", timeout=LOCK_TIMEOUT_S):
             waited_s = time.monotonic() - started_s
             if waited_s > LOGGED_WAIT_S:
-                logger.info("waited %.1f s for another process that committed to %s", waited_s, path)
+                logger.info("waited %.1f s for the lock of %s", waited_s, path)
             yield
     except Timeout as error:
         raise StoreBusyError(
@@ -247,7 +247,7 @@ def _commit_once(
             # a commit whose response was lost looks like a conflict with another writer
             if not _is_committed(path, str(metadata["commit_id"]), since=base):
                 if isinstance(error, icechunk.ConflictError):
-                    logger.info("another writer committed to %s first: apply '%s' to the new tip", path, message)
+                    logger.info("another writer came first at %s: apply '%s' to the new tip", path, message)
                     raise _OvertakenError from error
                 raise
             logger.warning("the response to commit '%s' to %s was lost, but the commit is there", message, path)

@@ -460,7 +460,7 @@ class _AtStep(logging.Handler):
         self._is_done = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self._is_done and self._step in str(record.msg):
+        if not self._is_done and str(record.msg).startswith(f"step {self._step}"):
             self._is_done = True
             self._action()
 

@@ -20,7 +20,7 @@ N = 10_000
 
 
 def made(dtype: str, *, width: int = 0, chunk: int = 512, store: Any = None, **options: Any) -> zarr.Array[Any]:
-    """An array with noise in all chunks but the third, which was never written."""
+    """Make an array with noise in all chunks but the third, which was never written."""
     shape, chunks = ((N, width), (chunk, width)) if width else ((N,), (chunk,))
     options = {"compressors": (COLUMN_CODEC, CHECKSUM)} | options
     array = zarr.create_array(
@@ -40,12 +40,14 @@ def made(dtype: str, *, width: int = 0, chunk: int = 512, store: Any = None, **o
     st.sampled_from([1, 30_000, 2**28]),
     st.booleans(),
 )
-def test_values_are_zarr_s_whatever_is_held(dtype: str, width: int, rows: list[int], held: int, plain: bool) -> None:
+def test_values_equal_zarr_s_for_any_cache_size(
+    dtype: str, width: int, rows: list[int], max_bytes: int, plain: bool
+) -> None:
     store: dict[str, Any] = {}
     arrays = [made(dtype, width=width, store=store), made("float64", chunk=97, store=store)]
     if not plain:
         arrays.append(made("int32", store=store, compressors=None))
-    columns = ColumnCache(max_bytes=held)
+    columns = ColumnCache(max_bytes=max_bytes)
     for part in (rows, rows[::-1], rows[:3]):
         for array, values in zip(arrays, columns.take(arrays, np.array(part, dtype=np.int64)), strict=True):
             assert values.dtype == array.dtype
@@ -55,29 +57,29 @@ def test_values_are_zarr_s_whatever_is_held(dtype: str, width: int, rows: list[i
         assert np.array_equal(values, np.asarray(array[piece]))
 
 
-def test_what_was_read_is_not_read_again_and_no_more_is_held_than_allowed(monkeypatch) -> None:
+def test_chunks_are_read_once_while_they_fit_into_the_cache(monkeypatch) -> None:
     read: list[int] = []
     inner = module.read_chunks
     monkeypatch.setattr(module, "read_chunks", lambda wanted: read.append(len(wanted)) or inner(wanted))
     store: dict[str, Any] = {}
-    one, other = made("float64", store=store), made("int64", store=store)
+    floats, integers = made("float64", store=store), made("int64", store=store)
     columns = ColumnCache(max_bytes=8 * N)
     rows = np.arange(0, N, 700)
     for _ in range(3):
-        columns.take([one], rows)
+        columns.take([floats], rows)
     assert read == [np.unique(rows // 512).size]
-    columns.take([other], np.array([3]))
-    columns.take([one], rows)
+    columns.take([integers], np.array([3]))
+    columns.take([floats], rows)
     assert len(read) == 2
-    # both together are too large: the one that was used last stays
-    columns.read([(other, slice(0, N))])
-    columns.take([other], rows)
+    # both together are too large: the last one used stays
+    columns.read([(integers, slice(0, N))])
+    columns.take([integers], rows)
     assert len(read) == 3
-    columns.take([one], rows)
+    columns.take([floats], rows)
     assert len(read) == 4
 
 
-def test_pieces_cannot_be_written_to() -> None:
+def test_read_parts_cannot_be_written_to() -> None:
     array = made("int64")
     (piece,) = ColumnCache().read([(array, slice(0, 5))])
     with pytest.raises(ValueError, match="read-only"):
@@ -92,10 +94,13 @@ def test_threads_read_the_same() -> None:
     with ThreadPoolExecutor(4) as pool:
         taken = list(pool.map(lambda rows: columns.take(arrays, rows), wanted))
     for rows, values in zip(wanted, taken, strict=True):
-        assert all(np.array_equal(one, np.asarray(array[:])[rows]) for one, array in zip(values, arrays, strict=True))
+        assert all(
+            np.array_equal(taken_values, np.asarray(array[:])[rows])
+            for taken_values, array in zip(values, arrays, strict=True)
+        )
 
 
-def test_a_damaged_chunk_is_refused_and_named(tmp_path: Path) -> None:
+def test_an_error_names_the_damaged_chunk(tmp_path: Path) -> None:
     array = made("float32", store=zarr.storage.LocalStore(tmp_path))
     file = next(path for path in tmp_path.rglob("c/4") if path.is_file())
     content = bytearray(file.read_bytes())

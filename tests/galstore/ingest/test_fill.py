@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import signal
 import threading
@@ -40,7 +41,7 @@ def test_every_delivered_body_is_stored_with_its_pixels(filled_cube: Cube, cutou
 
 
 @pytest.mark.parametrize("side", LEVELS)
-def test_every_level_is_the_area_average_of_what_was_delivered(filled_cube: Cube, side: int) -> None:
+def test_every_level_is_the_area_average_of_the_delivered_image(filled_cube: Cube, side: int) -> None:
     rows = np.arange(1000, 1100)  # across the border of the two blocks
     finest = filled_cube.read_pixels(128, rows)
     error = np.abs(filled_cube.read_pixels(side, rows) - area_average(finest, side))
@@ -112,7 +113,7 @@ def test_objects_outside_the_footprint_are_quarantined_and_counted(folder_servic
     assert cube.read_body(21) == b""
 
 
-def test_a_dead_survey_quarantines_nobody(folder_service, executor, cube_path) -> None:
+def test_a_dead_survey_quarantines_no_object(folder_service, executor, cube_path) -> None:
     registered_cube(cube_path, folder_service, limit=5)
     before = open_cube(cube_path).snapshot_id
     dead = source_of(SkyServer(base_url="http://127.0.0.1:1"))
@@ -134,3 +135,19 @@ def test_a_killed_dask_worker_costs_a_repeat_and_no_object(folder_service, cube_
         killer.join()
     assert filled.n_stored == 1100
     assert open_cube(cube_path).counts() == Counts(registered=1100, stored=1100, quarantined=0, pending=0)
+
+
+def test_every_block_is_reported_before_its_commit(folder_service, executor, cube_path, caplog) -> None:
+    registered_cube(cube_path, folder_service)
+    steps: list[tuple[str, int]] = []
+    with caplog.at_level(logging.INFO, logger="galstore.ingest.fill"):
+        fill(
+            cube_path,
+            folder_service,
+            executor,
+            on_block=lambda result: steps.append(("block", result.n_settled)),
+            on_commit=lambda result: steps.append(("commit", result.n_settled)),
+        )
+    assert sorted(steps[:2]) == [("block", 76), ("block", 1024)]
+    assert steps[2:] == [("commit", 1100)]
+    assert "1100 objects stored, 0 quarantined" in caplog.text

@@ -19,16 +19,22 @@ def test_quarantined_objects_are_listed_with_place_reason_and_attempts(folder_se
     listed = read_quarantine(open_cube(cube_path))
     assert listed.to_dict("records") == [
         {
-            "row": row, "object_id": object_id, "ra": ra, "dec": dec, "catalog": "nowhere",
-            "reason": "out_of_footprint", "attempts": 1, "http_status": 404,
+            "row": row,
+            "object_id": object_id,
+            "ra": ra,
+            "dec": dec,
+            "catalog": "nowhere",
+            "reason": "out_of_footprint",
+            "attempts": 1,
+            "http_status": 404,
         }
         for row, object_id, ra, dec in ((5, 7, 300.0, -80.0), (6, 3, 301.0, -81.0))
-    ]  # fmt: skip
+    ]
     assert len(read_quarantine(open_cube(cube_path), {Reason.OUT_OF_FOOTPRINT})) == 2
     assert read_quarantine(open_cube(cube_path), {Reason.FLAT}).empty
 
 
-def test_reasons_are_called_by_name_and_all_is_every_one() -> None:
+def test_reasons_are_parsed_from_names_or_all() -> None:
     assert parse_reasons(["all"]) == frozenset(Reason) - {Reason.NONE}
     assert parse_reasons([]) == frozenset()
     with pytest.raises(RecipeError, match=r"(?=.*'none')(?=.*\ball\b)(?=.*out_of_footprint, not_a)"):

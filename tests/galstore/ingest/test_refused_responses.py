@@ -29,22 +29,22 @@ def refusal(row: int, reason: Reason, body: bytes) -> CutoutResponse:
     return CutoutResponse(row=row, reason=reason, http_status=200, attempts=1, refused=body)
 
 
-def settle(path: str, deliveries: list[CutoutResponse]) -> Cube:
+def settle(path: str, responses: list[CutoutResponse]) -> Cube:
     """Commit what became of some rows, as an ingest does."""
 
     def write(session) -> None:
         root = zarr.open_group(session.store, mode="a")
-        for one in deliveries:
-            root["state/status"][one.row] = Status.QUARANTINED if one.reason else Status.STORED
-            root["state/reason"][one.row] = one.reason
-        store_refused(root, deliveries)
+        for response in responses:
+            root["state/status"][response.row] = Status.QUARANTINED if response.reason else Status.STORED
+            root["state/reason"][response.row] = response.reason
+        store_refused(root, responses)
 
     commit(path, write, message="settle", metadata={})
     return open_cube(path)
 
 
 def kept(cube: Cube) -> list[tuple[int, Reason, bytes]]:
-    return [(int(one.row), Reason(one.reason), one.body) for one in read_refused(cube).itertuples()]
+    return [(int(row.row), Reason(row.reason), row.body) for row in read_refused(cube).itertuples()]
 
 
 def test_a_cube_without_refused_answers_has_none(path) -> None:
@@ -83,6 +83,10 @@ def test_what_was_tried_again_is_shown_as_it_came_last_and_what_is_stored_not_at
 
 def test_between_processes_no_more_travel_than_are_kept() -> None:
     many = [refusal(row, Reason.FLAT, b"tile") for row in range(20)] + [refusal(20, Reason.TRUNCATED, b"part")]
-    thinned = limit_refused(many)
-    assert [one.row for one in thinned] == list(range(21))
-    assert [bool(one.refused) for one in thinned] == [*[True] * MOST_REFUSED, *[False] * (20 - MOST_REFUSED), True]
+    limited = limit_refused(many)
+    assert [response.row for response in limited] == list(range(21))
+    assert [bool(response.refused) for response in limited] == [
+        *[True] * MOST_REFUSED,
+        *[False] * (20 - MOST_REFUSED),
+        True,
+    ]

@@ -115,13 +115,13 @@ def test_changed_labels_make_a_new_version_and_the_old_one_stays_readable(cube_p
     cube = open_cube(cube_path)
     assert np.allclose(cube.read_label("oh_p50"), changed["oh_p50"].astype("float64"), equal_nan=True)
     versions = cube.read_label_versions()
-    assert [one["version"] for one in versions] == [1, 2]
+    assert [version["version"] for version in versions] == [1, 2]
     assert (versions[1]["run"], versions[1]["n_changed"]) == ("second", 3)
     repository = open_repository(cube_path)
     old = open_cube(cube_path, snapshot_id=repository.lookup_tag(label_tag("galspec", 1)))
     assert np.allclose(old.read_label("oh_p50"), [8.1, 8.2, 8.3, 8.4, np.nan], equal_nan=True)
     assert deliver(cube_path, changed, tmp_path, run_id="third").n_relabelled == 0
-    assert [one["version"] for one in open_cube(cube_path).read_label_versions()] == [1, 2]
+    assert [version["version"] for version in open_cube(cube_path).read_label_versions()] == [1, 2]
 
 
 def test_objects_that_a_whole_delivery_lacks_are_kept_and_flagged_until_they_come_back(

@@ -1,7 +1,7 @@
-"""A run that registers and fills a cube, writes down what was acknowledged, and may kill itself at a named step.
+"""A run that registers and fills a cube, records acknowledged commits in a ledger, and may kill itself at a step.
 
-`python -m tests.slow.crash.program OPTIONS` is one run; `python -m tests.slow.crash.program --serve` waits with its imports
-behind it and forks a run for each line on stdin, so that a kill costs no three seconds of imports.
+`python -m tests.slow.crash.program OPTIONS` is one run. With `--serve` it imports everything once and forks a run for
+each line on stdin, which saves three seconds of imports per kill.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import numpy as np
 from flows.runtime import dask_client
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
+from galstore.executor import DaskExecutor
 from galstore.ingest.fetch import CutoutSource
-from galstore.ingest.fill import Filled, fill_cube, plan_jobs
+from galstore.ingest.fill import fill_cube, plan_block_tasks
 from galstore.ingest.register import register_survey
+from galstore.ingest.write import FillResult
 from galstore.survey.skyserver import SkyServer
 from schemas.cutouts import Status
 from schemas.recipes import DaskSection
 from schemas.selection import SELECTIONS
-from tests.galstore.conftest import POLITENESS, SCALE
+from tests.galstore.conftest import REQUEST_LIMITS, SCALE
 
 PAGE_ROWS = 1000
 """Several commits register the catalog."""
@@ -56,16 +58,20 @@ def main(arguments: Sequence[str]) -> None:
     )
     n_rejected = len(open_cube(options.path).read_rejected())
     ledger.write(event="registered", n_objects=registration.n_new + registration.n_known, n_rejected=n_rejected)
-    jobs = plan_jobs(open_cube(options.path))
-    politeness = replace(POLITENESS, requests_per_second=options.rate, concurrency=12)
-    source = CutoutSource(service=service, scale=SCALE, politeness=politeness)
+    tasks = plan_block_tasks(open_cube(options.path))
+    request_limits = replace(REQUEST_LIMITS, requests_per_second=options.rate, concurrency=12)
+    source = CutoutSource(service=service, scale=SCALE, request_limits=request_limits)
     section = DaskSection(scheduler=options.scheduler, workers=options.workers)
 
-    def acknowledge(filled: Filled) -> None:
-        ledger.write(event="filled", n_stored=filled.n_stored, n_settled=filled.n_settled, **_settled(options.path))
+    def acknowledge(filled: FillResult) -> None:
+        ledger.write(
+            event="filled", n_stored=filled.n_stored, n_settled=filled.n_settled, **_settled_rows(options.path)
+        )
 
-    with dask_client(section, n_tasks=max(1, len(jobs))) as client:
-        filled = fill_cube(options.path, jobs, source, client, blocks_per_commit=1, on_commit=acknowledge)
+    with dask_client(section, n_tasks=max(1, len(tasks))) as client:
+        filled = fill_cube(
+            options.path, tasks, source, DaskExecutor(client), blocks_per_commit=1, on_commit=acknowledge
+        )
     ledger.write(event="done", n_stored=filled.n_stored, n_requests=filled.n_requests)
 
 
@@ -82,7 +88,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 class _Ledger:
-    """What the run said that it has, one JSON a line; a line is on the disk before the run goes on."""
+    """File of acknowledged steps, one JSON per line, each flushed to disk before the run continues."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -94,15 +100,15 @@ class _Ledger:
             os.fsync(stream.fileno())
 
 
-def _settled(path: str) -> dict[str, str]:
-    """Which rows are stored or quarantined, and the snapshot that says so."""
+def _settled_rows(path: str) -> dict[str, str]:
+    """Return the rows that are stored or quarantined, and the snapshot."""
     cube = open_cube(path)
     bits = np.packbits(cube.read_state("status") != Status.PENDING)
     return {"snapshot": cube.snapshot_id, "rows": bits.tobytes().hex()}
 
 
 class _Killer(logging.Handler):
-    """SIGKILL to this process at the n-th time that a commit of some kind reaches a step."""
+    """Handler that kills this process when a commit of one kind reaches a step for the n-th time."""
 
     def __init__(self, step: str, operation: str, n: str) -> None:
         super().__init__()
@@ -110,21 +116,21 @@ class _Killer(logging.Handler):
         self._n_left = int(n)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._step in str(record.msg) and re.search(rf"\b{self._operation}", record.getMessage()):
+        if str(record.msg).startswith(f"step {self._step}") and re.search(rf"\b{self._operation}", record.getMessage()):
             self._n_left -= 1
             if self._n_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
 def serve() -> None:
-    """Fork a run for each line `{"arguments": […], "environment": {…}}`, tell its pid, and then its exit status."""
+    """Fork a run for each line `{"arguments": […], "environment": {…}}`; print its pid, then its exit status."""
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        asked = json.loads(line)
+        request = json.loads(line)
         pid = os.fork()
         if pid == 0:
-            _run_forked(asked["arguments"], asked["environment"])
+            _run_forked(request["arguments"], request["environment"])
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
         _, status = os.waitpid(pid, 0)
@@ -143,7 +149,7 @@ def _run_forked(arguments: Sequence[str], environment: dict[str, str]) -> None:
         logging.getLogger("tests.slow.crash").exception("the run failed")
         raise
     finally:
-        # what was forked from must not be cleaned up twice
+        # the parent process cleans up, not the fork
         sys.stderr.flush()
         os._exit(code)
 

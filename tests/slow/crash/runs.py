@@ -1,4 +1,4 @@
-"""Runs that are killed: how they start and die, and what must be true of their cube afterwards."""
+"""Runs that are killed: their start, their end, and checks of their cube afterwards."""
 
 from __future__ import annotations
 
@@ -43,62 +43,64 @@ SEED_OF_EMULATOR = 11
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Survey:
-    """A survey on loopback, and what a cube of it must hold in the end."""
+    """A survey on loopback, and the expected contents of its cube."""
 
     service: SkyServer
     bodies: dict[int, Path]
-    """JPEG of every object that has one."""
+    """JPEG of each object inside the footprint."""
     outside: frozenset[int]
-    """Objects without."""
+    """Objects outside the footprint."""
 
     @property
     def n_objects(self) -> int:
         return len(self.bodies) + len(self.outside)
 
     def n_requests(self) -> int:
-        """Requests so far."""
         return int(log_of(self.service)["requests"])
 
     def attempts(self) -> pd.Series:
-        """Requests so far, by object."""
-        return pd.Series({int(one): n for one, n in log_of(self.service)["attempts"].items()}, dtype="int64")
+        """Return the number of requests so far by object."""
+        return pd.Series(
+            {int(object_id): n for object_id, n in log_of(self.service)["attempts"].items()}, dtype="int64"
+        )
 
 
 @contextmanager
-def playing_survey(folder: Path) -> Iterator[Survey]:
-    """2,497 objects in three blocks, 25 of them outside the footprint, and three rows that are rejected."""
+def serving_survey(folder: Path) -> Iterator[Survey]:
+    """Serve 2,497 objects in three blocks, 25 of them outside the footprint, and three rows that are rejected."""
     ids = FIRST_ID + 7919 * np.arange(N_ROWS, dtype=np.int64)
     (folder / "cutouts").mkdir()
     blobs = draw_blobs(100)
-    files = {int(one): folder / "cutouts" / f"{one}.jpg" for one in ids}
+    files = {int(object_id): folder / "cutouts" / f"{object_id}.jpg" for object_id in ids}
     for n, file in enumerate(files.values()):
         shift, which = divmod(n, len(blobs))
         file.write_bytes(encode(np.roll(blobs[which], shift, axis=1)))
     metallicity = np.full(N_ROWS, 8.9)
     metallicity[[7, 1500, 2400]] = 42.0  # beyond the column's range
-    places = {"ra": np.linspace(100, 260, N_ROWS).round(6), "dec": np.linspace(-5, 60, N_ROWS).round(6)}
-    pd.DataFrame({"objID": ids, **places, "oh_p50": metallicity}).to_csv(folder / "catalog.csv", index=False)
+    positions = {"ra": np.linspace(100, 260, N_ROWS).round(6), "dec": np.linspace(-5, 60, N_ROWS).round(6)}
+    pd.DataFrame({"objID": ids, **positions, "oh_p50": metallicity}).to_csv(folder / "catalog.csv", index=False)
     plan = FaultPlan(seed=SEED_OF_EMULATOR, section=FaultSection(out_of_footprint=OUTSIDE_SHARE))
-    kept = [int(one) for one in ids[metallicity < 40]]
-    outside = frozenset(one for one in kept if plan.fate(one).fault is Fault.OUT_OF_FOOTPRINT)
+    accepted = [int(object_id) for object_id in ids[metallicity < 40]]
+    outside = frozenset(object_id for object_id in accepted if plan.object_fault(object_id).fault is Fault.OUT_OF_FOOTPRINT)
     with emulator(folder, out_of_footprint=OUTSIDE_SHARE) as service:
-        yield Survey(service=service, bodies={one: files[one] for one in kept if one not in outside}, outside=outside)
+        bodies = {object_id: files[object_id] for object_id in accepted if object_id not in outside}
+        yield Survey(service=service, bodies=bodies, outside=outside)
 
 
 @dataclass(slots=True)
 class Run:
-    """A run under way."""
+    """A started run."""
 
     pid: int
     wait: Callable[[], int]
-    """Blocks until it is over; its exit code, -9 where it was killed."""
+    """Wait for the end; return the exit code, -9 after a kill."""
     log: Path
-    """Where its errors are."""
+    """File with its errors."""
     is_over: Callable[[], bool] = lambda: False
-    """For runs that were started alone."""
+    """Return whether it has ended; only for runs that were started alone."""
 
     def was_killed(self) -> bool:
-        """Wait for its end: by SIGKILL, or when it had done everything."""
+        """Wait for the end, and return whether SIGKILL caused it."""
         code = self.wait()
         assert code in {0, -signal.SIGKILL}, f"a run failed with exit code {code}: {self.log.read_text()[-3000:]}"
         return code != 0
@@ -111,17 +113,22 @@ class Run:
 
 
 class Launcher:
-    """Starts one run at a time, each a process of its own with its imports done."""
+    """Server process that forks one run at a time, with all imports done."""
 
     def __init__(self, log: Path) -> None:
-        # no thread of a numerical library may be under way where processes fork
+        # a process with threads of numerical libraries must not fork
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._errors = log
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [*PROGRAM, "--serve"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True, cwd=ROOT, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+        )
 
     def __enter__(self) -> Launcher:
         assert self._read() == "ready"
@@ -144,7 +151,7 @@ class Launcher:
 
 @contextmanager
 def started_alone(arguments: Sequence[str], log: Path) -> Iterator[Run]:
-    """A run in a process group of its own, with its imports before it."""
+    """Start a run in a new process group."""
     with (
         log.open("ab") as stderr,
         subprocess.Popen([*PROGRAM, *arguments], stderr=stderr, cwd=ROOT, start_new_session=True) as process,
@@ -154,7 +161,7 @@ def started_alone(arguments: Sequence[str], log: Path) -> Iterator[Run]:
 
 @contextmanager
 def killed_after(seconds: float, kill: Callable[[], None]) -> Iterator[None]:
-    """Kill a run at a moment, unless it is over by then."""
+    """Kill a run after some seconds, unless it has ended."""
     timer = threading.Timer(seconds, kill)
     timer.start()
     try:
@@ -172,13 +179,13 @@ def wait_for(is_so: Callable[[], bool], what: str, *, seconds: float = 180) -> N
 
 
 def warm_up() -> None:
-    """In a worker: what its first task would else do, imports and compiled code."""
+    """Import modules and compile code in a worker before its first task."""
     importlib.import_module("galstore.ingest.fill")
     build_pyramid(np.zeros((1, 128, 128, 3), dtype=np.uint8))
 
 
 def wait_until_idle(workers: distributed.Client) -> None:
-    """Until no task of a killed run is left: what is being fetched when its run dies is fetched to the end."""
+    """Wait until no task of a killed run is left; running tasks end normally."""
 
     def is_idle() -> bool:
         if workers.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
@@ -189,7 +196,7 @@ def wait_until_idle(workers: distributed.Client) -> None:
 
 
 def wait_until_gone(group: int) -> None:
-    """Until no process of a group is left: workers end with their run."""
+    """Wait until no process of a group is left; workers end with their run."""
 
     def is_gone() -> bool:
         try:
@@ -202,49 +209,49 @@ def wait_until_gone(group: int) -> None:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What all kills came to."""
+class KillCounts:
+    """Counts over all kills."""
 
     kills: Counter[str] = field(default_factory=Counter)
     n_acknowledged: int = 0
     n_cubes: int = 0
-    n_unborn: int = 0
+    n_before_creation: int = 0
     """Kills before the cube's first commit."""
     n_escaped: int = 0
-    """Runs that were done before their kill came; they are run again."""
-    n_asked_again: int = 0
-    most_asked_again: int = 0
+    """Runs that ended before their kill; they are repeated."""
+    n_repeated: int = 0
+    max_repeated: int = 0
     n_lost: int = 0
     n_doubled: int = 0
 
     def __str__(self) -> str:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(self.kills.items()))
         return (
-            f"{self.kills.total()} kills ({kinds}) of {self.n_cubes} cubes, {self.n_unborn} before there was a cube, "
-            f"{self.n_escaped} runs escaped; "
-            f"{self.n_acknowledged} acknowledged commits of blocks; {self.n_asked_again} objects asked again, at most "
-            f"{self.most_asked_again} after one kill; {self.n_lost} lost, {self.n_doubled} doubled"
+            f"{self.kills.total()} kills ({kinds}) of {self.n_cubes} cubes, {self.n_before_creation} before "
+            f"its creation; {self.n_escaped} runs escaped; "
+            f"{self.n_acknowledged} acknowledged commits of blocks; {self.n_repeated} objects requested again, at most "
+            f"{self.max_repeated} after one kill; {self.n_lost} lost, {self.n_doubled} doubled"
         )
 
 
-class Life:
-    """One cube on its way to completeness through many kills."""
+class KilledCube:
+    """A cube that is filled by runs that are killed, and its checks."""
 
-    def __init__(self, path: str, folder: Path, survey: Survey, tally: Tally) -> None:
+    def __init__(self, path: str, folder: Path, survey: Survey, kill_counts: KillCounts) -> None:
         self.path = path
-        self.ledger = folder / f"ledger-{tally.n_cubes}.jsonl"
+        self.ledger = folder / f"ledger-{kill_counts.n_cubes}.jsonl"
         self._survey = survey
-        self._tally = tally
+        self._counts = kill_counts
         self._attempts = survey.attempts()
         self._settled: set[int] = set()
         self._n_read = 0
-        tally.n_cubes += 1
+        kill_counts.n_cubes += 1
 
     def arguments(self, *more: str) -> list[str]:
         return ["--path", self.path, "--service", self._survey.service.base_url, "--ledger", str(self.ledger), *more]
 
     def acknowledged(self) -> list[dict[str, Any]]:
-        """What runs said that they have; a line that a kill cut short was not said."""
+        """Return the acknowledged steps; a line that a kill cut short does not count."""
         if not self.ledger.exists():
             return []
         whole, _, _ = self.ledger.read_text(encoding="utf-8").rpartition("\n")
@@ -256,24 +263,24 @@ class Life:
 
     @property
     def share_pending(self) -> float:
-        """Of the survey's objects, as of the last check."""
+        """Share of pending objects at the last check."""
         return 1 - len(self._settled) / self._survey.n_objects
 
     def check(self) -> Cube | None:
-        """After a kill: the cube opens, adds up, and has all that was acknowledged; what it had was not asked again."""
-        tally, lines = self._tally, self.acknowledged()
-        tally.n_acknowledged += sum(line["event"] == "filled" for line in lines[self._n_read :])
+        """Check the cube after a kill: it has all acknowledged objects, and none was requested again."""
+        kill_counts, lines = self._counts, self.acknowledged()
+        kill_counts.n_acknowledged += sum(line["event"] == "filled" for line in lines[self._n_read :])
         self._n_read = len(lines)
         try:
             cube = open_cube(self.path)
         except StoreNotFoundError:
             assert not lines, "a cube that was there is gone"
-            tally.n_unborn += 1
+            kill_counts.n_before_creation += 1
             return None
         ids = cube.read_catalog(["object_id"])["object_id"].to_numpy()
         status = cube.read_state("status")
         assert cube.counts().add_up
-        tally.n_doubled += ids.size - np.unique(ids).size
+        kill_counts.n_doubled += ids.size - np.unique(ids).size
         assert np.unique(ids).size == ids.size
         assert set(ids) <= self._survey.bodies.keys() | self._survey.outside
         for line in lines:
@@ -281,9 +288,11 @@ class Life:
                 assert line["n_objects"] <= ids.size
                 assert line["n_rejected"] == len(cube.read_rejected()) == N_REJECTED
             if line["event"] == "filled":
-                said = np.unpackbits(np.frombuffer(bytes.fromhex(line["rows"]), dtype=np.uint8))[: ids.size] == 1
-                missing = said & (status[: said.size] == Status.PENDING)
-                tally.n_lost += int(missing.sum())
+                acknowledged = (
+                    np.unpackbits(np.frombuffer(bytes.fromhex(line["rows"]), dtype=np.uint8))[: ids.size] == 1
+                )
+                missing = acknowledged & (status[: acknowledged.size] == Status.PENDING)
+                kill_counts.n_lost += int(missing.sum())
                 assert not missing.any(), f"{missing.sum()} acknowledged objects are lost"
         self._check_bodies(cube, ids, status)
         self._check_requests(set(ids[status != Status.PENDING].tolist()))
@@ -303,26 +312,28 @@ class Life:
         assert (cube.read_state("reason")[status == Status.QUARANTINED] == Reason.OUT_OF_FOOTPRINT).all()
 
     def _check_requests(self, settled: set[int]) -> None:
-        """Since the last check, nobody asked for what was settled then."""
+        """Check that objects settled at the last check were not requested since."""
         now = self._survey.attempts()
         since = now.sub(self._attempts, fill_value=0).astype(int)
-        asked = since[since > 0]
-        repeated = self._settled & set(asked.index)
-        assert not repeated, f"{len(repeated)} settled objects were asked for again, the first is {min(repeated)}"
-        # an object that is not settled by now will be asked for again, unless its request is this run's first
-        n_again = int(asked.sum()) - len(settled - self._settled)
-        self._tally.n_asked_again += n_again
-        self._tally.most_asked_again = max(self._tally.most_asked_again, n_again)
+        requested = since[since > 0]
+        repeated = self._settled & set(requested.index)
+        assert not repeated, f"{len(repeated)} settled objects were requested again, the first is {min(repeated)}"
+        # requests beyond the first of each newly settled object are repeats
+        n_repeats = int(requested.sum()) - len(settled - self._settled)
+        self._counts.n_repeated += n_repeats
+        self._counts.max_repeated = max(self._counts.max_repeated, n_repeats)
         self._attempts, self._settled = now, settled
 
     def check_complete(self) -> None:
-        """After a run that was let to its end: nothing is missing, and every pixel is as it was delivered."""
+        """Check the cube after a complete run: nothing is missing, and pixels equal the delivered images."""
         cube = self.check()
         assert cube is not None, f"there is no cube at {self.path}"
         counts = cube.counts()
         assert (counts.registered, counts.quarantined, counts.pending) == (
-            self._survey.n_objects, len(self._survey.outside), 0,
-        )  # fmt: skip
+            self._survey.n_objects,
+            len(self._survey.outside),
+            0,
+        )
         assert len(cube.read_rejected()) == N_REJECTED
         ids = cube.read_catalog(["object_id"])["object_id"].to_numpy()
         rows = np.flatnonzero(cube.read_state("status") == Status.STORED)

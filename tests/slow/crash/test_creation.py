@@ -1,4 +1,4 @@
-"""SIGKILL while a cube is created: there is none yet, or a whole one, and the next run creates or takes over."""
+"""SIGKILL while a cube is created: no cube exists, or a whole one, and the next run creates or uses it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from tests.slow.crash.runs import Launcher, killed_after
 from tests.support.s3 import BUCKET, delete_objects, list_objects, moves_the_branch, relayed, s3_variables
 
 NOBODY = "http://127.0.0.1:1"
-"""A survey that does not answer: these runs end behind the cube's creation."""
+"""A survey that does not respond: these runs end after the creation of the cube."""
 
 CREATION_S = 0.1
 N_PUTS = 6
-"""Requests of a creation that write: configuration, first snapshot, branch; then the layout's three."""
+"""Write requests of a creation: configuration, first snapshot, branch; then three for the layout."""
 
 
 def arguments_for(path: str, folder: Path) -> list[str]:
     return ["--path", path, "--service", NOBODY, "--ledger", str(folder / "ledger.jsonl")]
 
 
-def is_there(path: str) -> bool:
-    """Whether a cube opens, whole, or is said not to exist; anything else is an error."""
+def cube_exists(path: str) -> bool:
+    """Return whether a whole cube exists; any other state is an error."""
     try:
         cube = open_cube(path)
     except StoreNotFoundError:
@@ -46,15 +46,15 @@ def test_a_local_cube_is_created_whole_or_not_at_all(tmp_path: Path, launcher: L
     for number in range(200 if long_run else 20):
         path = str(tmp_path / f"cube-{number}")
         if number % 2:
-            # too short a moment to be hit by chance
+            # a state that is too short to be hit by chance
             (Path(f"{path}.begun") / "snapshots").mkdir(parents=True)
         run = launcher.start(arguments_for(path, tmp_path))
         with killed_after(draw.uniform(0, CREATION_S) ** 2 / CREATION_S, run.kill):
             run.wait()
-        there, begun = is_there(path), Path(f"{path}.begun").exists()
-        seen["whole" if there else "empty" if Path(path).exists() else "begun" if begun else "nothing"] += 1
-        assert ensure_cube(path, survey="made-up", scale=SCALE) is not there
-        assert is_there(path)
+        exists, begun = cube_exists(path), Path(f"{path}.begun").exists()
+        seen["whole" if exists else "empty" if Path(path).exists() else "begun" if begun else "nothing"] += 1
+        assert ensure_cube(path, survey="made-up", scale=SCALE) is not exists
+        assert cube_exists(path)
         assert not Path(f"{path}.begun").exists()
     print(f"\nwhat kills left of a creation: {dict(seen)}")
 
@@ -68,20 +68,20 @@ def test_a_cube_on_s3_is_created_by_the_next_run_or_what_is_in_the_way_is_named(
         prefix = f"{tmp_path.name}-{n}"
         path = f"s3://{BUCKET}/{prefix}"
         has_branch = _kill_at_put(n, path, launcher, tmp_path, s3_endpoint, answered=answered)
-        there = is_there(path)
-        seen.append("whole" if there else "empty" if has_branch else f"{len(list_objects(s3_endpoint, prefix))} files")
+        exists = cube_exists(path)
+        seen.append("whole" if exists else "empty" if has_branch else f"{len(list_objects(s3_endpoint, prefix))} files")
         if not has_branch and list_objects(s3_endpoint, prefix):
             with pytest.raises(StoreError, match=rf"(?=.*{re.escape(path)})(?=.*files)"):
                 ensure_cube(path, survey="made-up", scale=SCALE)
             delete_objects(s3_endpoint, prefix)
-        assert ensure_cube(path, survey="made-up", scale=SCALE) is not there
-        assert is_there(path)
+        assert ensure_cube(path, survey="made-up", scale=SCALE) is not exists
+        assert cube_exists(path)
     print(f"\nwhat a kill at each write left of a creation on S3: {seen}")
     assert seen[-1] == ("whole" if answered else "empty")
 
 
 def _kill_at_put(n: int, path: str, launcher: Launcher, folder: Path, s3_endpoint: str, *, answered: bool) -> bool:
-    """Kill a run at its n-th request that writes; whether a request that moves the branch was obeyed."""
+    """Kill a run at its n-th write request, and return whether a request that moves the branch was executed."""
     n_left = itertools.count(n, -1)
     with relayed(s3_endpoint) as relay:
         run = None

@@ -1,4 +1,4 @@
-"""SIGKILL at any moment: nothing acknowledged is lost, no object is twice, and a further run completes the cube."""
+"""SIGKILL at any time: no acknowledged object is lost or doubled, and another run completes the cube."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import distributed
 import pytest
 
 from tests.slow.crash.runs import (
+    KillCounts,
+    KilledCube,
     Launcher,
-    Life,
     Run,
     Survey,
-    Tally,
     killed_after,
     started_alone,
     wait_for,
@@ -28,18 +28,18 @@ from tests.support.s3 import BUCKET, delete_objects, relayed, s3_variables
 STEPS = ("opened", "changed", "committed")
 OPERATIONS = ("register", "close delivery", "fill")
 N_KILLS, N_KILLS_LONG = 4, 100
-"""On each of two kinds of store."""
+"""Per kind of store."""
 
 MOST_PUTS = 60
-"""Requests to S3 that write, in a run that is killed at one of them: a new cube's creation and first commits."""
+"""Number of write requests to S3 in the creation and the first commits of a cube; a run is killed at one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """How a run will be killed.
+    """Planned kill of a run.
 
-    `where`: "anywhere" in time, at a "step" of a commit, at a "request" to S3 that writes, "with its workers" or
-    "without its workers", where it started them.
+    `where` is "anywhere" in time, at a "step" of a commit, at a write "request" to S3, "with its workers" or "without
+    its workers"; in the last two cases the run starts the workers.
     """
 
     where: str
@@ -55,10 +55,10 @@ class Kill:
 
 
 def planned_kills(n: int, *, remote: bool) -> list[Kill]:
-    """Half of them at each step of each kind of commit in turn, two at a time, the others anywhere else."""
+    """Plan n kills: half of them at each step of each kind of commit in turn, the others elsewhere."""
     named = itertools.cycle(Kill("step", step, operation) for operation in OPERATIONS for step in STEPS)
     if remote:
-        named = itertools.islice(named, 5, None)  # few kills in all: the two stores begin at different steps
+        named = itertools.islice(named, 5, None)  # with few kills, the two stores begin at different steps
     own = ["with its workers", "without its workers"]
     first, second = reversed(own) if remote else own
     some = ["anywhere", "request" if remote else "anywhere", "anywhere", "anywhere"]
@@ -79,18 +79,18 @@ def test_no_kill_loses_or_doubles_an_object(
     long_run: bool,
 ) -> None:
     started_s = time.monotonic()
-    ordeal = _Ordeal(store == "s3", tmp_path, survey, s3_endpoint, lasting_workers, launcher)
+    series = _KillSeries(store == "s3", tmp_path, survey, s3_endpoint, lasting_workers, launcher)
     for kill in planned_kills(N_KILLS_LONG if long_run else N_KILLS, remote=store == "s3"):
-        ordeal.survive(kill)
-        if ordeal.tally.kills.total() % 25 == 0:
-            print(f"\n{store}, so far: {ordeal.tally}", flush=True)
-    ordeal.complete()
-    print(f"\n{store}: {ordeal.tally}; {time.monotonic() - started_s:.0f} s")
-    assert (ordeal.tally.n_lost, ordeal.tally.n_doubled) == (0, 0)
+        series.survive(kill)
+        if series.kill_counts.kills.total() % 25 == 0:
+            print(f"\n{store}, so far: {series.kill_counts}", flush=True)
+    series.complete()
+    print(f"\n{store}: {series.kill_counts}; {time.monotonic() - started_s:.0f} s")
+    assert (series.kill_counts.n_lost, series.kill_counts.n_doubled) == (0, 0)
 
 
-class _Ordeal:
-    """Cubes that are killed while they grow; a new one begins where one is complete."""
+class _KillSeries:
+    """Series of kills. A new cube follows each complete one."""
 
     def __init__(
         self,
@@ -101,37 +101,37 @@ class _Ordeal:
         workers: distributed.Client,
         launcher: Launcher,
     ) -> None:
-        self.tally = Tally()
+        self.kill_counts = KillCounts()
         self._remote, self._folder, self._survey, self._s3 = remote, folder, survey, s3_endpoint
         self._workers, self._launcher = workers, launcher
         self._random = random.Random(2019)
-        self._life = self._new_life()
-        # the first run is left alone: how long it takes is how long kills are spread over
+        self._cube = self._new_cube()
+        # kills are spread over the duration of the first run
         started_s = time.monotonic()
         self.complete()
         self._usual_s = time.monotonic() - started_s
 
     def survive(self, kill: Kill) -> None:
-        """Kill one run, and check what it left."""
-        if kill.wants_new_cube and self._life.is_registered:
+        """Kill one run, and check its cube."""
+        if kill.wants_new_cube and self._cube.is_registered:
             self.complete()
         while not self._is_killed(kill):
-            # it was done before its time came
-            self._life.check_complete()
-            self._life = self._new_life()
-            self.tally.n_escaped += 1
-        self.tally.kills[str(kill)] += 1
+            # the run ended before the kill
+            self._cube.check_complete()
+            self._cube = self._new_cube()
+            self.kill_counts.n_escaped += 1
+        self.kill_counts.kills[str(kill)] += 1
         wait_until_idle(self._workers)
-        cube = self._life.check()
+        cube = self._cube.check()
         if cube is None and self._remote:
-            # half of a creation: on S3 nobody but the user can take it away
-            delete_objects(self._s3, self._life.path.removeprefix(f"s3://{BUCKET}/"))
+            # half of a creation, which only the user can delete on S3
+            delete_objects(self._s3, self._cube.path.removeprefix(f"s3://{BUCKET}/"))
 
     def complete(self) -> None:
-        """Let the cube's last run end."""
+        """Run without a kill, and check the complete cube."""
         assert not self._start().was_killed()
-        self._life.check_complete()
-        self._life = self._new_life()
+        self._cube.check_complete()
+        self._cube = self._new_cube()
 
     def _is_killed(self, kill: Kill) -> bool:
         if kill.where == "step":
@@ -148,22 +148,22 @@ class _Ordeal:
         with killed_after(self._draw_moment_s(), run.kill):
             killed = run.was_killed()
         if not killed:
-            # the machine was busier when the first run was timed
+            # the first run was slower
             self._usual_s = min(self._usual_s, time.monotonic() - started_s)
         return killed
 
     def _draw_occurrence(self, kill: Kill) -> int:
-        """Which time the step is reached: of three pages or blocks, of which some may be there already."""
+        """Draw the occurrence of the step; some of the three pages or blocks may exist already."""
         if kill.operation == "close delivery":
             return 1
         return self._random.randint(1, 2 if kill.step == "committed" else 3)
 
     def _draw_moment_s(self) -> float:
-        """Seconds from the start of a run, uniform over what it needs."""
-        return self._random.uniform(0, self._usual_s * max(0.2, self._life.share_pending))
+        """Draw the seconds from the start of a run, uniform over its expected duration."""
+        return self._random.uniform(0, self._usual_s * max(0.2, self._cube.share_pending))
 
     def _is_killed_at_request(self, n: int, *, answered: bool) -> bool:
-        """Killed when it sends its n-th request to write, before or after the server obeys."""
+        """Kill a run at its n-th write request, before or after the server executes it."""
         n_left = itertools.count(n, -1)
         with relayed(self._s3) as relay:
             run: Run | None = None
@@ -183,10 +183,10 @@ class _Ordeal:
             return run.was_killed()
 
     def _is_killed_alone(self, *, with_workers: bool) -> bool:
-        """Killed while its own workers fill the cube."""
+        """Kill a run while workers that it started fill the cube."""
         n_requests = self._survey.n_requests()
-        with started_alone(self._life.arguments("--workers", "2"), self._folder / "alone.log") as run:
-            wait_for(lambda: run.is_over() or self._survey.n_requests() > n_requests, "its workers to ask for cutouts")
+        with started_alone(self._cube.arguments("--workers", "2"), self._folder / "alone.log") as run:
+            wait_for(lambda: run.is_over() or self._survey.n_requests() > n_requests, "its workers to request cutouts")
             with killed_after(self._draw_moment_s(), run.kill_group if with_workers else run.kill):
                 killed = run.was_killed()
             wait_until_gone(run.pid)
@@ -196,9 +196,9 @@ class _Ordeal:
         return self._launcher.start(self._arguments(*more))
 
     def _arguments(self, *more: str) -> list[str]:
-        return self._life.arguments("--scheduler", self._workers.scheduler.address, *more)
+        return self._cube.arguments("--scheduler", self._workers.scheduler.address, *more)
 
-    def _new_life(self) -> Life:
-        name = f"cube-{self.tally.n_cubes}"
+    def _new_cube(self) -> KilledCube:
+        name = f"cube-{self.kill_counts.n_cubes}"
         path = f"s3://{BUCKET}/{self._folder.name}/{name}" if self._remote else str(self._folder / name)
-        return Life(path, self._folder, self._survey, self.tally)
+        return KilledCube(path, self._folder, self._survey, self.kill_counts)

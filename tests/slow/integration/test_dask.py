@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers that somebody else started, a cube on S3, and deaths among them."""
+"""Fills over a running Dask scheduler into a cube on S3, with a killed scheduler and killed workers."""
 
 from __future__ import annotations
 
@@ -19,29 +19,31 @@ import pytest
 from numcodecs import Zstd
 
 from galstore.cube.reader import open_cube
-from galstore.ingest.fill import Filled, fill_cube, plan_jobs
+from galstore.executor import DaskExecutor
+from galstore.ingest.fill import fill_cube, plan_block_tasks
+from galstore.ingest.write import FillResult
 from schemas.errors import ServiceError
 from tests.conftest import ROOT
 from tests.galstore.conftest import registered_cube, source_of
-from tests.slow.crash.runs import Life, Survey, Tally, playing_survey, wait_for, warm_up
+from tests.slow.crash.runs import KillCounts, KilledCube, Survey, serving_survey, wait_for, warm_up
 from tests.support.s3 import BUCKET, KEY_ID, SECRET, list_objects, read_object
 
 RATE = 800
-"""Requests a second: a fill lasts long enough to be met in its middle."""
+"""Requests/s; a fill lasts long enough for a kill in its middle."""
 
 ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 
 
 @pytest.fixture(scope="module")
 def survey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Survey]:
-    with playing_survey(tmp_path_factory.mktemp("survey")) as survey:
+    with serving_survey(tmp_path_factory.mktemp("survey")) as survey:
         yield survey
 
 
 @contextmanager
 def started(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of Dask's command line."""
-    # its profiler reads other threads' frames, and so may stop a worker for good before Python 3.11.9 (gh-106883)
+    """Start a process of Dask's command line."""
+    # its profiler reads frames of other threads, which may block a worker before Python 3.11.9 (gh-106883)
     environment = os.environ | {"DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False"}
     with log.open("ab") as stream:
         process = subprocess.Popen(
@@ -60,7 +62,7 @@ def started(log: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 class Machines:
-    """A scheduler and its workers, each a process of its own."""
+    """A scheduler and its workers, each in a separate process."""
 
     def __init__(self, folder: Path, *, n_workers: int = 2) -> None:
         self._folder, self._n_workers, self._stack = folder, n_workers, ExitStack()
@@ -68,13 +70,13 @@ class Machines:
 
     def __enter__(self) -> Machines:
         self._folder.mkdir()
-        told = self._folder / "scheduler.json"
+        scheduler_file = self._folder / "scheduler.json"
         with ExitStack() as stack:
-            place = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(told))
-            self.scheduler = stack.enter_context(started(self.log, "scheduler", *place))
-            # the file is there before its content
-            wait_for(lambda: told.exists() and told.stat().st_size > 0, "the scheduler")
-            self.address = str(json.loads(told.read_text())["address"])
+            address = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(scheduler_file))
+            self.scheduler = stack.enter_context(started(self.log, "scheduler", *address))
+            # the file exists before its content
+            wait_for(lambda: scheduler_file.exists() and scheduler_file.stat().st_size > 0, "the scheduler")
+            self.address = str(json.loads(scheduler_file.read_text())["address"])
             worker = ("worker", self.address, "--nthreads", "1", "--no-dashboard", "--host", "127.0.0.1")
             self.workers = [
                 stack.enter_context(started(self.log, *worker, "--no-nanny", "--death-timeout", "20"))
@@ -82,7 +84,7 @@ class Machines:
             ]
             with distributed.Client(self.address) as client:
                 client.wait_for_workers(self._n_workers, timeout=60)
-                # else the first to be ready could be done with a block before another begins
+                # otherwise one worker could finish a block before the other begins
                 client.run(warm_up)
             self._stack = stack.pop_all()
         return self
@@ -91,13 +93,13 @@ class Machines:
         self._stack.close()
 
 
-def fill_with(on_commit: Callable[[Filled], None], path: str, survey: Survey, address: str) -> Filled:
+def fill_with(on_commit: Callable[[FillResult], None], path: str, survey: Survey, address: str) -> FillResult:
     source = source_of(survey.service)
-    source = replace(source, politeness=replace(source.politeness, requests_per_second=RATE))
-    # the time for which it tries to reach a scheduler that is gone
+    source = replace(source, request_limits=replace(source.request_limits, requests_per_second=RATE))
+    # time for attempts to reach a dead scheduler
     with distributed.Client(address, timeout=5) as client:
-        jobs = plan_jobs(open_cube(path))
-        return fill_cube(path, jobs, source, client, blocks_per_commit=1, on_commit=on_commit)
+        tasks = plan_block_tasks(open_cube(path))
+        return fill_cube(path, tasks, source, DaskExecutor(client), blocks_per_commit=1, on_commit=on_commit)
 
 
 @pytest.mark.long
@@ -107,11 +109,11 @@ def test_a_dead_scheduler_is_a_service_error_and_a_new_one_completes(
 ) -> None:
     path = f"s3://{BUCKET}/{tmp_path.name}"
     registered_cube(path, survey.service)
-    life = Life(path, tmp_path, survey, Tally())
-    acknowledged: list[Filled] = []
+    killed_cube = KilledCube(path, tmp_path, survey, KillCounts())
+    acknowledged: list[FillResult] = []
     with Machines(tmp_path / "first") as machines:
 
-        def kill_scheduler(filled: Filled) -> None:
+        def kill_scheduler(filled: FillResult) -> None:
             nonlocal killed_s
             acknowledged.append(filled)
             machines.scheduler.kill()
@@ -121,15 +123,15 @@ def test_a_dead_scheduler_is_a_service_error_and_a_new_one_completes(
         with pytest.raises(ServiceError, match=r"(?=.*Dask)(?=.*scheduler)"):
             fill_with(kill_scheduler, path, survey, machines.address)
         seconds = time.monotonic() - killed_s
-    n_settled = sum(one.n_settled for one in acknowledged)
+    n_settled = sum(filled.n_settled for filled in acknowledged)
     counts = open_cube(path).counts()
     print(f"\nthe error came {seconds:.1f} s after the scheduler's death; {n_settled} acknowledged, {counts}")
     assert counts.add_up
     assert 0 < n_settled == counts.stored + counts.quarantined < counts.registered
-    life.check()
+    killed_cube.check()
     with Machines(tmp_path / "second") as machines:
         fill_with(lambda _: None, path, survey, machines.address)
-    life.check_complete()
+    killed_cube.check_complete()
 
 
 @pytest.mark.slow
@@ -138,11 +140,11 @@ def test_a_killed_worker_of_a_running_scheduler_costs_a_repeat_and_no_object(
 ) -> None:
     path = f"s3://{BUCKET}/{tmp_path.name}"
     registered_cube(path, survey.service)
-    life = Life(path, tmp_path, survey, Tally())
+    killed_cube = KilledCube(path, tmp_path, survey, KillCounts())
     n_before = survey.n_requests()
     with Machines(tmp_path / "machines") as machines:
         victim, _ = machines.workers
-        # each of the two is in the middle of its first block
+        # both are in the middle of their first block
         killer = threading.Thread(
             target=lambda: (wait_for(lambda: survey.n_requests() > n_before + 600, "requests"), victim.kill())
         )
@@ -154,7 +156,7 @@ def test_a_killed_worker_of_a_running_scheduler_costs_a_repeat_and_no_object(
     print(f"\n{n_requests} requests for {filled.n_settled} objects")
     assert filled.n_stored == len(survey.bodies)
     assert survey.n_objects < n_requests <= survey.n_objects + 2 * 1024
-    life.check_complete()
+    killed_cube.check_complete()
 
 
 RECIPE = """
@@ -198,21 +200,21 @@ def test_the_command_line_ingests_to_s3_over_a_running_scheduler_and_keeps_the_c
     n_stored, n_outside = len(survey.bodies), len(survey.outside)
     counts = rf"{survey.n_objects} registered\D+{n_stored} stored\D+{n_outside} quarantined\D+\b0 pending"
     assert re.search(counts, done.stderr)
-    Life(f"s3://{BUCKET}/{prefix}", tmp_path, survey, Tally()).check_complete()
+    KilledCube(f"s3://{BUCKET}/{prefix}", tmp_path, survey, KillCounts()).check_complete()
     assert not (tmp_path / "cube").exists()
 
-    told = {"the command": (done.stdout + done.stderr).encode(), "Dask": machines.log.read_bytes()}
+    logs = {"the command": (done.stdout + done.stderr).encode(), "Dask": machines.log.read_bytes()}
     files = [file for file in (tmp_path / "prefect").rglob("*") if file.is_file()]
-    told |= {str(file): file.read_bytes() for file in files}
-    kept = {key: read_object(s3_endpoint, key) for key in list_objects(s3_endpoint, f"{prefix}/")}
-    print(f"\nlooked through {len(kept)} objects of the bucket and {len(told)} logs and files")
-    assert len(kept) > 100
-    for name, content in (told | kept).items():
+    logs |= {str(file): file.read_bytes() for file in files}
+    objects = {key: read_object(s3_endpoint, key) for key in list_objects(s3_endpoint, f"{prefix}/")}
+    print(f"\nlooked through {len(objects)} objects of the bucket and {len(logs)} logs and files")
+    assert len(objects) > 100
+    for name, content in (logs | objects).items():
         assert not holds_credentials(content), f"a credential is in {name}"
 
 
 def holds_credentials(content: bytes) -> bool:
-    """Whether the key or its secret is in there, also inside of Icechunk's compressed metadata."""
+    """Return whether the content holds the key or its secret, also inside Icechunk's compressed metadata."""
     texts = [content]
     start = content.find(ZSTD_MAGIC)
     while start >= 0:

@@ -1,4 +1,4 @@
-"""Everything a survey service can do wrong, at once; and afterwards each object is where it belongs."""
+"""Fills from an emulator with all faults at once; each object must end with the right state."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ import pytest
 import simplejpeg
 
 from galstore.cube.reader import Counts, Cube, open_cube
-from galstore.emulator.faults import ALWAYS_LASTING, Fault
+from galstore.emulator.faults import PERMANENT_FAULTS, Fault
+from galstore.executor import DaskExecutor
 from galstore.ingest.fetch import CutoutSource
-from galstore.ingest.fill import fill_cube, plan_jobs
+from galstore.ingest.fill import fill_cube, plan_block_tasks
 from galstore.ingest.refused_responses import read_refused
-from galstore.survey.retry import Politeness
+from galstore.survey.retry import RequestLimits
 from galstore.survey.skyserver import SkyServer
 from schemas.cube import LEVEL
 from schemas.cutouts import Reason, Status
 from schemas.errors import ServiceDownError
 from schemas.recipes import EmulatorSection, FaultSection
 from tests.conftest import ROOT, draw_blobs, encode
-from tests.galstore.conftest import POLITENESS, SCALE, registered_cube
+from tests.galstore.conftest import REQUEST_LIMITS, SCALE, registered_cube
 
 N_OBJECTS = 2200
 FAULTY_SHARE = 0.3
@@ -62,13 +63,13 @@ REASON_OF = {
     Fault.CLIENT_ERROR: Reason.CLIENT_ERROR,
     Fault.REDIRECT_LOOP: Reason.SERVICE_ERROR,
 }
-"""What each fault is called in quarantine."""
+"""Reason of quarantine for each fault."""
 
-AT_ONCE = ALWAYS_LASTING | {Fault.WRONG_SIZE, Fault.BOMB}
-"""Faults after which nobody asks again: the object's first answer quarantines it."""
+AT_ONCE = PERMANENT_FAULTS | {Fault.WRONG_SIZE, Fault.BOMB}
+"""Faults without a retry: the first response quarantines the object."""
 
 PATIENT = replace(
-    POLITENESS, concurrency=32, connect_timeout_s=0.5, read_timeout_s=1.0, attempts=4, breaker_failures=200
+    REQUEST_LIMITS, concurrency=32, connect_timeout_s=0.5, read_timeout_s=1.0, attempts=4, breaker_failures=200
 )
 
 PROGRAM = """
@@ -81,7 +82,7 @@ emulate(EmulatorSection.model_validate_json(sys.argv[1]), port=int(sys.argv[2]))
 
 @pytest.fixture(scope="module")
 def survey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,200 objects whose images are all different."""
+    """2,200 objects with different images."""
     folder = tmp_path_factory.mktemp("faulty")
     (folder / "cutouts").mkdir()
     ids = FIRST_ID + 7919 * np.arange(N_OBJECTS, dtype=np.int64)
@@ -102,7 +103,7 @@ def survey_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def emulator(folder: Path, *, port: int = 0, seed: int = 11, **faults: float) -> Iterator[SkyServer]:
-    """The folder's survey, served in a process of its own."""
+    """Serve the survey of a folder in a new process."""
     section = EmulatorSection(
         catalog=folder / "catalog.csv", cutouts=folder / "cutouts", seed=seed, faults=FaultSection(**faults)
     )
@@ -116,23 +117,23 @@ def emulator(folder: Path, *, port: int = 0, seed: int = 11, **faults: float) ->
 
 
 def log_of(service: SkyServer) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(f"{service.base_url}/emulator/log", timeout=10) as response:
+        return json.load(response)
 
 
-def source(service: SkyServer, politeness: Politeness = PATIENT) -> CutoutSource:
-    return CutoutSource(service=service, scale=SCALE, politeness=politeness)
+def source(service: SkyServer, request_limits: RequestLimits = PATIENT) -> CutoutSource:
+    return CutoutSource(service=service, scale=SCALE, request_limits=request_limits)
 
 
 def state_of(cube: Cube) -> pd.DataFrame:
-    """One row an object, by object id."""
-    ids = [int(one) for one in cube.read_catalog(["object_id"])["object_id"]]
+    """Return the state columns, indexed by object id."""
+    ids = cube.read_catalog(["object_id"])["object_id"].tolist()
     columns = {name: cube.read_state(name) for name in ("status", "reason", "attempts", "http_status", "body_length")}
     return pd.DataFrame(columns, index=ids)
 
 
 def lasting_faults(log: dict[str, Any]) -> dict[int, Fault]:
-    """Fault by object, where no request could bring the image."""
+    """Return the fault of each object that no request could bring."""
     return {
         int(event["object_id"]): Fault(event["fault"])
         for event in log["spoiled"]
@@ -144,14 +145,14 @@ def lasting_faults(log: dict[str, Any]) -> dict[int, Fault]:
 def test_a_mixture_of_all_faults_leaves_each_object_stored_or_quarantined_for_the_right_reason(
     survey_folder: Path, tmp_path: Path, dask_workers: distributed.Client
 ) -> None:
-    # a run that is told to wait waits for everybody: at an equal share most of this test's time would be that
+    # Retry-After delays all requests; an equal share would dominate the duration of this test
     weights = {str(fault): 0.25 if fault is Fault.TOO_MANY_REQUESTS else 1.0 for fault in Fault}
     shares = {fault: FAULTY_SHARE * weight / sum(weights.values()) for fault, weight in weights.items()}
     path = str(tmp_path / "cube")
     with emulator(survey_folder, lasting=0.3, retry_after_s=1, **shares) as service:
         registered_cube(path, service)
         started = time.monotonic()
-        filled = fill_cube(path, plan_jobs(open_cube(path)), source(service), dask_workers)
+        filled = fill_cube(path, plan_block_tasks(open_cube(path)), source(service), DaskExecutor(dask_workers))
         seconds = time.monotonic() - started
         log = log_of(service)
     cube = open_cube(path)
@@ -165,11 +166,11 @@ def test_a_mixture_of_all_faults_leaves_each_object_stored_or_quarantined_for_th
     )
     assert filled.n_stored + filled.n_quarantined == N_OBJECTS
     _check_reasons(state, log)
-    asked = pd.Series({int(one): n for one, n in log["attempts"].items()})
-    further = asked.reindex(state.index) - state["attempts"]
-    # some that were stored were asked for once more, between those who were examined
-    assert (further[state["status"] != Status.STORED] == 0).all()
-    assert (further >= 0).all()
+    requested = pd.Series({int(object_id): n for object_id, n in log["attempts"].items()})
+    extra = requested.reindex(state.index) - state["attempts"]
+    # some stored objects were requested once more, between the rechecked ones
+    assert (extra[state["status"] != Status.STORED] == 0).all()
+    assert (extra >= 0).all()
     assert filled.n_requests == log["requests"]
     _check_images(cube, state, survey_folder)
 
@@ -182,7 +183,7 @@ def test_a_cache_that_repeats_itself_again_and_again_gives_nobody_the_image_of_a
         path = str(tmp_path / f"cube-{seed}")
         with emulator(survey_folder, seed=seed, lasting=0.3, stuck_cache=0.1) as service:
             registered_cube(path, service)
-            fill_cube(path, plan_jobs(open_cube(path)), source(service), dask_workers)
+            fill_cube(path, plan_block_tasks(open_cube(path)), source(service), DaskExecutor(dask_workers))
             log = log_of(service)
         state = state_of(open_cube(path))
         _check_reasons(state, log)
@@ -190,10 +191,11 @@ def test_a_cache_that_repeats_itself_again_and_again_gives_nobody_the_image_of_a
 
 
 def _check_reasons(state: pd.DataFrame, log: dict[str, Any]) -> None:
-    """Whoever could have got an image has it, and the others are quarantined for what the emulator did to them."""
+    """Check that each object is stored if possible, and otherwise quarantined with the reason of its fault."""
     hopeless = lasting_faults(log)
     expected = pd.Series(
-        [REASON_OF[hopeless[one]] if one in hopeless else Reason.NONE for one in state.index], index=state.index
+        [REASON_OF[hopeless[object_id]] if object_id in hopeless else Reason.NONE for object_id in state.index],
+        index=state.index,
     )
     wrong = state[state["reason"] != expected]
     assert wrong.empty, wrong.assign(expected=expected, fault=pd.Series(hopeless))
@@ -201,29 +203,33 @@ def _check_reasons(state: pd.DataFrame, log: dict[str, Any]) -> None:
 
 
 def _check_refused(cube: Cube) -> None:
-    """Of every reason for which something came, some of it is kept."""
-    kept = read_refused(cube)
+    """Check that the cube stores some refused bodies for each reason with a body."""
+    refused = read_refused(cube)
     reasons, status = cube.read_state("reason"), cube.read_state("status")
-    assert (status[kept["row"]] == Status.QUARANTINED).all()
-    assert (reasons[kept["row"]] == kept["reason"]).all()
+    assert (status[refused["row"]] == Status.QUARANTINED).all()
+    assert (reasons[refused["row"]] == refused["reason"]).all()
     without_body = {
-        Reason.NONE, Reason.CONNECT_TIMEOUT, Reason.READ_TIMEOUT, Reason.CONNECTION_LOST, Reason.SERVICE_ERROR,
+        Reason.NONE,
+        Reason.CONNECT_TIMEOUT,
+        Reason.READ_TIMEOUT,
+        Reason.CONNECTION_LOST,
+        Reason.SERVICE_ERROR,
         Reason.TOO_MANY_REQUESTS,
-    }  # fmt: skip
-    assert set(np.unique(reasons)) - without_body <= set(kept["reason"])
-    bodies = kept.groupby("reason")["body"].first()
+    }
+    assert set(np.unique(reasons)) - without_body <= set(refused["reason"])
+    bodies = refused.groupby("reason")["body"].first()
     for reason in (Reason.TRUNCATED, Reason.WRONG_SIZE, Reason.REPEATED_BODY, Reason.TRAILING_BYTES):
         assert bodies[reason][:2] == b"\xff\xd8", reason
     assert b"<" in bodies[Reason.HTML_PAGE][:200]
 
 
 def _check_images(cube: Cube, state: pd.DataFrame, folder: Path) -> None:
-    """Bodies, digests and pixels of what is stored are those of the files; of the rest there are none."""
+    """Check that bodies, digests and pixels of stored objects equal the files, and that other objects have none."""
     pixels = np.asarray(cube.array(LEVEL[128].path)[:])
     digests = cube.read_state("body_sha256")
-    for row, (object_id, one) in enumerate(state.iterrows()):
-        if one["status"] != Status.STORED:
-            assert one["body_length"] == 0
+    for row, (object_id, known) in enumerate(state.iterrows()):
+        if known["status"] != Status.STORED:
+            assert known["body_length"] == 0
             assert not digests[row].any()
             assert not pixels[row].any()
             continue
@@ -258,8 +264,8 @@ def test_a_service_that_is_down_quarantines_nobody(
     with emulator(survey_folder, outage_page=1.0, lasting=1.0) as service:
         registered_cube(path, service, limit=1500)
         with pytest.raises(ServiceDownError, match="SERVICE_ERROR"):
-            fill_cube(path, plan_jobs(open_cube(path)), source(service, hasty), dask_workers)
-        # two workers, each with the objects that open its breaker and those under way
+            fill_cube(path, plan_block_tasks(open_cube(path)), source(service, hasty), DaskExecutor(dask_workers))
+        # two workers, each with the objects that open its breaker and those in progress
         assert log_of(service)["requests"] <= 2 * 2 * (20 + 32)
     cube = open_cube(path)
     assert cube.counts() == Counts(registered=1500, stored=0, quarantined=0, pending=1500)
@@ -274,10 +280,12 @@ def test_a_service_that_dies_half_way_keeps_what_was_settled(
     with ThreadPoolExecutor(1) as pool:
         with emulator(survey_folder) as service:
             registered_cube(path, service, limit=1000)
-            run = pool.submit(fill_cube, path, plan_jobs(open_cube(path)), source(service, slow), dask_workers)
+            run = pool.submit(
+                fill_cube, path, plan_block_tasks(open_cube(path)), source(service, slow), DaskExecutor(dask_workers)
+            )
             while log_of(service)["requests"] < 300:
                 time.sleep(0.02)
-        # the emulator is gone: connections are refused
+        # the emulator has ended: connections are refused
         with pytest.raises(ServiceDownError, match="CONNECTION_LOST"):
             run.result()
     cube = open_cube(path)
@@ -286,7 +294,7 @@ def test_a_service_that_dies_half_way_keeps_what_was_settled(
     assert cube.counts() == Counts(registered=1000, stored=n_stored, quarantined=0, pending=1000 - n_stored)
     _check_images(cube, state_of(cube), survey_folder)
     with emulator(survey_folder) as service:
-        filled = fill_cube(path, plan_jobs(cube), source(service), dask_workers)
+        filled = fill_cube(path, plan_block_tasks(cube), source(service), DaskExecutor(dask_workers))
     assert filled.n_stored == 1000 - n_stored
     assert open_cube(path).counts() == Counts(registered=1000, stored=1000, quarantined=0, pending=0)
 
@@ -298,21 +306,21 @@ def test_what_was_quarantined_is_fetched_in_place_once_the_fault_is_gone(
     hasty = replace(PATIENT, attempts=2)
     with emulator(survey_folder, lasting=1.0, truncated=0.2, html_page=0.2, out_of_footprint=0.1) as service:
         registered_cube(path, service, limit=400)
-        first = fill_cube(path, plan_jobs(open_cube(path)), source(service, hasty), dask_workers)
+        first = fill_cube(path, plan_block_tasks(open_cube(path)), source(service, hasty), DaskExecutor(dask_workers))
     assert set(first.quarantined) == {"truncated", "html_page", "out_of_footprint"}
     before = state_of(open_cube(path))
-    assert plan_jobs(open_cube(path)) == ()
+    assert plan_block_tasks(open_cube(path)) == ()
     retried = frozenset({Reason.TRUNCATED, Reason.HTML_PAGE})
     with emulator(survey_folder) as service:
-        jobs = plan_jobs(open_cube(path), retried=retried)
-        second = fill_cube(path, jobs, source(service, hasty), dask_workers)
+        tasks = plan_block_tasks(open_cube(path), retried=retried)
+        second = fill_cube(path, tasks, source(service, hasty), DaskExecutor(dask_workers))
         log = log_of(service)
-    after, again = state_of(open_cube(path)), before["reason"].isin(retried)
-    assert (second.n_stored, second.n_quarantined) == (again.sum(), 0)
-    assert log["requests"] == again.sum()
-    assert (after[again]["status"] == Status.STORED).all()
-    assert (after[again]["attempts"] == 2 + 1).all()
-    assert after[~again].equals(before[~again])
+    after, is_retried = state_of(open_cube(path)), before["reason"].isin(retried)
+    assert (second.n_stored, second.n_quarantined) == (is_retried.sum(), 0)
+    assert log["requests"] == is_retried.sum()
+    assert (after[is_retried]["status"] == Status.STORED).all()
+    assert (after[is_retried]["attempts"] == 2 + 1).all()
+    assert after[~is_retried].equals(before[~is_retried])
     assert set(after[after["status"] == Status.QUARANTINED]["reason"]) == {Reason.OUT_OF_FOOTPRINT}
     _check_images(open_cube(path), after, survey_folder)
 
@@ -326,11 +334,11 @@ def test_two_workers_together_keep_the_rate_of_the_run(
     with emulator(survey_folder, server_error=0.1) as service:
         registered_cube(path, service, limit=1500)
         started = time.monotonic()
-        filled = fill_cube(path, plan_jobs(open_cube(path)), source(service, paced), dask_workers)
+        filled = fill_cube(path, plan_block_tasks(open_cube(path)), source(service, paced), DaskExecutor(dask_workers))
         seconds = time.monotonic() - started
         log = log_of(service)
     print(f"\n{log['requests']} requests in {seconds:.1f} s, by second {log['arrivals']}, most {log['busiest_second']}")
     assert filled.n_stored == 1500
-    # what the emulator could not hear while its machine was busy arrives at once
+    # requests that a busy machine delays arrive together
     assert log["busiest_second"] <= 200 * (1 + log["longest_stall_s"])
     assert log["requests"] / seconds > 120

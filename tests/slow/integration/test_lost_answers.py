@@ -1,4 +1,4 @@
-"""Answers of an object store that get lost on their way back, by a relay that drops the connection."""
+"""Commits to an object store whose responses are lost; a relay drops the connection."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def relay(s3_server: str) -> Iterator[Relay]:
 
 
 def messages(path: str) -> list[str]:
-    return [one.message for one in open_repository(path).ancestry(branch="main")]
+    return [snapshot.message for snapshot in open_repository(path).ancestry(branch="main")]
 
 
 def groups(path: str) -> set[str]:
@@ -34,7 +34,7 @@ def groups(path: str) -> set[str]:
 
 
 class Once:
-    """True the first time that a request moves the branch."""
+    """Callable that is true for the first request that moves the branch."""
 
     def __init__(self) -> None:
         self.n_moves = 0

@@ -1,4 +1,4 @@
-"""What writing processes run; apart from the tests, so that they start without the tests' imports."""
+"""Code of writing processes, separate from the tests to save their imports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from galstore.cube.commits import commit
 
 
 def add_group(name: str, session: icechunk.Session) -> None:
-    """A change that conflicts with nothing but another commit."""
+    """Create a group; this conflicts only with other commits."""
     zarr.open_group(session.store, mode="a").create_group(name, attributes={"name": name})
 
 
 def commit_groups(path: str, writer: int, n_commits: int) -> None:
-    """Commit one group after the other, however many others do the same."""
+    """Commit groups one after the other."""
     for number in range(n_commits):
         name = f"w{writer}-{number}"
         commit(path, partial(add_group, name), message=f"add {name}", metadata={"writer": writer, "number": number})

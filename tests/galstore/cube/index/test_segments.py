@@ -56,13 +56,13 @@ def test_ids_are_found_at_their_rows_in_whatever_pages_they_came(pages: list[lis
         patch.setattr("galstore.cube.index.segments.INDEX_CHUNK_ROWS", chunk_rows)
         group, expected = empty_index(), dict[int, int]()
         for page in pages:
-            new = [one for one in dict.fromkeys(page) if one not in expected]
+            new = [key for key in dict.fromkeys(page) if key not in expected]
             rows = np.arange(len(expected), len(expected) + len(new))
             expected |= dict(zip(new, rows.tolist(), strict=True))
             if new:
                 grow(group, {"key": np.array(new, dtype=np.int64), "row": rows})
             asked = np.array([5, *expected, 2**62 + 1, *reversed(expected)], dtype=np.int64)
-            assert SegmentIndex(group).rows_of(asked).tolist() == [expected.get(int(one), -1) for one in asked]
+            assert SegmentIndex(group).rows_of(asked).tolist() == [expected.get(int(key), -1) for key in asked]
 
 
 @pytest.mark.parametrize("order", ["ascending", "descending", "shuffled", "interleaved"])
@@ -81,9 +81,9 @@ def test_segments_stay_few_and_ascending_ids_make_one(order: str, page_rows: int
     for first in range(0, n, page_rows):
         page = ids[first : first + page_rows]
         index = grow(group, {"key": page, "row": first + np.arange(page.size)})
-        sizes = [one.size for one in index.segments]
+        sizes = [segment.size for segment in index.segments]
         assert sum(sizes) == first + page.size
-        # all but the last halve from one to the next, and the last but one fills a chunk
+        # sizes at least halve up to the last but one, which fills a chunk
         assert len(sizes) <= 2 + max(0, np.log2(sum(sizes) / chunk_rows))
         assert order != "ascending" or len(sizes) == 1
     assert index.rows_of(np.arange(n)).tolist() == np.argsort(ids).tolist()
@@ -124,7 +124,7 @@ def sky_of(places: list[tuple[float, float]], n_pages: int = 3) -> SegmentIndex:
 
 
 def require_brute_force(index: SegmentIndex, places: list[tuple[float, float]], cone: tuple[float, ...]) -> int:
-    """How many are in the cone, by astropy's own SkyCoord."""
+    """Count the objects in the cone with astropy's SkyCoord."""
     ra, dec = np.array(places).T
     separation = SkyCoord(cone[0], cone[1], unit="deg").separation(SkyCoord(ra, dec, unit="deg")).deg
     entries = entries_in_cone(index, *cone)
@@ -145,7 +145,7 @@ def require_brute_force(index: SegmentIndex, places: list[tuple[float, float]], 
 def test_a_cone_has_what_brute_force_finds(places: list, ra: float, dec: float, radius: float) -> None:
     index = sky_of(places)
     require_brute_force(index, places, (ra, dec, radius))
-    # around an object, to another one: on the boundary
+    # the cone ends exactly at another object
     (ra, dec), other = places[0], places[-1]
     both = SkyCoord(ra, dec, unit="deg").separation(SkyCoord(*other, unit="deg")).deg
     assert require_brute_force(index, places, (ra, dec, min(180.0, both + 1e-11))) >= 1
@@ -206,7 +206,7 @@ def test_an_overtaken_registration_indexes_every_object_once(cube_path, monkeypa
     n_calls = overtaken_once(monkeypatch, lambda: add_objects(cube_path, objects(range(90, 108)), catalog="c"))
     done = register_page(cube_path, CatalogUpdate(catalog="b"), page)
     cube = open_cube(cube_path)
-    # ours, the other one's, and ours upon it
+    # our change, the other writer's, and ours on top of it
     assert len(n_calls) == 3
     assert (done.n_new, cube.n_objects) == (15, 35)
     ids = cube.read_catalog(["object_id"])["object_id"].to_numpy()
