@@ -53,7 +53,7 @@ def resample(
 ) -> Values:
     """Compute statistics of resamples of n objects, drawn with replacement.
 
-    The draws are those of `scipy.stats.bootstrap` with the same generator, which computes one statistic at a time.
+    The draws are those of `scipy.stats.bootstrap` with the same generator.
 
     Parameters
     ----------

@@ -146,7 +146,7 @@ def draw_training(log: Sequence[EpochRecord], *, best_epoch: int) -> Figure:
     marker = "o" if len(log) <= 30 else ""
     axis.plot(epochs, [r.rmse for r in log], color=BLUE, marker=marker, markersize=3, label="RMSE")
     axis.plot(epochs, [r.nmad for r in log], color=GREEN, marker=marker, markersize=3, linestyle="--", label="NMAD")
-    axis.axvline(best_epoch, color=GREY, linewidth=1, linestyle=":", label=f"kept: epoch {best_epoch}")
+    axis.axvline(best_epoch, color=GREY, linewidth=1, linestyle=":", label=f"selected: epoch {best_epoch}")
     axis.set(xlabel="epoch", ylabel="validation [dex]", ylim=(0, None))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axis)
