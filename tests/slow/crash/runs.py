@@ -81,7 +81,9 @@ def serving_survey(folder: Path) -> Iterator[Survey]:
     pd.DataFrame({"objID": ids, **positions, "oh_p50": metallicity}).to_csv(folder / "catalog.csv", index=False)
     plan = FaultPlan(seed=SEED_OF_EMULATOR, section=FaultSection(out_of_footprint=OUTSIDE_SHARE))
     accepted = [int(object_id) for object_id in ids[metallicity < 40]]
-    outside = frozenset(object_id for object_id in accepted if plan.object_fault(object_id).fault is Fault.OUT_OF_FOOTPRINT)
+    outside = frozenset(
+        object_id for object_id in accepted if plan.object_fault(object_id).fault is Fault.OUT_OF_FOOTPRINT
+    )
     with emulator(folder, out_of_footprint=OUTSIDE_SHARE) as service:
         bodies = {object_id: files[object_id] for object_id in accepted if object_id not in outside}
         yield Survey(service=service, bodies=bodies, outside=outside)
