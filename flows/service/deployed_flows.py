@@ -12,17 +12,13 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from prefect import Flow
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
-from flows.runtime import load_recipe
+from flows.runtime import Summary, load_recipe
 from schemas.errors import ServiceError
 from schemas.recipes import Recipe
-
-Summary = dict[str, Any]
-"""Result of a flow, ready for JSON."""
 
 GRACE_S = 60.0
 """A run that does not respond to its time limit, for example in a C library, is killed this much later."""
@@ -56,7 +52,7 @@ def deployed_flow(work: Callable[..., Summary]) -> Flow[..., Summary]:
         )
         return retrying(work, load_recipe(recipe, overrides), **options)
 
-    def kill_when_stuck(*_: object) -> None:
+    def kill_when_stuck(flow: object, flow_run: object, state: object) -> None:  # noqa: ARG001 - Prefect's signature
         if time_limit_s is not None:
             watchdog = threading.Timer(time_limit_s + GRACE_S, os.kill, (os.getpid(), signal.SIGKILL))
             watchdog.daemon = True  # a run that ends in time takes the timer with it

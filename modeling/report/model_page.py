@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from modeling.evaluation.metrics import Regression
 from modeling.figures import predictions as figures
+from modeling.figures.gallery import draw_gallery, gallery_rows
 from modeling.models.training_log import EpochRecord
 from modeling.report.pages import Heading, IngestCounts, Picture, picture, write_page
 from schemas.errors import ContractError
@@ -169,11 +170,11 @@ def _predictor_rows(page: ModelPage) -> list[_PredictorRow]:
 
 def _gallery(page: ModelPage) -> Picture:
     evaluation = page.evaluation
-    rows = figures.gallery_rows(evaluation.true, evaluation.predicted)
+    rows = gallery_rows(evaluation.true, evaluation.predicted)
     positions, inverse = np.unique(np.concatenate(list(rows.values())), return_inverse=True)
     cutouts = evaluation.read_cutouts(positions)[inverse]
     split = np.split(cutouts, np.cumsum([len(chosen) for chosen in rows.values()])[:-1])
-    figure = figures.draw_gallery(dict(zip(rows, split, strict=True)), rows, evaluation.true, evaluation.predicted)
+    figure = draw_gallery(dict(zip(rows, split, strict=True)), rows, evaluation.true, evaluation.predicted)
     listed = "; ".join(
         f"{title}: " + ", ".join(f"{evaluation.predicted[i]:.2f} ({evaluation.true[i]:.2f})" for i in chosen)
         for title, chosen in rows.items()

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from galstore.profile.distribution import Distribution
 from galstore.profile.drift import Drift, measure_drift
 from modeling.evaluation.prediction_summary import CalibrationTally, PredictionSummary, relation_percentiles
-from modeling.figures.quality import Panel, draw_columns
 from modeling.figures.prediction_summary import draw_pit, draw_relation, draw_scored
+from modeling.figures.quality import Panel, draw_columns
 from modeling.report.pages import Heading, Picture, Thumbnail, picture, share_text, thumbnails, write_page
 from modeling.report.spreads import finite_or_none, summarise_spread
 from schemas.predictions import flag_names

@@ -222,20 +222,20 @@ def deployment_file(**changes: Callable[[dict[str, Any]], None]) -> str:
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Start a service; the schedule of its inbox is short enough to fire within the tests."""
-    made = Service(folder=tmp_path_factory.mktemp("service"))
+    started = Service(folder=tmp_path_factory.mktemp("service"))
 
     def look_often(inbox: dict[str, Any]) -> None:
         inbox["schedules"] = [{"slug": "watch", "interval": INBOX_EVERY_S, "active": True}]
         inbox["parameters"]["settle_s"] = 1.0
 
-    (made.folder / "prefect.yaml").write_text(deployment_file(inbox=look_often))
+    (started.folder / "prefect.yaml").write_text(deployment_file(inbox=look_often))
     try:
-        made.up("--port", "0")
-        yield made
+        started.up("--port", "0")
+        yield started
     finally:
-        ended = made.galstore("down", "--wait", "0")
-        left = [process.cmdline() for process, _ in service_processes(made.directory)]
-        for process, _ in service_processes(made.directory):
+        ended = started.galstore("down", "--wait", "0")
+        left = [process.cmdline() for process, _ in service_processes(started.directory)]
+        for process, _ in service_processes(started.directory):
             process.kill()
     assert not left, ended.stdout + ended.stderr
 
