@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from prefect import flow, task
@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.engine.folds import FoldJob, FoldPlan, fit_all, fit_fold, plan_folds
 from flows.outputs import freeze_training_set, write_csv
-from flows.runtime import dask_client, output_path, progress_bar
+from flows.runtime import Summary, dask_client, output_path, progress_bar
 from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 @flow(name="cross-validate")
-def cross_validate(recipe: Recipe, n_folds: int = 5, n_seeds: int = 1, final: bool = False) -> dict[str, Any]:
+def cross_validate(recipe: Recipe, n_folds: int = 5, n_seeds: int = 1, final: bool = False) -> Summary:
     """Evaluate the recipe's training on every labelled galaxy of the cube; the recipe's split is ignored.
 
     Finished folds are reused, so that a killed run resumes.

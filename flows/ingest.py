@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows.prefect_artifacts import current_run_id, publish_ingest
-from flows.runtime import TRANSIENT_FAILURES, dask_client, progress_bar, survey_address
+from flows.runtime import TRANSIENT_FAILURES, Summary, dask_client, progress_bar, survey_address
 from flows.terminal import console
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import Cube, open_cube
@@ -34,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 @flow(name="ingest")
-def ingest(recipe: Recipe, retry_quarantined: list[str] | None = None, survey_url: str | None = None) -> dict[str, Any]:
+def ingest(recipe: Recipe, retry_quarantined: list[str] | None = None, survey_url: str | None = None) -> Summary:
     """Register the survey's catalog and pull every pending cutout.
 
     Parameters

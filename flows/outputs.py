@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flows.runtime import output_path
+from flows.runtime import Summary, output_path
 from galstore.atomic_write import atomic_file
 from galstore.cube.reader import Cube
 from galstore.features.frozen_set import build_training_set
@@ -22,7 +21,7 @@ from schemas.fingerprints import fingerprint
 from schemas.recipes import Recipe
 
 REPORT_FORM = 2
-"""Raise it when pages are added; a report of an older form is written again."""
+"""Version of the report's content; reports of older versions are written again. Increase it with new pages."""
 
 
 def training_set_of(recipe: Recipe, cube: Cube) -> TrainingSet:
@@ -101,7 +100,7 @@ def scoring_member_ids(recipe: Recipe, training_set: TrainingSet) -> tuple[str, 
 
 
 def predictions_id(member_ids: Sequence[str]) -> str:
-    """Return the id under which predictions are stored: the model's, or that of the ensemble in any order.
+    """Return the id of the predictions of one model or of an ensemble; the order of its members does not matter.
 
     Examples
     --------
@@ -145,7 +144,7 @@ def report_fingerprint(recipe: Recipe, cube: Cube, model_id: str) -> str:
     return fingerprint(recipe=recipe, model=model_id, snapshot=cube.snapshot_id, form=REPORT_FORM)
 
 
-def known_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any] | None:
+def known_report(recipe: Recipe, cube: Cube, model_id: str) -> Summary | None:
     """Return the summary of the existing report if it has the same parents, else None."""
     summary = earlier_summary(recipe)
     if summary is None or summary["fingerprint"] != report_fingerprint(recipe, cube, model_id):
@@ -153,14 +152,14 @@ def known_report(recipe: Recipe, cube: Cube, model_id: str) -> dict[str, Any] | 
     return summary
 
 
-def earlier_summary(recipe: Recipe) -> dict[str, Any] | None:
+def earlier_summary(recipe: Recipe) -> Summary | None:
     """Return the summary of the last report, or None."""
     return current_summary(recipe) if report_paths(recipe)[1].exists() else None
 
 
-def current_summary(recipe: Recipe) -> dict[str, Any]:
+def current_summary(recipe: Recipe) -> Summary:
     """Return the summary of the last report."""
-    summary: dict[str, Any] = json.loads(report_paths(recipe)[1].read_text(encoding="utf-8"))
+    summary: Summary = json.loads(report_paths(recipe)[1].read_text(encoding="utf-8"))
     return summary
 
 

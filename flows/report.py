@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from prefect import flow, task
@@ -25,14 +25,12 @@ from flows.outputs import (
     training_set_of,
 )
 from flows.prefect_artifacts import publish_report
-from flows.runtime import recipe_toml
+from flows.runtime import Summary, recipe_toml
 from flows.terminal import console
-from galstore.cube.inventory import take_inventory
 from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
 from galstore.features.views import read_features
-from galstore.ingest.catalog_update import Registration
 from schemas.catalog import COLUMN
 from schemas.cutouts import SIDE_PX
 from schemas.errors import TrainingError
@@ -41,13 +39,16 @@ from schemas.recipes import Recipe
 
 if TYPE_CHECKING:
     from modeling.evaluation.metrics import Regression
-    from modeling.report.model_page import Evaluation
+    from modeling.models.model import ModelConfig
+    from modeling.report.model_page import Evaluation, ModelPage
+    from modeling.report.predictions_page import PredictionsPage
+    from modeling.report.quality_page import QualityPage
 
 logger = logging.getLogger(__name__)
 
 
 @flow(name="report")
-def report(recipe: Recipe) -> dict[str, Any]:
+def report(recipe: Recipe) -> Summary:
     """Write the report of a recipe's model and predictions, unless it is up to date.
 
     Parameters
@@ -78,50 +79,75 @@ def report(recipe: Recipe) -> dict[str, Any]:
 
 
 @task(cache_policy=NO_CACHE)
-def compose_report(recipe: Recipe, training_set: TrainingSet, model_id: str) -> dict[str, Any]:
+def compose_report(recipe: Recipe, training_set: TrainingSet, model_id: str) -> Summary:
     """Evaluate every predictor on the held-out galaxies, write the pages, and return the summary."""
     from modeling.models.checkpoint import load_model
-    from modeling.models.training_log import read_training_log
-    from modeling.report.model_page import ModelPage, ModelProvenance, NewCatalog, verdict, write_model_page
-    from modeling.report.pages import PREDICTIONS_PAGE, QUALITY_PAGE, Heading, IngestCounts
+    from modeling.report.model_page import verdict, write_model_page
+    from modeling.report.pages import PREDICTIONS_PAGE, QUALITY_PAGE, Heading
     from modeling.report.predictions_page import summarise_predictions, write_predictions_page
     from modeling.report.quality_page import summarise_quality, write_quality_page
 
-    cube = training_set.cube
-    # the first member of an ensemble provides the training log
-    folder = model_folder(recipe, scoring_member_ids(recipe, training_set)[0])
-    config = load_model(folder).config
-    counts, inventory = asdict(cube.counts()), take_inventory(cube)
-    ingested = IngestCounts(
-        **counts,
-        quarantined_by_reason=inventory.quarantined_by_reason,
-        rejected_by_reason=Registration(rejected=cube.read_rejected()).rejected_by_reason,
-    )
-    evaluation = evaluate_held_out(cube, training_set, model_id)
-    catalog_path = predictions_path(recipe)
-    symbol = COLUMN[recipe.train.target].symbol or recipe.train.target
+    cube, (path, _) = training_set.cube, report_paths(recipe)
+    target = COLUMN[recipe.train.target].symbol or recipe.train.target
     heading = Heading(
-        title=f"{symbol} of {cube.attributes['survey']}",
+        title=f"{target} of {cube.attributes['survey']}",
         survey=str(cube.attributes["survey"]),
         simulated=bool(cube.attributes["simulated"]),
         model_id=model_id,
     )
-    predictions = gather_predictions(recipe, cube, heading, symbol, training_set, catalog_path)
-    quality = gather_quality(
-        cube, heading, ingested, inventory, training_snapshot=config.snapshot, earlier=earlier_summary(recipe)
-    )
-    new = predictions.new
-    composed = ModelPage(
-        heading=heading,
-        ingest=ingested,
+    # the first member of an ensemble provides the training log
+    folder = model_folder(recipe, scoring_member_ids(recipe, training_set)[0])
+    config = load_model(folder).config
+    evaluation = evaluate_held_out(cube, training_set, model_id)
+    quality = gather_quality(cube, heading, training_snapshot=config.snapshot, earlier=earlier_summary(recipe))
+    predictions = gather_predictions(recipe, heading, target, training_set, predictions_path(recipe))
+    model_page = gather_model_page(recipe, training_set, config, evaluation, quality, predictions)
+    predictors = model_page.predictors.items()
+    write_model_page(path, model_page)
+    write_quality_page(path.with_name(QUALITY_PAGE), quality)
+    write_predictions_page(path.with_name(PREDICTIONS_PAGE), predictions)
+    return {
+        "verdict": verdict(model_page),
+        "ingest": asdict(cube.counts()),
+        "evaluated": evaluation.split,
+        "predictors": {name: result if isinstance(result, str) else asdict(result) for name, result in predictors},
+        "quality": {"snapshot": cube.snapshot_id, **summarise_quality(quality)},
+        "predictions": summarise_predictions(predictions),
+        "paths": {
+            "report": str(path),
+            "quality": str(path.with_name(QUALITY_PAGE)),
+            "predictions_page": str(path.with_name(PREDICTIONS_PAGE)),
+            "predictions": str(predictions_path(recipe)) if predictions_path(recipe).exists() else None,
+            "cube": recipe.store.path,
+            "model": str(folder),
+        },
+    }
+
+
+def gather_model_page(
+    recipe: Recipe,
+    training_set: TrainingSet,
+    config: ModelConfig,
+    evaluation: Evaluation,
+    quality: QualityPage,
+    predictions: PredictionsPage,
+) -> ModelPage:
+    """Evaluate the baselines and read the training log of the model."""
+    from modeling.models.training_log import read_training_log
+    from modeling.report.model_page import ModelPage, ModelProvenance, NewCatalog
+
+    cube, new = training_set.cube, predictions.new
+    return ModelPage(
+        heading=quality.heading,
+        ingest=quality.ingest,
         splits={split.name.lower(): int(training_set.indices(split).size) for split in Split},
-        target=symbol,
+        target=predictions.target,
         evaluation=evaluation,
         predictors=evaluate_predictors(recipe, cube, training_set, evaluation),
-        training_log=read_training_log(folder),
+        training_log=read_training_log(model_folder(recipe, config.model_id)),
         best_epoch=config.best_epoch,
         provenance=ModelProvenance(
-            model_id=model_id,
+            model_id=quality.heading.model_id,
             training_set=config.training_set,
             snapshot=cube.snapshot_id,
             versions=config.versions,
@@ -129,28 +155,6 @@ def compose_report(recipe: Recipe, training_set: TrainingSet, model_id: str) -> 
         ),
         new_catalog=None if new is None else NewCatalog(n=new.scored.n, n_scored=new.scored.n_scored),
     )
-    path, _ = report_paths(recipe)
-    write_model_page(path, composed)
-    write_quality_page(path.with_name(QUALITY_PAGE), quality)
-    write_predictions_page(path.with_name(PREDICTIONS_PAGE), predictions)
-    return {
-        "verdict": verdict(composed),
-        "ingest": counts,
-        "evaluated": evaluation.split,
-        "predictors": {
-            name: result if isinstance(result, str) else asdict(result) for name, result in composed.predictors.items()
-        },
-        "quality": {"snapshot": cube.snapshot_id, **summarise_quality(quality)},
-        "predictions": summarise_predictions(predictions),
-        "paths": {
-            "report": str(path),
-            "quality": str(path.with_name(QUALITY_PAGE)),
-            "predictions_page": str(path.with_name(PREDICTIONS_PAGE)),
-            "predictions": str(catalog_path) if catalog_path.exists() else None,
-            "cube": recipe.store.path,
-            "model": str(folder),
-        },
-    }
 
 
 def evaluate_held_out(cube: Cube, training_set: TrainingSet, model_id: str) -> Evaluation:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow
 
 from flows.ingest import ingest
 from flows.report import report
-from flows.runtime import survey_address
+from flows.runtime import Summary, survey_address
 from flows.score import score
 from flows.train import train
 from schemas.recipes import Recipe
 
 
 @flow(name="run")
-def run(recipe: Recipe, survey_url: str | None = None) -> dict[str, Any]:
+def run(recipe: Recipe, survey_url: str | None = None) -> Summary:
     """Take a survey to a scored catalog and a report; finished work is skipped.
 
     Parameters

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+Summary = dict[str, Any]
+"""Result of a flow: JSON values."""
+
 EMULATOR_START_S = 60
 
 TRANSIENT_FAILURES: dict[str, Any] = {

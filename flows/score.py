@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from flows.outputs import (
     training_set_of,
 )
 from flows.prefect_artifacts import publish_scores
-from flows.runtime import TRANSIENT_FAILURES, dask_client, progress_bar, survey_address
+from flows.runtime import TRANSIENT_FAILURES, Summary, dask_client, progress_bar, survey_address
 from galstore.cube.predictions import unscored_rows
 from galstore.cube.reader import open_cube
 from galstore.export.predictions import write_scored_catalog
@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 @flow(name="score")
-def score(recipe: Recipe, survey_url: str | None = None) -> dict[str, Any]:
+def score(recipe: Recipe, survey_url: str | None = None) -> Summary:
     """Score the held-out galaxies and the new catalog that the recipe names.
 
     Parameters

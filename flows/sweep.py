@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from prefect import flow
 
 from flows.engine.simulated_limits import simulated_limits
 from flows.outputs import cached_table, model_folder, trained_model_id, training_set_of, write_csv
+from flows.runtime import Summary
 from flows.train import pixels_of, train
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
@@ -83,7 +83,7 @@ def _plan_level(recipe: Recipe, cube: Cube) -> LevelPlan:
 
 
 @flow(name="sweep")
-def sweep(recipe: Recipe, levels: Sequence[int] = LEVELS) -> list[dict[str, Any]]:
+def sweep(recipe: Recipe, levels: Sequence[int] = LEVELS) -> list[Summary]:
     """Train the recipe's network at each level, and evaluate each on the recipe's held-out galaxies.
 
     Trained models and cached predictions are reused, so that a killed sweep resumes.
@@ -178,7 +178,7 @@ def evaluate_sweep(
     from modeling.evaluation.baselines import Baseline
 
     true = held_out["true"].to_numpy()
-    rows: list[tuple[Any, ...]] = []
+    rows: list[tuple[object, ...]] = []
     named = [(NETWORK, plan.level, plan.model_id, curve[plan.level]["predicted"].to_numpy()) for plan in plans]
     for name, level, model_id, predicted in [*named, *((name, 0, "", p) for name, p in baselines.items())]:
         result = Baseline(name=name, predicted=predicted).against(true)

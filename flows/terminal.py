@@ -19,7 +19,7 @@ def stdout() -> Console:
 
 
 def escaped(message: object) -> str:
-    """Return text in which rich finds no markup."""
+    """Escape rich markup in a message."""
     return escape(str(message))
 
 

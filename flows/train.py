@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.outputs import freeze_training_set, model_folder, trained_model_id, training_set_of
 from flows.prefect_artifacts import publish_training
-from flows.runtime import progress_bar
+from flows.runtime import Summary, progress_bar
 from flows.terminal import console
 from galstore.cube.predictions import read_object_columns
 from galstore.cube.reader import Cube, open_cube
@@ -25,13 +25,15 @@ from schemas.recipes import Recipe
 if TYPE_CHECKING:
     from modeling.loading.pixels import Pixels
     from modeling.models.model import Model
+    from modeling.models.training_log import EpochRecord
     from modeling.outliers.ood_score import DetectorExamples
+    from modeling.training.train import TrainedNetwork
 
 logger = logging.getLogger(__name__)
 
 
 @flow(name="train")
-def train(recipe: Recipe) -> dict[str, Any]:
+def train(recipe: Recipe) -> Summary:
     """Train the recipe's network on the cube's labelled objects.
 
     Parameters
@@ -60,20 +62,26 @@ def train(recipe: Recipe) -> dict[str, Any]:
 @task(cache_policy=NO_CACHE)
 def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id: str) -> None:
     """Freeze the training set, read its images, fit the network, and store its best epoch."""
-    from modeling.evaluation.metrics import Regression
     from modeling.loading.ranks import current_ranks
-    from modeling.models.checkpoint import save_model
-    from modeling.models.training_log import EpochRecord
-    from modeling.scoring.predict import predict_pixels
-    from modeling.training.finish import build_model, fit_intervals, fit_ood_detector
-    from modeling.training.train import train_network
 
     is_first = current_ranks().is_first
     if is_first:
         freeze_training_set(recipe, cube, training_set)
+    parts = training_set.indices(Split.TRAIN), training_set.indices(Split.VALIDATION)
+    pixels, validation_pixels = (pixels_of(recipe, cube, training_set.rows[part]) for part in parts)
+    trained = train_with_progress(recipe, training_set, model_id, pixels, validation_pixels)
+    if is_first:
+        finish_model(recipe, cube, training_set, model_id, trained, validation_pixels)
+
+
+def train_with_progress(
+    recipe: Recipe, training_set: TrainingSet, model_id: str, pixels: Pixels, validation_pixels: Pixels
+) -> TrainedNetwork:
+    """Train the network, or resume its training, and show the metrics of each epoch."""
+    from modeling.training.train import train_network
+
     fit, validate = training_set.indices(Split.TRAIN), training_set.indices(Split.VALIDATION)
     labels = np.stack(list(training_set.values.values()), axis=1)
-    pixels, validation_pixels = (pixels_of(recipe, cube, training_set.rows[part]) for part in (fit, validate))
     folder = model_folder(recipe, model_id)
     folder.parent.mkdir(parents=True, exist_ok=True)
     title = f"training {recipe.network.arch} on {fit.size} galaxies at {recipe.network.level} px"
@@ -81,11 +89,9 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
 
         def show(record: EpochRecord) -> None:
             progress.advance(1)
-            progress.note(
-                f"validation RMSE {record.rmse:.4f}, NMAD {record.nmad:.4f}, {record.images_per_s:.0f} images/s"
-            )
+            progress.note(record.summary)
 
-        trained = train_network(
+        return train_network(
             pixels=pixels,
             labels=labels[fit],
             validation_pixels=validation_pixels,
@@ -95,8 +101,23 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
             on_epoch=show,
             resume_path=folder.with_name(f".{model_id}.progress"),
         )
-    if not is_first:
-        return
+
+
+def finish_model(
+    recipe: Recipe,
+    cube: Cube,
+    training_set: TrainingSet,
+    model_id: str,
+    trained: TrainedNetwork,
+    validation_pixels: Pixels,
+) -> None:
+    """Evaluate a trained network, fit its intervals and its out-of-distribution detector, and store the model."""
+    from modeling.evaluation.metrics import Regression
+    from modeling.models.checkpoint import save_model
+    from modeling.scoring.predict import predict_pixels
+    from modeling.training.finish import build_model, fit_intervals, fit_ood_detector
+
+    fit, validate = training_set.indices(Split.TRAIN), training_set.indices(Split.VALIDATION)
     model = build_model(
         trained,
         model_id=model_id,
@@ -106,16 +127,17 @@ def fit_network(recipe: Recipe, cube: Cube, training_set: TrainingSet, model_id:
         training_set=training_set.content_hash,
         snapshot=cube.snapshot_id,
     )
-    known = np.isfinite(training_set.labels[validate])
+    labels = training_set.labels[validate]
+    known = np.isfinite(labels)
     predicted = predict_pixels(model, validation_pixels, views=recipe.score.views, batch_size=recipe.score.batch_size)
-    result = Regression.of(training_set.labels[validate][known], predicted.mean[known])
-    model = fit_intervals(model, training_set.labels[validate], predicted)
+    result = Regression.of(labels[known], predicted.mean[known])
+    model = fit_intervals(model, labels, predicted)
     with console.status("fitting the out-of-distribution detector"):
         examples, validation = (
             detector_examples(recipe, cube, model, training_set.rows[part]) for part in (fit, validate)
         )
         model = fit_ood_detector(model, examples, validation, training_set.labels[fit])
-    save_model(folder, model, metrics={"validation": result}, log=trained.log)
+    save_model(model_folder(recipe, model_id), model, metrics={"validation": result}, log=trained.log)
     logger.info(
         "model %s: best epoch %d, validation RMSE %.4f, NMAD %.4f (mean over %d views)",
         model_id,

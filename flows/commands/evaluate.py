@@ -172,18 +172,13 @@ def figures(
 
     Example: galstore figures predictions.csv --store sdss/cube --sweep sweep.csv --format pdf
     """
-    from modeling.figures.style import FORMATS, figure_bytes
-    from schemas.errors import ContractError
-
-    if format not in FORMATS:
-        raise ContractError(f"--format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
-    if out.exists() and not out.is_dir():
-        raise ContractError(f"--out {out} is a file: give a folder")
-
+    _check_output(out, format)
     from flows.engine.figure_data import read_figure_inputs
     from modeling.figures.paper import draw_paper_figures
     from modeling.figures.paper_numbers import measure_paper_numbers
+    from modeling.figures.style import figure_bytes
     from schemas.catalog import COLUMN
+    from schemas.errors import ContractError
 
     inputs = read_figure_inputs(
         predictions,
@@ -215,6 +210,16 @@ def figures(
     _print_figures(out, format, drawn, inputs.n_rows)
     if numbers:
         stdout().print(_numbers_table(numbers))
+
+
+def _check_output(out: Path, format: str) -> None:  # noqa: A002
+    from modeling.figures.style import FORMATS
+    from schemas.errors import ContractError
+
+    if format not in FORMATS:
+        raise ContractError(f"--format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    if out.exists() and not out.is_dir():
+        raise ContractError(f"--out {out} is a file: give a folder")
 
 
 def _print_figures(out: Path, format: str, drawn: Sequence[PaperFigure], n_rows: int) -> None:  # noqa: A002

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.options import Overrides
 from flows.terminal import escaped, stdout
 
 if TYPE_CHECKING:
@@ -33,10 +34,7 @@ def up(
         str | None,
         typer.Option(help="Recipe of all deployments; default: the previous one, or that in prefect.yaml"),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value of the recipe; may be repeated"),
-    ] = None,
+    overrides: Overrides = None,
     home: HomeOption = HOME,
     port: Annotated[
         int | None, typer.Option(help="Port on 127.0.0.1, 0 = any free one; default: 4200 or another free one")

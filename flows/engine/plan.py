@@ -38,7 +38,7 @@ def missing_work(recipe: Recipe, base_url: str) -> tuple[str, ...]:
         Address of its survey.
     """
     if not repository_exists(recipe.store.path):
-        return ("there is no cube yet",)
+        return ("the cube does not exist yet",)
     cube = open_cube(recipe.store.path)
     inventory = take_inventory(cube)
     if inventory.counts.pending:
@@ -71,7 +71,7 @@ def _new_rows_of_survey(recipe: Recipe, inventory: Inventory, base_url: str) -> 
 def _new_rows_of_catalog(catalog: Path | None, inventory: Inventory) -> tuple[str, ...]:
     if catalog is None:
         return ()
-    known = {delivery.get("sha256") for delivery in inventory.catalogs}
+    known = {registered.get("sha256") for registered in inventory.catalogs}
     return () if catalog.exists() and file_digest(catalog) in known else (f"catalog {catalog} is new",)
 
 

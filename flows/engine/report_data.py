@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet
 
+from flows.runtime import Summary
 from galstore.cube.history import read_history, summarise_runs
-from galstore.cube.inventory import Inventory
+from galstore.cube.inventory import Inventory, take_inventory
 from galstore.cube.predictions import read_predictions
 from galstore.cube.reader import Cube, open_cube
 from galstore.features.training_set import TrainingSet
+from galstore.ingest.catalog_update import Registration
 from galstore.ingest.quarantine import sample_quarantine
 from galstore.ingest.refused_responses import read_refused
 from galstore.profile.catalog import profile_catalog
@@ -43,21 +46,13 @@ MASS = "lgm_tot_p50"
 FLAG_BITS = {str(flag.name).lower(): int(flag) for flag in Flag}
 
 
-def gather_quality(
-    cube: Cube,
-    heading: Heading,
-    counts: IngestCounts,
-    inventory: Inventory,
-    *,
-    training_snapshot: str,
-    earlier: Mapping[str, Any] | None,
-) -> QualityPage:
+def gather_quality(cube: Cube, heading: Heading, *, training_snapshot: str, earlier: Summary | None) -> QualityPage:
     """Read the content of the data quality page.
 
     Parameters
     ----------
-    cube, counts, inventory
-        Snapshot of the report, with its counts.
+    cube
+        Snapshot of the report.
     training_snapshot
         Snapshot on which the model was trained.
     earlier
@@ -65,6 +60,7 @@ def gather_quality(
     """
     from modeling.report.quality_page import QualityPage
 
+    inventory = take_inventory(cube)
     comparison = _compare(cube, training_snapshot, earlier)
     if isinstance(comparison, str):
         whole, sharpness = profile_catalog(cube), measure_sharpness(cube, 0, cube.n_objects)
@@ -77,7 +73,7 @@ def gather_quality(
     return QualityPage(
         heading=heading,
         snapshot=cube.snapshot_id,
-        ingest=counts,
+        ingest=_ingest_counts(cube, inventory),
         catalogs=[
             {
                 "name": str(catalog["name"]),
@@ -98,13 +94,23 @@ def gather_quality(
     )
 
 
+def _ingest_counts(cube: Cube, inventory: Inventory) -> IngestCounts:
+    from modeling.report.pages import IngestCounts
+
+    return IngestCounts(
+        **asdict(inventory.counts),
+        quarantined_by_reason=inventory.quarantined_by_reason,
+        rejected_by_reason=Registration(rejected=cube.read_rejected()).rejected_by_reason,
+    )
+
+
 def _refused(cube: Cube) -> pd.DataFrame:
     refused = read_refused(cube)
     ids = _object_ids(cube, refused["row"].to_numpy(dtype=np.int64))
     return refused.assign(object_id=ids, reason=[Reason(code).name.lower() for code in refused["reason"]])
 
 
-def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> CatalogComparison | str:
+def _compare(cube: Cube, training_snapshot: str, earlier: Summary | None) -> CatalogComparison | str:
     """Compare the objects since the last report, or since the training, with earlier ones; or return why not."""
     from modeling.report.quality_page import CatalogComparison
 
@@ -127,7 +133,7 @@ def _compare(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | No
     )
 
 
-def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any] | None) -> tuple[str, int, str] | None:
+def _known_before(cube: Cube, training_snapshot: str, earlier: Summary | None) -> tuple[str, int, str] | None:
     """Return the id, number of objects and description of an earlier snapshot with fewer objects.
 
     Rows never move: the objects of the snapshot are the first ones of the cube.
@@ -147,7 +153,7 @@ def _known_before(cube: Cube, training_snapshot: str, earlier: Mapping[str, Any]
 
 
 def gather_predictions(
-    recipe: Recipe, cube: Cube, heading: Heading, target: str, training_set: TrainingSet, catalog_path: Path
+    recipe: Recipe, heading: Heading, target: str, training_set: TrainingSet, catalog_path: Path
 ) -> PredictionsPage:
     """Read the content of the predictions page.
 
@@ -161,7 +167,7 @@ def gather_predictions(
     from galstore.profile.distribution import Distribution
     from modeling.report.predictions_page import NewPredictions, PredictionsPage
 
-    labelled = training_set.labelled(training_set.evaluation_split)
+    cube, labelled = training_set.cube, training_set.labelled(training_set.evaluation_split)
     held_out = _summarise_rows(cube, heading.model_id, training_set.rows[labelled], training_set.labels[labelled])
     masses, mass_source = _mass_array(cube)
     new = None

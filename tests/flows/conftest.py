@@ -14,9 +14,9 @@ import pytest
 from flows.cli import main
 from flows.runtime import load_recipe
 from schemas.recipes import Recipe
-from tests.galstore.conftest import executor, filled_cube
+from tests.galstore.conftest import cube_path, executor, filled_cube
 
-__all__ = ["executor", "filled_cube"]
+__all__ = ["cube_path", "executor", "filled_cube"]
 
 SMALL = [
     "emulator.n_galaxies=400",

@@ -237,7 +237,7 @@ def test_an_error_of_a_commit_ends_the_run_and_says_why(folder, model, rows, mon
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("committer", "scoring"))]
 
 
-def test_an_ensemble_has_another_id_than_its_members(folder, model, rows, expected, prefect_server) -> None:
+def test_an_ensemble_has_another_id_than_its_members(folder, model, rows, expected) -> None:
     listed = load_recipe(str(folder / "scoring.toml"), [f"score.model=['{TWO}', '{ONE}']"])
     named = load_recipe(str(folder / "scoring.toml"), [f"score.model={ONE},{TWO}"])
     cube = open_cube(str(folder / "cube"))
@@ -264,6 +264,7 @@ def test_recipes_name_models_as_a_list_or_with_commas(folder) -> None:
         load_recipe(recipe, ["score.model=3"])
 
 
+@pytest.mark.slow
 def test_the_workers_of_a_scheduler_give_the_same_predictions(folder, rows, expected, dask_workers) -> None:
     recipe = load_recipe(str(folder / "scoring.toml"), [f"dask.scheduler='{dask_workers.scheduler.address}'"])
     scorer = open_scorer(recipe, [ONE])
