@@ -25,6 +25,10 @@ class EpochRecord:
     waiting_share: float = 0.0
     """Share of `seconds` spent waiting for images."""
 
+    @property
+    def summary(self) -> str:
+        return f"validation RMSE {self.rmse:.4f}, NMAD {self.nmad:.4f}, {self.images_per_s:.0f} images/s"
+
 
 def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
     """Read the epochs of a model's training, in order."""

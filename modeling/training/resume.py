@@ -4,18 +4,97 @@ from __future__ import annotations
 
 import logging
 import pickle
+import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from galstore.atomic_write import atomic_file
+from modeling.models.networks import GalaxyNetwork
+from modeling.models.training_log import EpochRecord
 from schemas.errors import WeightsError
 
 TrainingState: TypeAlias = dict[str, Any]
 """Tensors and plain values by name."""
 
 _log = logging.getLogger(__name__)
+
+
+class _HasState(Protocol):
+    def state_dict(self) -> TrainingState: ...
+
+    def load_state_dict(self, state_dict: TrainingState, /) -> object: ...
+
+
+class RunState:
+    """Changing state of a training, which is saved and restored."""
+
+    def __init__(
+        self,
+        network: GalaxyNetwork,
+        averaging: AveragedModel,
+        optimizer: Optimizer,
+        schedule: LRScheduler,
+        zero: Tensor,
+    ) -> None:
+        self.network, self.averaging, self.optimizer, self.schedule = network, averaging, optimizer, schedule
+        self.epoch, self.step = 1, 0
+        self.total_loss = zero
+        self.log: list[EpochRecord] = []
+        self.best_epoch, self.best_rmse = 0, float("inf")
+        self.best_weights: dict[str, Tensor] = {}
+        self.saved_s = time.monotonic()
+
+    def is_stale(self, patience: int) -> bool:
+        """Return True if `patience` epochs have passed since the best one; 0 disables the check."""
+        return bool(patience and self.log and self.epoch - 1 - self.best_epoch >= patience)
+
+    def finish_epoch(self, record: EpochRecord) -> None:
+        """Store the result of an epoch and advance to the next."""
+        self.log.append(record)
+        if record.rmse < self.best_rmse:
+            self.best_epoch, self.best_rmse = record.epoch, record.rmse
+            self.best_weights = {name: value.clone() for name, value in self.averaging.module.state_dict().items()}
+        self.epoch, self.step = self.epoch + 1, 0
+        self.total_loss.zero_()
+
+    def to_dict(self) -> TrainingState:
+        """Return all values that the next step depends on."""
+        self.saved_s = time.monotonic()
+        device = self.total_loss.device
+        return {
+            **{name: part.state_dict() for name, part in self._parts().items()},
+            "epoch": self.epoch,
+            "step": self.step,
+            "total_loss": self.total_loss,
+            "best_weights": self.best_weights,
+            "best_epoch": self.best_epoch,
+            "best_rmse": self.best_rmse,
+            "log": [asdict(record) for record in self.log],
+            "random": torch.get_rng_state(),
+            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
+        }
+
+    def restore(self, state: TrainingState) -> None:
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.total_loss.copy_(state["total_loss"])
+        self.log = [EpochRecord(**record) for record in state["log"]]
+        self.best_epoch, self.best_rmse = state["best_epoch"], state["best_rmse"]
+        self.best_weights = state["best_weights"]
+        torch.set_rng_state(state["random"])
+        if self.total_loss.device.type == "cuda":
+            torch.cuda.set_rng_state(state["device_random"], self.total_loss.device)
+
+    def _parts(self) -> dict[str, _HasState]:
+        return {name: getattr(self, name) for name in ("network", "averaging", "optimizer", "schedule")}
 
 
 class ResumeFile:

@@ -6,16 +6,14 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from modeling.evaluation.metrics import Regression
@@ -27,7 +25,7 @@ from modeling.models.networks import GalaxyNetwork, build_network, choose_device
 from modeling.models.training_log import EpochRecord
 from modeling.scoring.predict import predict_views
 from modeling.training.losses import gaussian_loss, rmse_loss
-from modeling.training.resume import ResumeFile, TrainingState
+from modeling.training.resume import ResumeFile, RunState
 from modeling.training.schedules import freeze_body, plan_optimisation
 from schemas.errors import TrainingError
 from schemas.fingerprints import fingerprint
@@ -128,7 +126,7 @@ def train_network(
         optimizer, schedule = plan_optimisation(
             trained, train, steps_per_epoch=len(batches), pretrained=network.weights != "none"
         )
-        run = _Run(trained, averaging, optimizer, schedule, torch.zeros((), device=device))
+        run = RunState(trained, averaging, optimizer, schedule, torch.zeros((), device=device))
         identity = fingerprint(network=network, train=train.identity(), labels=_digest(true), rows=_digest(source.rows))
         resume_file = None if resume_path is None else ResumeFile(resume_path, identity)
         if resume_file is not None and (state := resume_file.read()) is not None:
@@ -162,16 +160,9 @@ def train_network(
             )
             run.finish_epoch(record)
             if resume_file is not None:
-                resume_file.write(run.state())
+                resume_file.write(run.to_dict())
             if ranks.is_first:
-                _log.info(
-                    "epoch %d of %d: validation RMSE %.4f, NMAD %.4f, %.0f images/s",
-                    record.epoch,
-                    train.epochs,
-                    record.rmse,
-                    record.nmad,
-                    record.images_per_s,
-                )
+                _log.info("epoch %d of %d: %s", record.epoch, train.epochs, record.summary)
             if on_epoch is not None:
                 on_epoch(record)
 
@@ -189,7 +180,7 @@ def train_network(
 
 
 def _train_epoch(
-    run: _Run,
+    run: RunState,
     batches: TrainingBatches,
     loss_of: Callable[[Tensor, Tensor], Tensor],
     ranks: Ranks,
@@ -207,99 +198,21 @@ def _train_epoch(
         device_type = images.device.type
         with torch.autocast(device_type, dtype=torch.bfloat16, enabled=device_type == "cuda"):
             predicted = run.network(images)
-        run.take_step(loss_of(ranks.gather(predicted, len(targets)), targets), ranks)
+        loss = loss_of(ranks.gather(predicted, len(targets)), targets)
+        run.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        ranks.average_gradients(run.network)
+        run.optimizer.step()
+        run.schedule.step()
+        run.averaging.update_parameters(run.network)
+        run.total_loss += loss.detach()
+        run.step += 1
         n_images += len(targets)
         if resume_file is not None and time.monotonic() - run.saved_s >= save_every_s:
-            resume_file.write(run.state())
+            resume_file.write(run.to_dict())
         requested = time.perf_counter()
     seconds = time.perf_counter() - started
     return {"seconds": seconds, "images_per_s": n_images / seconds, "waiting_share": waited_s / seconds}
-
-
-class _HasState(Protocol):
-    def state_dict(self) -> TrainingState: ...
-
-    def load_state_dict(self, state_dict: TrainingState, /) -> object: ...
-
-
-class _Run:
-    """State of a running training, which is saved and restored."""
-
-    def __init__(
-        self,
-        network: GalaxyNetwork,
-        averaging: AveragedModel,
-        optimizer: Optimizer,
-        schedule: LRScheduler,
-        zero: Tensor,
-    ) -> None:
-        self.network = network
-        self._averaging, self._optimizer, self._schedule = averaging, optimizer, schedule
-        self._parts: dict[str, _HasState] = {
-            "network": network,
-            "averaging": averaging,
-            "optimizer": optimizer,
-            "schedule": schedule,
-        }
-        self.epoch, self.step = 1, 0
-        self.total_loss = zero
-        self.log: list[EpochRecord] = []
-        self.best_epoch, self.best_rmse = 0, float("inf")
-        self.best_weights: dict[str, Tensor] = {}
-        self.saved_s = time.monotonic()
-
-    def take_step(self, loss: Tensor, ranks: Ranks) -> None:
-        """Update the weights for one batch."""
-        self._optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        ranks.average_gradients(self.network)
-        self._optimizer.step()
-        self._schedule.step()
-        self._averaging.update_parameters(self.network)
-        self.total_loss += loss.detach()
-        self.step += 1
-
-    def is_stale(self, patience: int) -> bool:
-        """Return True if `patience` epochs have passed since the best one; 0 disables the check."""
-        return bool(patience and self.log and self.epoch - 1 - self.best_epoch >= patience)
-
-    def finish_epoch(self, record: EpochRecord) -> None:
-        """Store the result of an epoch and advance to the next."""
-        self.log.append(record)
-        if record.rmse < self.best_rmse:
-            self.best_epoch, self.best_rmse = record.epoch, record.rmse
-            self.best_weights = {name: value.clone() for name, value in self._averaging.module.state_dict().items()}
-        self.epoch, self.step = self.epoch + 1, 0
-        self.total_loss.zero_()
-
-    def state(self) -> TrainingState:
-        """Return all values that the next step depends on."""
-        self.saved_s = time.monotonic()
-        device = self.total_loss.device
-        return {
-            **{name: part.state_dict() for name, part in self._parts.items()},
-            "epoch": self.epoch,
-            "step": self.step,
-            "total_loss": self.total_loss,
-            "best_weights": self.best_weights,
-            "best_epoch": self.best_epoch,
-            "best_rmse": self.best_rmse,
-            "log": [asdict(record) for record in self.log],
-            "random": torch.get_rng_state(),
-            "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
-        }
-
-    def restore(self, state: TrainingState) -> None:
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.total_loss.copy_(state["total_loss"])
-        self.log = [EpochRecord(**record) for record in state["log"]]
-        self.best_epoch, self.best_rmse = state["best_epoch"], state["best_rmse"]
-        self.best_weights = state["best_weights"]
-        torch.set_rng_state(state["random"])
-        if self.total_loss.device.type == "cuda":
-            torch.cuda.set_rng_state(state["device_random"], self.total_loss.device)
 
 
 def _moving_average(train: TrainSection, steps_per_epoch: int) -> Callable[..., None]:
