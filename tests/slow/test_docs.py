@@ -1,8 +1,8 @@
-"""Code blocks of README and docs/ run, or say why they do not; the page of the data model agrees with the schemas.
+"""Tests of the code blocks in README and docs/, and of the tables in the data model.
 
-A comment that readers do not see stands before each block: `run`, `written: NAME` (a file that later blocks need),
-`run by: TEST` or `not run: REASON`; or at the top of a page, for all of its blocks. The pages whose blocks run are read
-in the order of `PAGES`, in one folder.
+An HTML comment before each block marks it as `run`, `written: NAME` (a file that later blocks need), `run by: TEST` or
+`not run: REASON`. A comment at the top of a page marks all of its blocks. Blocks run in the order of `PAGES`, in one
+folder.
 """
 
 from __future__ import annotations
@@ -66,9 +66,7 @@ def all_pages() -> list[str]:
 @pytest.mark.parametrize("page", all_pages())
 def test_every_block_runs_or_says_why_not(page: str) -> None:
     for block in blocks_of(page):
-        assert MARK.fullmatch(block.mark), (
-            f"{page}: no mark, or none that is known ({block.mark!r}), before\n{block.code}"
-        )
+        assert MARK.fullmatch(block.mark), f"{page}: mark {block.mark!r} is missing or unknown, before\n{block.code}"
         if block.mark.startswith("run by: "):
             assert (ROOT / block.mark.removeprefix("run by: ")).exists()
         assert block.mark != "run" or page in PAGES
@@ -81,7 +79,7 @@ def test_every_command_of_a_shell_block_exists_with_these_options(page: str) -> 
         for words in block.commands:
             command, rest = root, words
             context = click.Context(command, info_name="galstore")
-            # a command may end where a sentence of the page goes on
+            # words after a command group are subcommands
             while isinstance(command, click.Group) and rest:
                 found = command.get_command(context, rest[0])
                 assert found is not None, f"{page}: galstore {shlex.join(words)}"
@@ -95,7 +93,7 @@ def test_every_command_of_a_shell_block_exists_with_these_options(page: str) -> 
 
 def test_the_tables_of_the_data_model_are_those_of_the_schemas() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert with_tables(page) == page, "docs/data-model.md is behind: python -m tests.support.data_model_page"
+    assert with_tables(page) == page, "docs/data-model.md is out of date: python -m tests.support.data_model_page"
 
 
 @pytest.fixture
@@ -107,8 +105,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def one_emulator() -> Iterator[ExitStack]:
-    """Commands inside share the survey that is played there, where a user's would each start one."""
+def emulator_context() -> Iterator[ExitStack]:
+    """Context of one emulator for all commands; a user's commands would each start one."""
     with ExitStack() as stack:
         yield stack
 
@@ -118,13 +116,13 @@ def one_emulator() -> Iterator[ExitStack]:
 def test_the_blocks_run_one_page_after_the_other(
     prefect_server: None,
     folder: Path,
-    one_emulator: ExitStack,
+    emulator_context: ExitStack,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # dataclasses of a block look their module up
+    # dataclasses of a block look up their module
     names: dict[str, Any] = {"__name__": "__main__"}
-    # what the README calls demo is the tutorial's run
+    # the README's demo is the tutorial's run
     (folder / "tutorial").mkdir()
     (folder / "demo").symlink_to("tutorial")
     n_run = 0
@@ -132,26 +130,26 @@ def test_the_blocks_run_one_page_after_the_other(
     for block in blocks:
         if block.mark.startswith("written: "):
             (folder / block.mark.removeprefix("written: ")).write_text(block.code, encoding="utf-8")
-    one_emulator.enter_context(survey_address(load_recipe("tutorial.toml")))
+    emulator_context.enter_context(survey_address(load_recipe("tutorial.toml")))
     for block in blocks:
         if block.mark != "run":
             continue
         n_run += 1
         if block.language == "python":
             with warnings.catch_warnings():
-                # Icechunk says at each opening what a local folder cannot promise
+                # Icechunk warns about local folders at each opening
                 warnings.simplefilter("ignore", UserWarning)
                 exec(compile(block.code, block.page, "exec"), names)
         for words in block.commands:
             monkeypatch.setattr(sys, "argv", ["galstore", *words])
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as end:
                 main()
-            told = capsys.readouterr()
-            assert not ended.value.code, f"galstore {shlex.join(words)}\n{told.out}\n{told.err}"
+            output = capsys.readouterr()
+            assert not end.value.code, f"galstore {shlex.join(words)}\n{output.out}\n{output.err}"
     assert n_run >= 10
     assert len(names["table"].dropna()) > 50
     scored = pd.read_parquet(folder / "tutorial" / "predictions" / "new_catalog.parquet")
     assert len(scored) == 40
-    assert {one.reason.name for one in names["collected"].deliveries} <= {"NONE", "FLAT"}
+    assert {response.reason.name for response in names["collected"].responses} <= {"NONE", "FLAT"}
     assert (folder / "tutorial" / "report" / "report.html").is_file()
     assert (folder / "published").is_dir()

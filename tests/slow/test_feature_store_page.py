@@ -14,9 +14,9 @@ import pytest
 from flows.cli import main
 from galstore.cube.reader import Cube
 from tests.conftest import ROOT
-from tests.galstore.conftest import filled_cube
+from tests.galstore.conftest import executor, filled_cube
 
-__all__ = ["filled_cube"]
+__all__ = ["executor", "filled_cube"]
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
@@ -33,9 +33,9 @@ def test_every_block_runs(filled_cube: Cube, tmp_path: Path, monkeypatch: pytest
             continue
         for line in code.strip().splitlines():
             monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
-            with pytest.raises(SystemExit) as ended:
+            with pytest.raises(SystemExit) as end:
                 main()
-            assert not ended.value.code, line
+            assert not end.value.code, line
     assert len(names["ids"]) > 3
     assert names["dataset"]["image_32"].shape[1:] == (32, 32, 3)
     assert len(names["table"]) == names["dataset"].sizes["object"]
