@@ -16,12 +16,6 @@ LIBRARIES = ("aiohttp", "distributed", "numba", "numcodecs", "pandas", "pandera"
 """Imported before forks. Icechunk 2 starts threads when it is imported, and a process with threads must not fork."""
 
 
-def run(arguments: Sequence[str]) -> None:
-    from tests.slow.crash.ingest_run import main
-
-    main(arguments)
-
-
 def serve() -> None:
     """Fork a run for each line `{"arguments": […], "environment": {…}}`; print its pid, then its exit status."""
     for library in LIBRARIES:
@@ -30,9 +24,13 @@ def serve() -> None:
     sys.stdout.flush()
     for line in sys.stdin:
         request = json.loads(line)
+        imported, announce = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _run_forked(request["arguments"], request["environment"])
+            _run_forked(request["arguments"], request["environment"], announce)
+        os.close(announce)
+        os.read(imported, 1)  # kills are timed from here
+        os.close(imported)
         sys.stdout.write(f"{pid}\n")
         sys.stdout.flush()
         _, status = os.waitpid(pid, 0)
@@ -40,12 +38,15 @@ def serve() -> None:
         sys.stdout.flush()
 
 
-def _run_forked(arguments: Sequence[str], environment: dict[str, str]) -> None:
+def _run_forked(arguments: Sequence[str], environment: dict[str, str], announce: int) -> None:
     code = 1
     try:
         os.setsid()
         os.environ.update(environment)
-        run(arguments)
+        from tests.slow.crash.ingest_run import main
+
+        os.close(announce)
+        main(arguments)
         code = 0
     except BaseException:
         logging.getLogger("tests.slow.crash").exception("the run failed")
@@ -60,4 +61,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--serve"]:
         serve()
     else:
-        run(sys.argv[1:])
+        importlib.import_module("tests.slow.crash.ingest_run").main(sys.argv[1:])
