@@ -164,7 +164,7 @@ def rounding_dex(trained: TrainedNetwork, pixels: NDArray[np.uint8], device: tor
         exact = torch.cat([network(part) for part in images.split(BATCH)])
         with torch.autocast(device.type, dtype=torch.bfloat16):
             rounded = torch.cat([network(part) for part in images.split(BATCH)])
-    return float((exact - rounded)[:, 0].square().mean().sqrt()) * trained.label_scale.std
+    return float((exact - rounded)[:, 0].square().mean().sqrt()) * trained.label_scales[0].std
 
 
 class Folder(Dataset[tuple[torch.Tensor, torch.Tensor]]):
