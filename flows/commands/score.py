@@ -64,7 +64,8 @@ def publish(
     """
     from flows.runtime import progress_bar
     from galstore.cube.reader import open_cube
-    from galstore.export.predictions import PredictionFormat, publish_predictions
+    from galstore.export.formats import PredictionFormat
+    from galstore.export.predictions import publish_predictions
 
     formats = [known.value for known in PredictionFormat]
     if format not in formats:

@@ -123,6 +123,7 @@ def test_predictions_name_the_model_that_config_describes(small_run) -> None:
     assert open_cube(str(folder / "cube"), snapshot_id=config["snapshot"]).counts().registered > 0
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_model_and_needs_training_first(small_run) -> None:
     folder, result = small_run
     other = recipe_in(folder, "train.seed=1")
@@ -133,6 +134,7 @@ def test_another_seed_is_another_model_and_needs_training_first(small_run) -> No
         report(other)
 
 
+@pytest.mark.slow
 def test_a_folder_of_further_cutouts_is_scored_the_same_way(small_run, tmp_path) -> None:
     folder, result = small_run
     (tmp_path / "cutouts").mkdir()
@@ -161,6 +163,7 @@ def test_quarantined_cutouts_are_requested_again(prefect_server, tmp_path) -> No
     assert (again["stored"], again["quarantined"]) == (30, 0)
 
 
+@pytest.mark.slow
 def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_refuse_them(small_run, tmp_path) -> None:
     folder, result = small_run
     with survey_address(recipe_in(tmp_path, "emulator.faults={}")) as address:
@@ -178,6 +181,7 @@ def test_cutouts_of_the_legacy_surveys_have_their_own_bands_and_other_networks_r
         score(load_recipe("legacy", [*small, f"score.model='{result['train']['model_id']}'"]))
 
 
+@pytest.mark.slow
 def test_a_file_of_objects_is_ingested_in_place_of_the_surveys_catalog(small_run, prefect_server, tmp_path) -> None:
     folder, _ = small_run
     objects = pd.read_csv(folder / "new_catalog.csv").iloc[:8]
