@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import KW_ONLY, dataclass
 from enum import IntEnum
 
 from schemas.catalog import RejectReason
@@ -23,18 +24,17 @@ CATALOG_CHUNK_ROWS = 16_384
 """Chunks of columns may span blocks, because only the committing process writes columns."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Level:
     """Level of the resolution pyramid.
 
-    Pixels are area averages of the 8-bit image in counts. `stored = counts / scale_factor`.
+    Pixels are area averages of the 8-bit image in counts. `stored = counts / scale_factor` (CF). Levels of 16 px and
+    below resolve 1/256 count: with 8 bits, different galaxies would have equal pixels.
     """
 
     side_px: int
     dtype: str
     scale_factor: float
-    """Counts per stored unit (CF `scale_factor`). Levels of 16 px and below resolve 1/256 count: with 8 bits, different
-    galaxies would have equal pixels."""
     chunk_rows: int
 
     @property
@@ -47,16 +47,8 @@ class Level:
         return SIDE_PX // self.side_px
 
 
-_CHUNK_ROWS = {128: 64, 64: 128, 32: 256}
-
-LEVEL = {
-    side: Level(
-        side_px=side,
-        dtype="uint8" if side >= 32 else "uint16",
-        scale_factor=1.0 if side >= 32 else 1 / 256,
-        chunk_rows=_CHUNK_ROWS.get(side, BLOCK_ROWS),
-    )
-    for side in LEVELS
+LEVEL = {side: Level(side, "uint8", 1.0, 8192 // side) for side in LEVELS if side >= 32} | {
+    side: Level(side, "uint16", 1 / 256, BLOCK_ROWS) for side in LEVELS if side < 32
 }
 """Levels by side in pixels. Chunks divide blocks, so that two tasks never write the same chunk."""
 
@@ -68,36 +60,35 @@ class Listing(IntEnum):
     VANISHED = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class StateColumn:
-    """One-dimensional array of `/state`, `/index`, `/rejected` or `/refused`."""
+    """One-dimensional array of `/state`, `/index`, `/rejected` or `/refused`.
+
+    `flags` are the codes of the column, written as CF `flag_values` and `flag_meanings`.
+    """
 
     name: str
     dtype: str
     fill: float
     description: str
+    _: KW_ONLY
     unit: str = ""
     flags: type[IntEnum] | None = None
-    """Codes of the column, written as CF `flag_values` and `flag_meanings`."""
     width: int = 1
 
 
+_SCALE = "Pixel scale of the 128 px image; NaN = set by the service"
+
 STATE_COLUMNS = (
-    StateColumn(name="status", dtype="uint8", fill=Status.PENDING, flags=Status, description="State of the cutout"),
-    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Reason of the quarantine"),
-    StateColumn(name="attempts", dtype="uint16", fill=0, description="Number of requests for the cutout"),
-    StateColumn(name="http_status", dtype="uint16", fill=0, description="Last HTTP status; 0 = no response"),
-    StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
-    StateColumn(name="listing", dtype="uint8", fill=Listing.LISTED, flags=Listing, description="Listed in the catalog"),
-    StateColumn(
-        name="pixel_scale",
-        dtype="float32",
-        fill=float("nan"),
-        unit="arcsec.pixel**-1",
-        description="Pixel scale of the 128 px image; NaN = set by the service",
-    ),
-    StateColumn(name="body_length", dtype="uint32", fill=0, unit="byte", description="Length of the response body"),
-    StateColumn(name="body_sha256", dtype="uint8", fill=0, width=32, description="SHA-256 of the response body"),
+    StateColumn("status", "uint8", Status.PENDING, "State of the cutout", flags=Status),
+    StateColumn("reason", "uint8", Reason.NONE, "Reason of the quarantine", flags=Reason),
+    StateColumn("attempts", "uint16", 0, "Number of requests for the cutout"),
+    StateColumn("http_status", "uint16", 0, "Last HTTP status; 0 = no response"),
+    StateColumn("catalog", "uint16", 0, "Index into the root attribute `catalogs`"),
+    StateColumn("listing", "uint8", Listing.LISTED, "Listed in the catalog", flags=Listing),
+    StateColumn("pixel_scale", "float32", math.nan, _SCALE, unit="arcsec.pixel**-1"),
+    StateColumn("body_length", "uint32", 0, "Length of the response body", unit="byte"),
+    StateColumn("body_sha256", "uint8", 0, "SHA-256 of the response body", width=32),
 )
 """Columns of `/state`, written by the committing process together with the pixels."""
 
@@ -108,35 +99,27 @@ takes 63 ms instead of 169 ms."""
 SKY_INDEX_ORDER = 29
 """HEALPix order of the keys of `/index/sky`: the finest, with cells of 0.4 mas."""
 
-_INDEX_ROW = StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object")
+_INDEX_ROW = StateColumn("row", "int64", -1, "Row of the object")
 
 INDEX_COLUMNS = {
-    "id": (
-        StateColumn(name="key", dtype="int64", fill=-1, description="Object id, sorted within each segment"),
-        _INDEX_ROW,
-    ),
+    "id": (StateColumn("key", "int64", -1, "Object id, sorted within each segment"), _INDEX_ROW),
     "sky": (
-        StateColumn(
-            name="key",
-            dtype="int64",
-            fill=-1,
-            description="HEALPix cell (nested, order 29, ICRS), sorted within each segment",
-        ),
+        StateColumn("key", "int64", -1, "HEALPix cell (nested, order 29, ICRS), sorted within each segment"),
         _INDEX_ROW,
-        StateColumn(name="object_id", dtype="int64", fill=-1, description="As in the catalog"),
-        StateColumn(name="ra", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
-        StateColumn(name="dec", dtype="float64", fill=float("nan"), unit="deg", description="As in the catalog"),
+        StateColumn("object_id", "int64", -1, "As in the catalog"),
+        StateColumn("ra", "float64", math.nan, "As in the catalog", unit="deg"),
+        StateColumn("dec", "float64", math.nan, "As in the catalog", unit="deg"),
     ),
 }
 """Arrays of `/index/<name>` by name of the index: one entry for each object, in the order of the key."""
 
 REJECTED_COLUMNS = (
-    StateColumn(name="catalog", dtype="uint16", fill=0, description="Index into the root attribute `catalogs`"),
-    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the catalog, from 0"),
-    StateColumn(name="object_id", dtype="uint8", fill=0, width=32, description="Object id as given, UTF-8"),
-    StateColumn(name="column", dtype="uint8", fill=0, width=32, description="Invalid column, UTF-8"),
-    StateColumn(name="reason", dtype="uint8", fill=0, flags=RejectReason, description="Reason of the rejection"),
-    StateColumn(name="value", dtype="uint8", fill=0, width=64, description="Invalid value as given, UTF-8"),
+    StateColumn("catalog", "uint16", 0, "Index into the root attribute `catalogs`"),
+    StateColumn("row", "int64", -1, "Row of the catalog, from 0"),
+    StateColumn("object_id", "uint8", 0, "Object id as given, UTF-8", width=32),
+    StateColumn("column", "uint8", 0, "Invalid column, UTF-8", width=32),
+    StateColumn("reason", "uint8", 0, "Reason of the rejection", flags=RejectReason),
+    StateColumn("value", "uint8", 0, "Invalid value as given, UTF-8", width=64),
 )
 """Columns of `/rejected`: rejected rows of the last complete download of each catalog."""
 
@@ -144,9 +127,9 @@ MOST_REFUSED = 12
 """Maximum number of refused responses stored for each reason of quarantine."""
 
 REFUSED_COLUMNS = (
-    StateColumn(name="row", dtype="int64", fill=-1, description="Row of the object"),
-    StateColumn(name="reason", dtype="uint8", fill=Reason.NONE, flags=Reason, description="Reason of the quarantine"),
-    StateColumn(name="length", dtype="uint32", fill=0, unit="byte", description="Bytes of `body`; the rest is padding"),
+    StateColumn("row", "int64", -1, "Row of the object"),
+    StateColumn("reason", "uint8", Reason.NONE, "Reason of the quarantine", flags=Reason),
+    StateColumn("length", "uint32", 0, "Bytes of `body`; the rest is padding", unit="byte"),
 )
 """Columns of `/refused`: responses without a usable image. The group exists from the first refused response."""
 

@@ -30,97 +30,49 @@ class Reason(IntEnum):
     """Fault of a quarantined cutout (`/state/reason`). Cubes store the numbers: never change them."""
 
     NONE = 0
-    OUT_OF_FOOTPRINT = 1
-    """404, or 200 with the service's black tile."""
-    NOT_A_JPEG = 2
-    """Bytes that are neither a JPEG nor an HTML page nor text."""
-    TRUNCATED = 3
-    """A JPEG that ends early."""
-    WRONG_SIZE = 4
-    """A JPEG that does not have 128 x 128 pixels and three channels."""
-    FLAT = 5
-    """A tile without structure (standard deviation below 1 count): no coverage."""
-    TOO_LARGE = 6
-    """More bytes than the cube stores for one cutout."""
-    CLIENT_ERROR = 7
-    """A 4xx other than 404, 408 and 429: the service refuses the request."""
-    SERVICE_ERROR = 8
-    """A 5xx or 408 that outlasted every retry."""
-    TOO_MANY_REQUESTS = 9
-    """A 429 that outlasted every retry."""
-    CONNECT_TIMEOUT = 10
-    """No connection within the limit."""
-    READ_TIMEOUT = 11
-    """No complete response within the limit."""
-    CONNECTION_LOST = 12
-    """Connection refused, reset, or closed before the response was complete."""
-    HTML_PAGE = 13
-    """200 with an HTML page."""
-    ERROR_MESSAGE = 14
-    """200 with text or JSON instead of an image, such as `error_message` or "no such layer"."""
-    TRAILING_BYTES = 15
-    """A complete JPEG with further bytes after its end."""
-    REPEATED_BODY = 16
-    """The same bytes as for an object elsewhere on the sky: a stuck cache."""
-    DECOMPRESSION_BOMB = 17
-    """A JPEG whose header claims more pixels than any cutout has."""
+    OUT_OF_FOOTPRINT = 1  # 404, or 200 with the service's black tile
+    NOT_A_JPEG = 2  # bytes that are neither a JPEG nor an HTML page nor text
+    TRUNCATED = 3  # a JPEG that ends early
+    WRONG_SIZE = 4  # a JPEG that does not have 128 x 128 pixels and three channels
+    FLAT = 5  # a tile without structure (standard deviation below 1 count): no coverage
+    TOO_LARGE = 6  # more bytes than the cube stores for one cutout
+    CLIENT_ERROR = 7  # a 4xx other than 404, 408 and 429: the service refuses the request
+    SERVICE_ERROR = 8  # a 5xx or 408 that outlasted every retry
+    TOO_MANY_REQUESTS = 9  # a 429 that outlasted every retry
+    CONNECT_TIMEOUT = 10  # no connection within the limit
+    READ_TIMEOUT = 11  # no complete response within the limit
+    CONNECTION_LOST = 12  # connection refused, reset, or closed before the response was complete
+    HTML_PAGE = 13  # 200 with an HTML page
+    ERROR_MESSAGE = 14  # 200 with text or JSON instead of an image, such as `error_message` or "no such layer"
+    TRAILING_BYTES = 15  # a complete JPEG with further bytes after its end
+    REPEATED_BODY = 16  # the same bytes as for an object elsewhere on the sky: a stuck cache
+    DECOMPRESSION_BOMB = 17  # a JPEG whose header claims more pixels than any cutout has
 
-
-TRANSIENT_REASONS = frozenset(
-    {
-        Reason.NOT_A_JPEG,
-        Reason.TRUNCATED,
-        Reason.SERVICE_ERROR,
-        Reason.TOO_MANY_REQUESTS,
-        Reason.CONNECT_TIMEOUT,
-        Reason.READ_TIMEOUT,
-        Reason.CONNECTION_LOST,
-        Reason.HTML_PAGE,
-        Reason.ERROR_MESSAGE,
-        Reason.TRAILING_BYTES,
-        Reason.REPEATED_BODY,
-    }
-)
-"""Faults that a retry may cure; the other faults belong to the object."""
 
 DOWN_REASONS = frozenset(
-    {
-        Reason.SERVICE_ERROR,
-        Reason.TOO_MANY_REQUESTS,
-        Reason.CONNECT_TIMEOUT,
-        Reason.READ_TIMEOUT,
-        Reason.CONNECTION_LOST,
-        Reason.HTML_PAGE,
-        Reason.ERROR_MESSAGE,
-    }
+    {Reason.SERVICE_ERROR, Reason.TOO_MANY_REQUESTS, Reason.HTML_PAGE, Reason.ERROR_MESSAGE}
+    | {Reason.CONNECT_TIMEOUT, Reason.READ_TIMEOUT, Reason.CONNECTION_LOST}
 )
 """Faults of the service, not of an object: many in a row open the circuit breaker."""
+
+TRANSIENT_REASONS = DOWN_REASONS | {Reason.NOT_A_JPEG, Reason.TRUNCATED, Reason.TRAILING_BYTES, Reason.REPEATED_BODY}
+"""Faults that a retry may cure; the other faults belong to the object."""
 
 
 class ScaleRule(StrEnum):
     """Rule for the pixel scale of a cutout. A network is used with one rule only."""
 
-    FIXED = "fixed"
-    """The same arcsec per pixel for every object (the paper's text: 0.296)."""
+    FIXED = "fixed"  # the same arcsec per pixel for every object (the paper's text: 0.296)
+    # 2 petroR90_r / 0.396 / 128 arcsec per pixel: constant galaxy size in the frame (the paper's published images)
     PETRO_R90 = "petro_r90"
-    """2 petroR90_r / 0.396 / 128 arcsec per pixel: constant galaxy size in the frame (the paper's published images)."""
 
 
 class Composite(StrEnum):
-    """Bands and stretch of the JPEG's red, green and blue. A network is used with one composite only.
+    """Bands and stretch of the JPEG's red, green and blue. A network is used with one composite only."""
 
-    Examples
-    --------
-    >>> Composite.LS_DR9.bands
-    ('z', 'r', 'g')
-    """
-
-    SKYSERVER = "skyserver"
-    """SDSS SkyServer's ImgCutout: i, r, g."""
-    LS_DR9 = "legacysurvey-ls-dr9"
-    """The Legacy Surveys viewer's layer `ls-dr9`: z, r, g of deeper images."""
-    LEGACY_SDSS = "legacysurvey-sdss"
-    """The Legacy Surveys viewer's layer `sdss`: SDSS i, r, g with the viewer's stretch."""
+    SKYSERVER = "skyserver"  # SDSS SkyServer's ImgCutout: i, r, g
+    LS_DR9 = "legacysurvey-ls-dr9"  # the Legacy Surveys viewer's layer `ls-dr9`: z, r, g of deeper images
+    LEGACY_SDSS = "legacysurvey-sdss"  # the viewer's layer `sdss`: SDSS i, r, g with the viewer's stretch
 
     @property
     def bands(self) -> tuple[str, str, str]:
@@ -132,17 +84,9 @@ class Composite(StrEnum):
 class CutoutScale:
     """Scale rule and composite of a set of cutouts; a network must not mix them.
 
-    Parameters
-    ----------
-    rule
-        Rule for the pixel scale.
-    arcsec_per_px
-        Scale of `ScaleRule.FIXED`; other rules ignore it.
-    prepared
-        True if the service holds images that were already cut by `rule`. The catalog then needs no sizes, and an
-        object of unknown size gets a scale of NaN.
-    composite
-        Colour composite of the cutouts.
+    `arcsec_per_px` is the scale of `ScaleRule.FIXED`; other rules ignore it. `prepared` means that the service holds
+    images that were already cut by `rule`: the catalog then needs no sizes, and an object of unknown size gets a scale
+    of NaN.
     """
 
     rule: ScaleRule
@@ -159,17 +103,12 @@ class CutoutScale:
             )
 
     def of(self, petro_r90_arcsec: float | None) -> float:
-        """Return the pixel scale of one object.
+        """Return the pixel scale of an object, arcsec per pixel; NaN if the size is unknown and `prepared` is set.
 
         Parameters
         ----------
         petro_r90_arcsec
             Radius of 90 % of the Petrosian r flux, arcsec; None or NaN if unknown.
-
-        Returns
-        -------
-        float
-            arcsec per pixel; NaN if the size is unknown and `prepared` is set.
 
         Raises
         ------
@@ -196,19 +135,14 @@ class CutoutScale:
 
 
 def require_same_scale(found: CutoutScale, expected: CutoutScale, *, found_in: str, expected_by: str) -> None:
-    """Raise an error unless two scales have the same rule, pixel scale and composite.
+    """Raise a `StoreError` unless two scales have the same rule, pixel scale and composite.
 
     Parameters
     ----------
     found, expected
         Scales to compare. `prepared` is ignored, and `arcsec_per_px` counts for `ScaleRule.FIXED` only.
     found_in, expected_by
-        Owners of the two scales, for the message, such as "the cube at demo/cube" and "model 1f3a".
-
-    Raises
-    ------
-    StoreError
-        Rule, pixel scale or composite differ.
+        Owners of the two scales, for the message.
 
     Examples
     --------

@@ -10,19 +10,19 @@ class GalstoreError(Exception):
 
 
 class ServiceError(GalstoreError, ConnectionError):
-    """A survey service failed; a retry may help."""
+    """Failure of a survey service; a retry may help."""
 
 
 class ServiceDownError(ServiceError):
-    """A service fails for many objects in a row; the run stops instead of quarantining them."""
+    """Failures of a service for many objects in a row; the run stops instead of quarantining them."""
 
 
 class StoreBusyError(ServiceError, TimeoutError):
-    """Other writers held the lock of the cube for longer than the timeout; a retry may help."""
+    """Lock of the cube that other writers held for longer than the timeout; a retry may help."""
 
 
 class ContractError(GalstoreError, ValueError):
-    """The input breaks a contract; the message says what was found, what was expected and what to do."""
+    """Input that breaks a contract; the message says what was found, what was expected and what to do."""
 
 
 class RecipeError(ContractError):

@@ -31,31 +31,25 @@ class Split(IntEnum):
 class Missing(StrEnum):
     """Treatment of missing values in a training set."""
 
-    KEPT = "kept"
-    """The value is NaN."""
-    LEFT_OUT = "left out"
-    """The object is dropped and counted."""
+    KEPT = "kept"  # the value is NaN
+    LEFT_OUT = "left out"  # the object is dropped and counted
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FeatureColumn:
-    """Column of a feature view.
+    """Column of a feature view; values outside the inclusive range become NaN.
 
-    Attributes
-    ----------
-    expression
-        Formula over catalog columns, such as "modelMag_g - modelMag_r"; the name alone for a column of the catalog.
-    valid_min, valid_max
-        Inclusive range; values outside become NaN.
+    `expression` is a formula over catalog columns, such as "modelMag_g - modelMag_r"; the name alone for a column of
+    the catalog.
     """
 
     name: str
     expression: str
     unit: str
     ucd: str
-    description: str
     valid_min: float
     valid_max: float
+    description: str
     dtype: str = "float32"
     missing: Missing = Missing.KEPT
 
@@ -76,7 +70,7 @@ class FeatureColumn:
         return tuple(dict.fromkeys(names))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FeatureView:
     """Named, versioned group of features; `level` is the side of an image view in pixels, else 0."""
 
@@ -119,7 +113,7 @@ class FeatureView:
         return fingerprint(**self.definition())
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class LabelView:
     """Named, versioned group of labels; `group` is the group of the cube with their values and versions."""
 
@@ -136,99 +130,54 @@ class LabelView:
 
 
 def _catalog_columns(*names: str) -> tuple[FeatureColumn, ...]:
+    columns = (COLUMN[name] for name in names)
     return tuple(
-        FeatureColumn(
-            name=column.name,
-            expression=column.name,
-            unit=column.unit,
-            ucd=column.ucd,
-            dtype=column.dtype,
-            description=column.description,
-            valid_min=column.valid_min,
-            valid_max=column.valid_max,
-        )
-        for column in map(COLUMN.__getitem__, names)
+        FeatureColumn(c.name, c.name, c.unit, c.ucd, c.valid_min, c.valid_max, c.description, dtype=c.dtype)
+        for c in columns
     )
 
 
 def _colour(bluer: str, redder: str) -> FeatureColumn:
-    return FeatureColumn(
-        name=f"{bluer}_{redder}",
-        expression=f"modelMag_{bluer} - modelMag_{redder}",
-        unit="mag",
-        ucd=f"phot.color;em.opt.{bluer.upper()};em.opt.{redder.upper()}",
-        description=f"Colour {bluer} - {redder} by model magnitudes, not corrected for extinction",
-        valid_min=-10,
-        valid_max=10,
-    )
+    expression = f"modelMag_{bluer} - modelMag_{redder}"
+    ucd = f"phot.color;em.opt.{bluer.upper()};em.opt.{redder.upper()}"
+    description = f"Colour {bluer} - {redder} by model magnitudes, not corrected for extinction"
+    return FeatureColumn(f"{bluer}_{redder}", expression, "mag", ucd, -10, 10, description)
 
 
-def _view(name: str, description: str, *columns: FeatureColumn, level: int = 0) -> FeatureView:
-    return FeatureView(name=name, version=1, description=description, columns=columns, level=level)
-
-
+_R90_OVER_R50 = "Radius of 90 % over radius of 50 % of the Petrosian r flux"
 _CONCENTRATION = FeatureColumn(
-    name="concentration_r",
-    expression="petroR90_r / petroR50_r",
-    unit="",
-    ucd="arith.ratio;em.opt.R",
-    description="Radius of 90 % over radius of 50 % of the Petrosian r flux",
-    valid_min=1,
-    valid_max=20,
+    "concentration_r", "petroR90_r / petroR50_r", "", "arith.ratio;em.opt.R", 1, 20, _R90_OVER_R50
 )
+_MAGNITUDES = (f"{name}_{band}" for name in ("modelMag", "modelMagErr") for band in "ugriz")
+_PHOTOMETRY = _catalog_columns(*_MAGNITUDES, "petroMag_r")
+_GRI = ("modelMag_g", "modelMag_r", "modelMag_i")
+_COLOURS = tuple(_colour(*pair) for pair in ("ug", "gr", "ri", "iz", "ur"))
+_STRUCTURE = (*_catalog_columns("petroR50_r", "petroR90_r"), _CONCENTRATION)
 
 FEATURE_VIEWS: dict[str, FeatureView] = {
     view.ref: view
     for view in (
-        _view(
-            "photometry",
-            "Magnitudes and their errors in five bands",
-            *_catalog_columns(*(f"{name}_{band}" for name in ("modelMag", "modelMagErr") for band in "ugriz")),
-            *_catalog_columns("petroMag_r"),
-        ),
-        _view(
-            "gri",
-            "Magnitudes of the paper's random forest (Wu & Boada 2019)",
-            *_catalog_columns("modelMag_g", "modelMag_r", "modelMag_i"),
-        ),
-        _view("colours", "Colours by model magnitudes", *(_colour(*pair) for pair in ("ug", "gr", "ri", "iz", "ur"))),
-        _view(
-            "structure",
-            "Sizes and concentration in r",
-            *_catalog_columns("petroR50_r", "petroR90_r"),
-            _CONCENTRATION,
-        ),
-        *(_view(f"image_{level}", f"Image averaged to {level} px", level=level) for level in LEVELS),
+        FeatureView("photometry", 1, "Magnitudes and their errors in five bands", _PHOTOMETRY),
+        FeatureView("gri", 1, "Magnitudes of the paper's random forest (Wu & Boada 2019)", _catalog_columns(*_GRI)),
+        FeatureView("colours", 1, "Colours by model magnitudes", _COLOURS),
+        FeatureView("structure", 1, "Sizes and concentration in r", _STRUCTURE),
+        *(FeatureView(f"image_{level}", 1, f"Image averaged to {level} px", level=level) for level in LEVELS),
     )
 }
 """Feature views by `name@version`."""
 
 _GAL_SPEC = "MPA-JHU galSpecExtra, SDSS DR8+"
+_OH = ("oh_p50", "oh_p2p5", "oh_p16", "oh_p84", "oh_p97p5")
+_OH_TEXT = "12 + log(O/H): median and 2.5, 16, 84, 97.5 % percentiles"
+_MASS_TEXT = "log10 of the total stellar mass, median"
+_SFR_TEXT = "log10 of the total star formation rate, median"
 
 LABEL_VIEWS: dict[str, LabelView] = {
     view.ref: view
     for view in (
-        LabelView(
-            name="metallicity",
-            version=1,
-            description="12 + log(O/H): median and 2.5, 16, 84, 97.5 % percentiles",
-            source=f"{_GAL_SPEC} (Tremonti et al. 2004)",
-            columns=("oh_p50", "oh_p2p5", "oh_p16", "oh_p84", "oh_p97p5"),
-        ),
-        LabelView(
-            name="stellar_mass",
-            version=1,
-            description="log10 of the total stellar mass, median",
-            source=f"{_GAL_SPEC} (Kauffmann et al. 2003)",
-            columns=("lgm_tot_p50",),
-        ),
-        LabelView(
-            name="star_formation",
-            version=1,
-            description="log10 of the total star formation rate, median",
-            source=f"{_GAL_SPEC} (Brinchmann et al. 2004)",
-            columns=("sfr_tot_p50",),
-        ),
+        LabelView("metallicity", 1, _OH_TEXT, f"{_GAL_SPEC} (Tremonti et al. 2004)", _OH),
+        LabelView("stellar_mass", 1, _MASS_TEXT, f"{_GAL_SPEC} (Kauffmann et al. 2003)", ("lgm_tot_p50",)),
+        LabelView("star_formation", 1, _SFR_TEXT, f"{_GAL_SPEC} (Brinchmann et al. 2004)", ("sfr_tot_p50",)),
     )
 }
 """Label views by `name@version`."""
@@ -237,12 +186,7 @@ _View = TypeVar("_View", FeatureView, LabelView)
 
 
 def feature_view(ref: str) -> FeatureView:
-    """Return the feature view `name@version`; a name alone means the newest version.
-
-    Raises
-    ------
-    FeatureError
-        The view is unknown; the message names similar views.
+    """Return the feature view `name@version`, or the newest version of a name; raise a `FeatureError` if unknown.
 
     Examples
     --------
@@ -256,12 +200,7 @@ def feature_view(ref: str) -> FeatureView:
 
 
 def label_view(ref: str) -> LabelView:
-    """Return the label view `name@version`, or the view with the label `ref`.
-
-    Raises
-    ------
-    FeatureError
-        The view is unknown; the message names similar views.
+    """Return the label view `name@version`, or the view with the label `ref`; raise a `FeatureError` if unknown.
 
     Examples
     --------

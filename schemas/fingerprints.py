@@ -12,25 +12,7 @@ LENGTH = 12
 
 
 def fingerprint(**parts: object) -> str:
-    """Return a short hash of the values that determine a thing.
-
-    Parameters
-    ----------
-    **parts
-        JSON values or pydantic models (recipe sections), by name; their order does not matter.
-
-    Returns
-    -------
-    str
-        Twelve hexadecimal digits of a SHA-256 over their canonical JSON.
-
-    Examples
-    --------
-    >>> fingerprint(target="oh_p50", seed=1) == fingerprint(seed=1, target="oh_p50")
-    True
-    >>> fingerprint(target="oh_p50", seed=1) == fingerprint(target="oh_p50", seed=2)
-    False
-    """
+    """Return the first digits of the SHA-256 of JSON values and pydantic models by name, in any order."""
     plain = {
         name: part.model_dump(mode="json") if isinstance(part, BaseModel) else part for name, part in parts.items()
     }

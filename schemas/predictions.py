@@ -14,32 +14,17 @@ from typing import Literal
 class Flag(IntFlag):
     """Reasons to check a prediction before use, as bits; 0 means no reason."""
 
-    OUTSIDE_TRAINING_SUPPORT = 1
-    """The image is far from the training images: a star, blank sky, an artefact, another scale."""
-    PHOTOMETRY_OUTSIDE_TRAINING = 2
-    """Magnitudes and colours are far from the training objects."""
-    CUTOUT_SATURATED = 4
-    """A large part of the image is saturated (255 counts)."""
-    CUTOUT_MOSTLY_EMPTY = 8
-    """Most of the image is empty: the edge of the survey, or a failed cutout."""
-    CUTOUT_ARTEFACT_COLOURS = 16
-    """The sky colour differs between the sides of the image, or much of the light is in one band."""
-    EXTRAPOLATED_RANGE = 32
-    """The predicted value lies outside the range of most training labels, or of the labels that the paper trusts."""
-    SUPPORT_UNKNOWN = 64
-    """The model stores no training distribution: it was trained by an older version or on too few galaxies."""
-    CUTOUT_UNLIKE_CATALOG = 128
-    """Brightness, colours or size of the image contradict the catalog: another object, or another scale."""
+    OUTSIDE_TRAINING_SUPPORT = 1  # the image is far from the training images: a star, blank sky, another scale
+    PHOTOMETRY_OUTSIDE_TRAINING = 2  # magnitudes and colours are far from the training objects
+    CUTOUT_SATURATED = 4  # a large part of the image is saturated (255 counts)
+    CUTOUT_MOSTLY_EMPTY = 8  # most of the image is empty: the edge of the survey, or a failed cutout
+    CUTOUT_ARTEFACT_COLOURS = 16  # the sky colour differs between the sides, or much of the light is in one band
+    EXTRAPOLATED_RANGE = 32  # the value is outside most training labels, or outside the labels that the paper trusts
+    SUPPORT_UNKNOWN = 64  # the model stores no training distribution: an older version, or too few galaxies
+    CUTOUT_UNLIKE_CATALOG = 128  # brightness, colours or size contradict the catalog: another object or scale
 
 
-OUT_OF_DISTRIBUTION = (
-    Flag.OUTSIDE_TRAINING_SUPPORT
-    | Flag.PHOTOMETRY_OUTSIDE_TRAINING
-    | Flag.CUTOUT_SATURATED
-    | Flag.CUTOUT_MOSTLY_EMPTY
-    | Flag.CUTOUT_ARTEFACT_COLOURS
-    | Flag.CUTOUT_UNLIKE_CATALOG
-)
+OUT_OF_DISTRIBUTION = ~(Flag.EXTRAPOLATED_RANGE | Flag.SUPPORT_UNKNOWN)
 """Flags of the object, not of the predicted value or the model."""
 
 UNKNOWN_FLAGS = -1
@@ -48,10 +33,8 @@ UNKNOWN_FLAGS = -1
 TRUSTED_RANGE = {"oh_p50": (8.5, 9.1)}
 """Range of trustworthy labels by target; from Wu & Boada (2019) for 12 + log(O/H)."""
 
-_PRIMARY = ("stat.stdev",)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PredictionColumn:
     """Column of `/predictions/<model id>/` and of published catalogs.
 
@@ -59,8 +42,8 @@ class PredictionColumn:
     """
 
     name: str
+    ucd: str
     description: str
-    ucd: str = ""
     dtype: Literal["float32", "int32"] = "float32"
 
     @property
@@ -79,38 +62,28 @@ class PredictionColumn:
         """
         if self.dtype != "float32":
             return self.ucd
-        if self.ucd in _PRIMARY:
-            return ";".join(word for word in (self.ucd, target_ucd) if word)
-        # UCD1+: other words of statistics may not stand first
+        # UCD1+: no other word of statistics may stand first
+        if self.ucd == "stat.stdev":
+            return f"{self.ucd};{target_ucd}".rstrip(";")
         return f"{target_ucd};{self.ucd}" if target_ucd else ""
 
 
+_SIGMA = "Standard deviation of the error: predicted by the network, or half the 16-84 % interval"
+_SPREAD = "Standard deviation of the predictions over the"
+_PERCENTILE = "percentile, by split-conformal calibration"
+_FLAGS = "Reasons to check before use, as bits; 0 = none, -1 = unknown"
+
 PREDICTION_COLUMNS = (
-    PredictionColumn(name="mean", ucd="stat.mean", description="Mean of the predictions over the views"),
-    PredictionColumn(
-        name="sigma",
-        ucd="stat.stdev",
-        description="Standard deviation of the error: predicted by the network, or half the 16-84 % interval",
-    ),
-    PredictionColumn(name="p2_5", ucd="stat.min", description="2.5 % percentile, by split-conformal calibration"),
-    PredictionColumn(name="p16", ucd="stat.min", description="16 % percentile, by split-conformal calibration"),
-    PredictionColumn(name="p50", ucd="stat.median", description="50 % percentile, by split-conformal calibration"),
-    PredictionColumn(name="p84", ucd="stat.max", description="84 % percentile, by split-conformal calibration"),
-    PredictionColumn(name="p97_5", ucd="stat.max", description="97.5 % percentile, by split-conformal calibration"),
-    PredictionColumn(
-        name="view_spread", ucd="stat.stdev", description="Standard deviation of the predictions over the views"
-    ),
-    PredictionColumn(
-        name="ensemble_spread",
-        ucd="stat.stdev",
-        description="Standard deviation of the predictions over the members of the ensemble",
-    ),
-    PredictionColumn(
-        name="flags",
-        ucd="meta.code.qual",
-        dtype="int32",
-        description="Reasons to check before use, as bits; 0 = none, -1 = unknown",
-    ),
+    PredictionColumn("mean", "stat.mean", "Mean of the predictions over the views"),
+    PredictionColumn("sigma", "stat.stdev", _SIGMA),
+    PredictionColumn("p2_5", "stat.min", f"2.5 % {_PERCENTILE}"),
+    PredictionColumn("p16", "stat.min", f"16 % {_PERCENTILE}"),
+    PredictionColumn("p50", "stat.median", f"50 % {_PERCENTILE}"),
+    PredictionColumn("p84", "stat.max", f"84 % {_PERCENTILE}"),
+    PredictionColumn("p97_5", "stat.max", f"97.5 % {_PERCENTILE}"),
+    PredictionColumn("view_spread", "stat.stdev", f"{_SPREAD} views"),
+    PredictionColumn("ensemble_spread", "stat.stdev", f"{_SPREAD} members of the ensemble"),
+    PredictionColumn("flags", "meta.code.qual", _FLAGS, dtype="int32"),
 )
 
 PREDICTION_COLUMN = {column.name: column for column in PREDICTION_COLUMNS}

@@ -37,7 +37,7 @@ MJD_ZERO = date(1858, 11, 17)
 """Day 0 of the Modified Julian Date."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Cut:
     """Condition `low < expression < high`; either bound may be None."""
 
@@ -66,24 +66,11 @@ class Selection:
 
     @property
     def sql(self) -> str:
-        """WHERE clause, without the word WHERE.
-
-        Examples
-        --------
-        >>> SELECTIONS["labelled"].sql
-        'E.oh_p50 <> -9999'
-        """
+        """WHERE clause, without the word WHERE."""
         return " AND ".join([*(cut.sql for cut in self.cuts), "E.oh_p50 <> -9999", *self.conditions])
 
     def narrowed(self, *, where: str = "", since: date | None = None) -> Selection:
-        """Return the selection with further conditions.
-
-        Parameters
-        ----------
-        where
-            Condition in the survey's SQL over the tables of `QUERY_TABLES`, such as "G.dec > 30"; empty = none.
-        since
-            Only galaxies whose spectrum was observed on this day (UTC) or later.
+        """Add a condition in SQL over `QUERY_TABLES`, and the first day (UTC) on which a spectrum was observed.
 
         Examples
         --------
@@ -96,21 +83,19 @@ class Selection:
         return replace(self, conditions=(*self.conditions, *conditions))
 
 
+_PAPER_CUTS = (
+    Cut("G.petroMag_r", 10, 18),
+    Cut("(G.modelMag_u - G.modelMag_r)", 0, 6),
+    *(Cut(f"G.modelMag_{band}", 10, 25) for band in "ugriz"),
+    Cut("S.rChi2", high=2),
+    Cut("S.zErr", 0, 0.01),
+    Cut("S.z", 0.02),
+)
+
 SELECTIONS: dict[str, Selection] = {
     selection.name: selection
     for selection in (
-        Selection(
-            name="wu_boada_2019",
-            source="Wu & Boada 2019, section 2.1 (SDSS DR14)",
-            cuts=(
-                Cut(expression="G.petroMag_r", low=10, high=18),
-                Cut(expression="(G.modelMag_u - G.modelMag_r)", low=0, high=6),
-                *(Cut(expression=f"G.modelMag_{band}", low=10, high=25) for band in "ugriz"),
-                Cut(expression="S.rChi2", high=2),
-                Cut(expression="S.zErr", low=0, high=0.01),
-                Cut(expression="S.z", low=0.02),
-            ),
-        ),
+        Selection(name="wu_boada_2019", source="Wu & Boada 2019, section 2.1 (SDSS DR14)", cuts=_PAPER_CUTS),
         Selection(name="labelled", source="all galaxies with a metallicity", cuts=()),
     )
 }

@@ -75,7 +75,7 @@ def test_a_bad_override_says_what_is_wrong(override: str, message: str) -> None:
 
 def test_values_are_set_by_dotted_key() -> None:
     recipe = parse_recipe(MINIMAL, origin="mine.toml")
-    catalog = Path("it's \"new\".csv")
+    catalog = Path('it\'s "new".csv')
     emulator = EmulatorSection(catalog=catalog, cutouts=Path("jpegs"))
     changed = recipe.with_values(
         {"score.catalog": catalog, "survey.limit": 7, "survey.base_url": "emulator", "emulator": emulator}

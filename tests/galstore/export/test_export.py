@@ -47,10 +47,7 @@ N_STORED, N_NOWHERE, N_PENDING = 20, 3, 2
 
 @pytest.fixture(scope="module")
 def mixed_cube(
-    tmp_path_factory: pytest.TempPathFactory,
-    folder_service: SkyServer,
-    executor: Executor,
-    cutout_folder: Path,
+    tmp_path_factory: pytest.TempPathFactory, folder_service: SkyServer, executor: Executor, cutout_folder: Path
 ) -> Cube:
     """Return a cube with 20 stored objects, 3 out of the footprint, 2 pending, and predictions of a model."""
     path = registered_cube(str(tmp_path_factory.mktemp("mixed") / "cube"), folder_service, limit=N_STORED)

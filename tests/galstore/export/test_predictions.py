@@ -134,7 +134,5 @@ def test_lsdb_searches_and_crossmatches_a_hats_catalog(scored, tmp_path, monkeyp
     # in a separate process, because Dask and Bokeh warn
     program = ROOT / "tests" / "support" / "lsdb_program.py"
     subprocess.run(
-        [sys.executable, "-W", "ignore", str(program), str(tmp_path), str(ra), str(dec)],
-        check=True,
-        timeout=240,
+        [sys.executable, "-W", "ignore", str(program), str(tmp_path), str(ra), str(dec)], check=True, timeout=240
     )

@@ -55,9 +55,7 @@ def test_without_a_test_share_validation_evaluates(filled_cube: Cube) -> None:
     assert training_set.evaluation_split is Split.VALIDATION
 
 
-def test_a_frozen_set_reads_the_same_after_appends_relabelling_and_gc(
-    own_cube: str, folder_service, executor
-) -> None:
+def test_a_frozen_set_reads_the_same_after_appends_relabelling_and_gc(own_cube: str, folder_service, executor) -> None:
     frozen = build_training_set(own_cube, "first", ["oh_p50"], features=VIEWS)
     before = frozen.to_pandas()
     images = frozen.to_xarray()["image_16"].values

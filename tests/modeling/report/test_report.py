@@ -97,11 +97,7 @@ def report(**changes):
         "splits": {"train": 2700, "validation": 900, "test": 911},
         "target": "12 + log(O/H)",
         "evaluation": Evaluation(
-            split="test",
-            object_id=np.arange(N),
-            true=TRUE,
-            predicted=PREDICTED,
-            read_cutouts=Cutouts(),
+            split="test", object_id=np.arange(N), true=TRUE, predicted=PREDICTED, read_cutouts=Cutouts()
         ),
         "predictors": {
             NETWORK: regression(0.08),
