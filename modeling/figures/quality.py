@@ -45,21 +45,12 @@ def _margin(part: Distribution) -> float:
 
 
 def shares(spread: Distribution, edges: Values) -> Values:
-    """Return the share of the values in each bin, shape (bin,); zeros for an empty distribution."""
     return spread.histogram(edges) / max(1, spread.n)
 
 
-def draw_columns(panels: Sequence[Panel], *, n_columns: int = 3) -> Figure:
-    """Draw distributions as shares of their values: grey areas before, blue lines now.
-
-    Parameters
-    ----------
-    panels
-        At least one.
-    n_columns
-        Number of panels per row.
-    """
-    n_columns = min(n_columns, len(panels))
+def draw_columns(panels: Sequence[Panel]) -> Figure:
+    """Draw distributions, at least one, as shares of their values: grey areas before, blue lines now."""
+    n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     figure = Figure(figsize=(PAGE_INCHES, 1.75 * n_rows), layout="constrained")
     axes = figure.subplots(n_rows, n_columns, squeeze=False)
@@ -72,9 +63,7 @@ def draw_columns(panels: Sequence[Panel], *, n_columns: int = 3) -> Figure:
             axis.stairs(shares(panel.before, edges), edges, fill=True, color=GREY, alpha=0.4)
         if panel.now.n:
             axis.stairs(shares(panel.now, edges), edges, color=BLUE, linewidth=1.4)
-        axis.set_xlabel(panel.title)
-        axis.set_yticks([])
-        axis.set_ylim(0, None)
+        axis.set(xlabel=panel.title, yticks=[], ylim=(0, None))
         tidy(axis)
         axis.spines["left"].set_visible(False)
         axis.xaxis.label.set_size(8)
