@@ -14,14 +14,8 @@ from schemas.errors import CatalogError
 class CutoutFolder:
     """Folder of JPEGs named `<objID>.jpg` with a CSV of their positions.
 
-    Each object is served with the bytes of its file, for any requested scale and size.
-
-    Parameters
-    ----------
-    catalog
-        CSV with `objID` (64-bit integer), `ra`, `dec` (degrees), and optional SDSS columns such as `oh_p50`.
-    cutouts
-        Folder of the JPEGs.
+    Each object is served with the bytes of its file, for any requested scale and size. The CSV has `objID` (64-bit
+    integer), `ra`, `dec` (degrees), and optional SDSS columns such as `oh_p50`.
 
     Raises
     ------
@@ -51,7 +45,6 @@ class CutoutFolder:
         return table
 
     def covers(self, ra_deg: float, dec_deg: float) -> bool:
-        """Test whether an object is at a position; a folder has images of its objects only."""
         return self.find(ra_deg, dec_deg) is not None
 
     def find(self, ra_deg: float, dec_deg: float) -> int | None:
@@ -59,7 +52,6 @@ class CutoutFolder:
         return None if row is None else int(self._ids[row])
 
     def cutout(self, object_id: int | None, query: CutoutQuery) -> bytes:
-        """Return the bytes of the object's file."""
         if object_id is None:
             ra_deg, dec_deg = query.position_deg
             raise CatalogError(f"the folder has no object at ra {ra_deg}, dec {dec_deg}: request one of its objects")

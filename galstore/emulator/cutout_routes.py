@@ -7,9 +7,8 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from galstore.emulator import fault_effects
-from galstore.emulator.cutout_responder import CutoutResponder, html_page, jpeg
-from galstore.emulator.query_routes import json_error
+from galstore.emulator import fault_effects as effects
+from galstore.emulator.cutout_responder import CutoutResponder
 from galstore.emulator.survey import CutoutQuery
 from schemas.cutouts import Composite
 
@@ -29,33 +28,30 @@ class SkyServerCutouts:
 
     async def getjpeg(self, request: web.Request) -> web.Response:
         """Respond to `?ra&dec&scale&width&height`; values out of range are clamped silently."""
-        self._responder.record_arrival()
+        self._responder.log.record_arrival()
         parameters = {name.lower(): value for name, value in request.query.items()}
         try:
-            query = CutoutQuery(
-                position_deg=_position_deg(parameters),
-                scale_arcsec=_clamped(parameters, "scale", default=0.396127, low=0.015, high=2400.0),
-                size_px=(_side_px(parameters, "width"), _side_px(parameters, "height")),
-            )
+            position_deg = _position_deg(parameters)
+            scale_arcsec = _clamped(parameters, "scale", default=0.396127, low=0.015, high=2400.0)
+            width, height = (_clamped(parameters, side, default=128, low=64, high=2048) for side in ("width", "height"))
         except ValueError as error:
-            return json_error(400, str(error))
+            return effects.json_error(400, str(error))
+        query = CutoutQuery(position_deg=position_deg, scale_arcsec=scale_arcsec, size_px=(int(width), int(height)))
         return await self._responder.respond(request, query, self)
 
     def outside_footprint(self, request: web.Request, query: CutoutQuery) -> web.Response:
         is_old = int(request.match_info["release"]) < FIRST_RELEASE_WITH_404
-        return jpeg(
-            fault_effects.black_tile("outside the footprint", *query.size_px),
-            status=200 if is_old else 404,
-        )
+        tile = effects.black_tile("outside the footprint", *query.size_px)
+        return effects.jpeg(tile, status=200 if is_old else 404)
 
     def server_error(self, query: CutoutQuery) -> web.Response:
-        return jpeg(fault_effects.black_tile("internal error", *query.size_px), status=500)
+        return effects.jpeg(effects.black_tile("internal error", *query.size_px), status=500)
 
     def error_message(self, object_id: int) -> web.Response:
-        return fault_effects.error_message(object_id)
+        return effects.error_message(object_id)
 
     def client_error(self) -> web.Response:
-        return json_error(400, "parameter ra is missing: give ra and dec in degrees")
+        return effects.json_error(400, "parameter ra is missing: give ra and dec in degrees")
 
 
 class ViewerCutouts:
@@ -66,7 +62,7 @@ class ViewerCutouts:
 
     async def cutout(self, request: web.Request) -> web.Response:
         """Respond to `?ra&dec&size&layer&pixscale`; sizes above 3000 px are reduced silently."""
-        self._responder.record_arrival()
+        self._responder.log.record_arrival()
         parameters = request.query
         try:
             position_deg = _position_deg(parameters)
@@ -83,10 +79,10 @@ class ViewerCutouts:
         return await self._responder.respond(request, query, self)
 
     def outside_footprint(self, request: web.Request, query: CutoutQuery) -> web.Response:  # noqa: ARG002
-        return jpeg(fault_effects.flat_tile(*query.size_px))
+        return effects.jpeg(effects.flat_tile(*query.size_px))
 
     def server_error(self, query: CutoutQuery) -> web.Response:  # noqa: ARG002
-        return html_page(_ERROR_PAGE, status=500)
+        return effects.html_page(_ERROR_PAGE, status=500)
 
     def error_message(self, object_id: int) -> web.Response:  # noqa: ARG002
         return web.Response(text="no such layer")
@@ -96,11 +92,11 @@ class ViewerCutouts:
 
 
 def _parse_number(parameters: Mapping[str, str], name: str, default: float | None = None) -> float:
-    text = parameters.get(name)
-    if text is None:
-        if default is None:
-            raise ValueError(f"parameter {name} is missing: give ra and dec in degrees")
+    if name not in parameters and default is not None:
         return default
+    if name not in parameters:
+        raise ValueError(f"parameter {name} is missing: give ra and dec in degrees")
+    text = parameters[name]
     try:
         value = float(text)
     except ValueError as error:
@@ -116,7 +112,3 @@ def _position_deg(parameters: Mapping[str, str]) -> tuple[float, float]:
 
 def _clamped(parameters: Mapping[str, str], name: str, *, default: float, low: float, high: float) -> float:
     return min(max(_parse_number(parameters, name, default), low), high)
-
-
-def _side_px(parameters: Mapping[str, str], name: str) -> int:
-    return int(_clamped(parameters, name, default=128, low=64, high=2048))

@@ -10,22 +10,35 @@ import struct
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import cache
-from typing import TYPE_CHECKING
 
 from aiohttp import web
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
+from PIL import Image, ImageDraw
 
 OUTAGE_PAGE = """<!DOCTYPE html>
 <html><head><title>Service unavailable</title></head>
 <body><h1>503 Service Unavailable</h1><p>SkyServer (emulator) is down for maintenance.</p></body></html>
 """
 
+REDIRECTED = "circle"
+"""Query parameter of a request that follows `redirect_to_itself`."""
+
 _ERROR_MESSAGE = "Maximum 60 queries allowed per minute. Rejected query: try later"
 _BOMB_SIDE_PX = 30_000
 _POLL_S = 0.1
-_REDIRECTED = "circle"
+
+
+def html_page(html: str, *, status: int) -> web.Response:
+    return web.Response(status=status, text=html, content_type="text/html")
+
+
+def jpeg(body: bytes, *, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="image/jpeg")
+
+
+def json_error(status: int, message: str) -> web.Response:
+    """Return an error in SkyServer's JSON layout."""
+    kind = {400: "BadRequest", 500: "InternalServerError"}[status]
+    return web.json_response({"ErrorCode": status, "ErrorType": kind, "ErrorMessage": message}, status=status)
 
 
 def too_many_requests(object_id: int, retry_after_s: int) -> web.Response:
@@ -63,12 +76,7 @@ def reset_connection(request: web.Request) -> web.Response:
 
 def redirect_to_itself(request: web.Request) -> web.Response:
     """Return 302 to the same address, marked so that following it does not count as another attempt."""
-    return web.Response(status=302, headers={"Location": str(request.rel_url.update_query({_REDIRECTED: "1"}))})
-
-
-def is_redirected(request: web.Request) -> bool:
-    """Test whether a request follows `redirect_to_itself`."""
-    return _REDIRECTED in request.query
+    return web.Response(status=302, headers={"Location": str(request.rel_url.update_query({REDIRECTED: "1"}))})
 
 
 class UnresponsivePort:
@@ -81,23 +89,17 @@ class UnresponsivePort:
         self._sockets: list[socket.socket] = []
 
     def redirect(self) -> web.Response:
-        """Return 307 to the port."""
         if not self._sockets:
-            self._open()
+            self._sockets = [socket.socket() for _ in range(4)]
+            listener, *fillers = self._sockets
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            for filler in fillers:
+                filler.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    filler.connect(listener.getsockname())
         host, port = self._sockets[0].getsockname()
         return web.Response(status=307, headers={"Location": f"http://{host}:{port}/"})
-
-    def _open(self) -> None:
-        listener = socket.socket()
-        self._sockets.append(listener)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(3):
-            filler = socket.socket()
-            self._sockets.append(filler)
-            filler.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
 
     def close(self) -> None:
         while self._sockets:
@@ -107,8 +109,6 @@ class UnresponsivePort:
 @cache
 def black_tile(message: str, width_px: int, height_px: int) -> bytes:
     """Return a black JPEG with a line of text, as SkyServer sends without an image."""
-    from PIL import Image, ImageDraw
-
     tile = Image.new("RGB", (width_px, height_px))
     ImageDraw.Draw(tile).text((4, height_px // 2 - 6), message, fill=(255, 255, 255))
     return _encode(tile, "JPEG")
@@ -117,8 +117,6 @@ def black_tile(message: str, width_px: int, height_px: int) -> bytes:
 @cache
 def flat_tile(width_px: int, height_px: int, *, file_format: str = "JPEG") -> bytes:
     """Return a dark grey tile, as the Legacy Surveys viewer sends without coverage."""
-    from PIL import Image
-
     return _encode(Image.new("RGB", (width_px, height_px), (32, 32, 32)), file_format)
 
 
@@ -132,13 +130,11 @@ def decompression_bomb() -> bytes:
 
 def crop_to_quarter(body: bytes) -> bytes:
     """Return the upper left quarter of a JPEG as a JPEG."""
-    from PIL import Image
-
     with Image.open(io.BytesIO(body)) as whole:
         return _encode(whole.crop((0, 0, whole.width // 2, whole.height // 2)), "JPEG")
 
 
-def _encode(image: PillowImage, file_format: str) -> bytes:
+def _encode(image: Image.Image, file_format: str) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, file_format, quality=85)
     return buffer.getvalue()

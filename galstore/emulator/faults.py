@@ -76,20 +76,12 @@ class ObjectFault:
     is_permanent: bool = False
 
     def at(self, attempt: int) -> Fault | None:
-        """Return the fault of the `attempt`-th request (from 1), or None."""
         return self.fault if self.is_permanent or attempt <= self.n_attempts else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaultPlan:
     """Assignment of faults to objects and attempts, which depends on a seed alone.
-
-    Parameters
-    ----------
-    seed
-        Seed of the plan.
-    section
-        Share of objects that meet each fault.
 
     Raises
     ------
@@ -99,7 +91,7 @@ class FaultPlan:
     Examples
     --------
     >>> plan = FaultPlan(seed=1, section=FaultSection(truncated=1.0))
-    >>> plan.fault(1237648702973411443, attempt=1), plan.fault(1237648702973411443, attempt=3)
+    >>> plan.object_fault(1237648702973411443).at(1), plan.object_fault(1237648702973411443).at(3)
     (<Fault.TRUNCATED: 'truncated'>, None)
     """
 
@@ -117,45 +109,17 @@ class FaultPlan:
         return {fault: share for fault, share in shares.items() if share}
 
     def object_fault(self, object_id: int) -> ObjectFault:
-        """Return the fault of an object."""
-        shares = self._shares
-        if not shares:
+        if not self._shares:
             return ObjectFault()
         position, endurance, permanence = np.random.default_rng((self.seed, object_id)).random(3)
         bound = 0.0
-        for fault, share in shares.items():
+        for fault, share in self._shares.items():
             bound += share
             if position < bound:
-                return ObjectFault(
-                    fault=fault,
-                    n_attempts=2 if endurance < SECOND_ATTEMPT_SHARE else 1,
-                    is_permanent=bool(fault in PERMANENT_FAULTS or permanence < self.section.lasting),
-                )
+                is_permanent = bool(fault in PERMANENT_FAULTS or permanence < self.section.lasting)
+                n_attempts = 2 if endurance < SECOND_ATTEMPT_SHARE else 1
+                return ObjectFault(fault=fault, n_attempts=n_attempts, is_permanent=is_permanent)
         return ObjectFault()
-
-    def fault(self, object_id: int, *, attempt: int) -> Fault | None:
-        """Return the fault of the `attempt`-th request (from 1) for an object, or None."""
-        return self.object_fault(object_id).at(attempt)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaultEvent:
-    """One faulty response; `body_of` is the object whose image a stuck cache sent."""
-
-    object_id: int
-    attempt: int
-    fault: Fault
-    is_permanent: bool
-    body_of: int | None = None
-
-    def as_json(self) -> dict[str, object]:
-        event: dict[str, object] = {
-            "object_id": str(self.object_id),
-            "attempt": self.attempt,
-            "fault": str(self.fault),
-            "lasts": self.is_permanent,
-        }
-        return event if self.body_of is None else event | {"body_of": str(self.body_of)}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -164,7 +128,8 @@ class RequestLog:
 
     attempts: Counter[int] = field(default_factory=Counter)
     """Number of requests by object id."""
-    events: list[FaultEvent] = field(default_factory=list)
+    events: list[dict[str, object]] = field(default_factory=list)
+    """Faulty responses in the form of the JSON log."""
     arrivals: Counter[int] = field(default_factory=Counter)
     """Number of cutout requests, valid or not, by whole second of a monotonic clock."""
     busiest_second: int = 0
@@ -174,17 +139,20 @@ class RequestLog:
     _last_second: deque[float] = field(default_factory=deque)
 
     def record_arrival(self) -> None:
-        """Count a cutout request that arrives now."""
         now_s = time.monotonic()
         self.arrivals[int(now_s)] += 1
-        window = self._last_second
-        window.append(now_s)
-        while window[0] <= now_s - 1:
-            window.popleft()
-        self.busiest_second = max(self.busiest_second, len(window))
+        self._last_second.append(now_s)
+        while self._last_second[0] <= now_s - 1:
+            self._last_second.popleft()
+        self.busiest_second = max(self.busiest_second, len(self._last_second))
+
+    def record_fault(self, object_id: int, attempt: int, planned: ObjectFault, body_of: int | None) -> None:
+        """Record a faulty response; `body_of` is the object whose image a stuck cache sent."""
+        event = {"object_id": str(object_id), "attempt": attempt, "fault": planned.fault, "lasts": planned.is_permanent}
+        self.events.append(event if body_of is None else event | {"body_of": str(body_of)})
 
     def count_attempt(self, object_id: int) -> int:
-        """Count a request for an object and return the number of the attempt, from 1."""
+        """Count a request and return the number of the attempt, from 1."""
         self.attempts[object_id] += 1
         return self.attempts[object_id]
 
@@ -201,6 +169,6 @@ class RequestLog:
             "arrivals": [self.arrivals[second] for second in seconds],
             "busiest_second": self.busiest_second,
             "longest_stall_s": self.longest_stall_s,
-            "faults": Counter(str(event.fault) for event in self.events),
-            "spoiled": [event.as_json() for event in self.events],
+            "faults": Counter(event["fault"] for event in self.events),
+            "spoiled": self.events,
         }

@@ -20,8 +20,8 @@ from aiohttp import web
 from galstore.emulator.cutout_folder import CutoutFolder
 from galstore.emulator.cutout_responder import CutoutResponder
 from galstore.emulator.cutout_routes import SkyServerCutouts, ViewerCutouts
+from galstore.emulator.database import QueryRoutes
 from galstore.emulator.faults import FaultPlan, RequestLog
-from galstore.emulator.query_routes import QueryRoutes
 from galstore.emulator.sky.drawing_pool import DrawingPool
 from galstore.emulator.sky.simulated import SimulatedSky
 from galstore.emulator.survey import Survey
@@ -41,8 +41,6 @@ def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int 
 
     Parameters
     ----------
-    section
-        Survey and faults.
     port
         Port of 127.0.0.1; 0 takes a free one.
     queries_per_minute
@@ -55,37 +53,21 @@ def emulate(section: EmulatorSection, *, port: int = 0, queries_per_minute: int 
     CatalogError
         The folder or its catalog is invalid.
     """
-    listener = _listen(port)
-    with listener:
-        survey = open_survey(section)
+    with _listen(port) as listener:
+        if section.catalog is not None and section.cutouts is not None:
+            survey: Survey = CutoutFolder(catalog=section.catalog, cutouts=section.cutouts)
+        else:
+            survey = SimulatedSky(seed=section.seed, n_galaxies=section.n_galaxies, n_new=section.n_new)
         if section.new_catalog is not None and isinstance(survey, SimulatedSky):
             section.new_catalog.parent.mkdir(parents=True, exist_ok=True)
             survey.new_catalog().to_csv(section.new_catalog, index=False)
         plan = FaultPlan(seed=section.seed, section=section.faults)
-        with closing(DrawingPool(idle=not isinstance(survey, SimulatedSky))) as drawing_pool:
-            app = build_app(survey, drawing_pool, faults=plan, queries_per_minute=queries_per_minute)
-            run(_serve(app, listener))
-
-
-def open_survey(section: EmulatorSection) -> Survey:
-    """Open the simulated sky or the folder that a recipe section describes.
-
-    Raises
-    ------
-    CatalogError
-        The folder or its catalog is invalid.
-    """
-    if section.catalog is not None and section.cutouts is not None:
-        return CutoutFolder(catalog=section.catalog, cutouts=section.cutouts)
-    return SimulatedSky(seed=section.seed, n_galaxies=section.n_galaxies, n_new=section.n_new)
+        with closing(DrawingPool(idle=not isinstance(survey, SimulatedSky))) as pool:
+            run(_serve(build_app(survey, pool, faults=plan, queries_per_minute=queries_per_minute), listener))
 
 
 def build_app(
-    survey: Survey,
-    drawing_pool: DrawingPool,
-    *,
-    faults: FaultPlan | None = None,
-    queries_per_minute: int | None = None,
+    survey: Survey, drawing_pool: DrawingPool, *, faults: FaultPlan | None = None, queries_per_minute: int | None = None
 ) -> web.Application:
     """Build the aiohttp application that serves a survey; `drawing_pool` is not closed with it."""
     log = RequestLog()
@@ -105,15 +87,14 @@ def build_app(
         logger.info("emulator stopped after %d requests, %d of them faulty", log.attempts.total(), len(log.events))
 
     app = web.Application()
-    app.add_routes(
-        [
-            web.get(r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", SkyServerCutouts(responder).getjpeg),
-            web.get(r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
-            web.get(r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
-            web.get("/viewer/cutout.jpg", ViewerCutouts(responder).cutout),
-            web.get("/emulator/log", send_log),
-        ]
-    )
+    for path, handler in (
+        (r"/dr{release:1\d}/SkyServerWS/ImgCutout/getjpeg", SkyServerCutouts(responder).getjpeg),
+        (r"/dr{release:1\d}/SkyServerWS/SearchTools/SqlSearch", queries.search),
+        (r"/dr{release:1\d}/en/tools/search/x_results.aspx", queries.search),
+        ("/viewer/cutout.jpg", ViewerCutouts(responder).cutout),
+        ("/emulator/log", send_log),
+    ):
+        app.router.add_get(path, handler)
     app.cleanup_ctx.append(run_background)
     return app
 
@@ -126,17 +107,13 @@ async def _measure_stalls(log: RequestLog) -> None:
 
 
 def _listen(port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
-        listener.listen(1024)  # reserves the port, also against another emulator that starts now
+        # listening reserves the port, also against another emulator that starts now
+        return socket.create_server((HOST, port), backlog=1024)
     except OSError as error:
-        listener.close()
         raise ContractError(
             f"port {port} of {HOST} cannot be opened ({error.strerror}): choose another one, or 0 for any free port"
         ) from error
-    return listener
 
 
 async def _serve(app: web.Application, listener: socket.socket) -> None:

@@ -40,8 +40,9 @@ class PartialRows:
     damage: tuple[DamagedRange, ...] = ()
 
 
-def read_partial_rows(array: AnyArray, start: int, stop: int) -> PartialRows:
+def read_partial_rows(array: AnyArray, start: int = 0, stop: int | None = None) -> PartialRows:
     """Read rows of an array and skip the chunks that cannot be read."""
+    stop = array.shape[0] if stop is None else stop
     try:
         return PartialRows(values=np.asarray(array[start:stop]), is_intact=np.ones(stop - start, dtype=bool))
     except READ_ERRORS:
@@ -63,19 +64,9 @@ def read_partial_rows(array: AnyArray, start: int, stop: int) -> PartialRows:
 def decode_stored_body(
     padded: npt.NDArray[np.uint8], length: int, digest: npt.NDArray[np.uint8]
 ) -> tuple[str, npt.NDArray[np.uint8] | None]:
-    """Check the delivered bytes of a stored object and decode them.
+    """Check a row of `delivered/body` against its `body_length` and `body_sha256`, and decode it.
 
-    Parameters
-    ----------
-    padded
-        Row of `delivered/body`, shape (byte,).
-    length, digest
-        Values of `state/body_length` and `state/body_sha256`, the latter of shape (32,).
-
-    Returns
-    -------
-    error, pixels
-        Empty text and counts of shape (128, 128, band), or a message and None.
+    Return an empty text and counts of shape (128, 128, band), or a message and None.
     """
     if not 0 < length <= DELIVERED_BYTES:
         return f"state/body_length is not one of 1-{DELIVERED_BYTES} bytes", None

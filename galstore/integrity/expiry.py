@@ -14,6 +14,7 @@ from galstore.cube.commits import open_repository, write_lock
 from galstore.cube.labels import label_tag, tag_label_versions
 from galstore.cube.reader import open_cube
 from galstore.cube.storage import is_remote
+from galstore.integrity.checks.files import named_snapshots
 from schemas.errors import ContractError, StoreBusyError, StoreError
 
 _UNITS = {"h": "hours", "d": "days", "w": "weeks"}
@@ -38,10 +39,6 @@ def expire_snapshots(path: str, *, keep: timedelta, grace: timedelta = timedelta
 
     Parameters
     ----------
-    path
-        Path of the cube.
-    keep
-        Age up to which snapshots stay.
     grace
         Age up to which unused files stay. A running process has written chunks that no snapshot uses yet, and reads
         the snapshot from which it started; both are younger than the run. Use zero only without writers.
@@ -69,19 +66,10 @@ def expire_snapshots(path: str, *, keep: timedelta, grace: timedelta = timedelta
         n_drafts, draft_bytes = _delete_drafts(path, now - grace)
         n_files = freed.chunks_deleted + freed.manifests_deleted + freed.snapshots_deleted
         n_files += freed.attributes_deleted + freed.transaction_logs_deleted
-        result = ExpiryResult(
-            n_snapshots_expired=len(before - _reachable_snapshots(open_repository(path))),
-            n_objects_deleted=n_files + n_drafts,
-            bytes_freed=freed.bytes_deleted + draft_bytes,
-        )
-    logger.info(
-        "expired %d snapshots of %s and deleted %d files (%d bytes)",
-        result.n_snapshots_expired,
-        path,
-        result.n_objects_deleted,
-        result.bytes_freed,
-    )
-    return result
+        n_expired = len(before - _reachable_snapshots(open_repository(path)))
+    n_deleted, bytes_freed = n_files + n_drafts, freed.bytes_deleted + draft_bytes
+    logger.info("expired %d snapshots of %s and deleted %d files (%d bytes)", n_expired, path, n_deleted, bytes_freed)
+    return ExpiryResult(n_snapshots_expired=n_expired, n_objects_deleted=n_deleted, bytes_freed=bytes_freed)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -119,9 +107,7 @@ def _require_tagged_labels(path: str, repository: icechunk.Repository) -> None:
 
 
 def _reachable_snapshots(repository: icechunk.Repository) -> set[str]:
-    starts = [{"branch": name} for name in repository.list_branches()]
-    starts += [{"tag": name} for name in repository.list_tags()]
-    return {snapshot.id for start in starts for snapshot in repository.ancestry(**start)}
+    return {snapshot.id for start in named_snapshots(repository) for snapshot in repository.ancestry(**start)}
 
 
 def _delete_drafts(path: str, older_than: datetime) -> tuple[int, int]:

@@ -42,24 +42,14 @@ class ProblemKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """Problem found by a verification.
-
-    Attributes
-    ----------
-    path
-        Array, such as `images/64/pixels`, or file, such as `chunks/JGXHC6KHPAE8SRHHRYK0`.
-    text
-        Description, with the number of objects if several objects of a block share the problem.
-    block
-        Number of the block of 1,024 rows; None if it is unknown or the chunk spans several blocks.
-    row, object_id
-        First affected object, if known.
-    """
+    """Problem found by a verification; `row` and `object_id` are those of the first affected object, if known."""
 
     kind: ProblemKind
     path: str
+    """Array, such as `images/64/pixels`, or file, such as `chunks/JGXHC6KHPAE8SRHHRYK0`."""
     text: str
     block: int | None = None
+    """Number of the block of 1,024 rows; None if it is unknown or the chunk spans several blocks."""
     row: int | None = None
     object_id: int | None = None
 
@@ -71,34 +61,25 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """Result of a verification.
-
-    Attributes
-    ----------
-    n_chunks
-        Number of chunks of the snapshot; all were read.
-    n_bytes
-        Decompressed bytes of the arrays.
-    n_files, file_bytes
-        Chunk files of all snapshots of a local cube; all were read. 0 on an object store.
-    n_garbage, garbage_bytes
-        Chunk files that no snapshot uses; damage in `n_garbage_damaged` of them is harmless.
-    problems
-        Problems, worst first.
-    """
+    """Result of a verification."""
 
     path: str
     snapshot_id: str
     n_objects: int
     n_blocks: int
     n_chunks: int
+    """Number of chunks of the snapshot; all were read."""
     n_bytes: int
+    """Decompressed bytes of the arrays."""
     n_files: int = 0
+    """Number of chunk files of all snapshots of a local cube; all were read. 0 on an object store."""
     file_bytes: int = 0
     n_garbage: int = 0
+    """Number of chunk files that no snapshot uses; damage in `n_garbage_damaged` of them is harmless."""
     garbage_bytes: int = 0
     n_garbage_damaged: int = 0
     problems: tuple[Problem, ...]
+    """Problems, worst first."""
 
     @property
     def ok(self) -> bool:
@@ -118,17 +99,14 @@ class Verification:
         counts = Counter(problem.kind for problem in self.problems)
         n_replaced = counts.pop(ProblemKind.REPLACED, 0)
         found = ", ".join(f"{n:,} {kind}" for kind, n in counts.items())
-        parts = [f"{self.path} is {'sound' if self.ok else 'damaged'} ({read})" + (f": {found}" if found else "")]
+        text = f"{self.path} is {'sound' if self.ok else 'damaged'} ({read})" + (f": {found}" if found else "")
         if n_replaced:
-            parts.append(
-                f"{n_replaced:,} damaged chunk files of older snapshots, already replaced: `galstore gc` expires them"
-            )
+            text += f"; {n_replaced:,} damaged chunk files of older snapshots, already replaced"
+            text += ": `galstore gc` expires them"
         if self.n_garbage:
-            parts.append(
-                f"{self.n_garbage:,} files without a snapshot ({self.garbage_bytes:,} bytes): `galstore gc` frees them"
-            )
-        return "; ".join(parts)
+            text += f"; {self.n_garbage:,} files without a snapshot ({self.garbage_bytes:,} bytes)"
+            text += ": `galstore gc` frees them"
+        return text
 
     def to_dict(self) -> dict[str, object]:
-        """Return plain data for JSON."""
         return {"ok": self.ok, "is_sound": self.is_sound, **asdict(self)}

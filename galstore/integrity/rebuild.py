@@ -28,10 +28,7 @@ from schemas.cutouts import BANDS, SIDE_PX, Status
 from schemas.errors import StoreError
 
 _RESTORE = "restore the file that `galstore verify` names from a copy, or use an older snapshot"
-
-_REPAIRABLE = frozenset(
-    {ProblemKind.CHUNK, ProblemKind.BODY, ProblemKind.PIXELS, ProblemKind.PYRAMID, ProblemKind.ORPHAN}
-)
+_REPAIRABLE = (ProblemKind.CHUNK, ProblemKind.BODY, ProblemKind.PIXELS, ProblemKind.PYRAMID, ProblemKind.ORPHAN)
 
 _Flags = npt.NDArray[np.bool_]
 
@@ -49,10 +46,8 @@ class RebuildResult:
 
 def damaged_blocks(verification: Verification) -> tuple[int, ...]:
     """Return the numbers of the blocks with problems that `rebuild_block` repairs, ascending."""
-    blocks = {
-        problem.block for problem in verification.problems if problem.kind in _REPAIRABLE and problem.block is not None
-    }
-    return tuple(sorted(blocks))
+    blocks = {problem.block for problem in verification.problems if problem.kind in _REPAIRABLE}
+    return tuple(sorted(block for block in blocks if block is not None))
 
 
 def rebuild_block(path: str, block_index: int, *, run_id: str = "") -> RebuildResult:
@@ -63,15 +58,6 @@ def rebuild_block(path: str, block_index: int, *, run_id: str = "") -> RebuildRe
     and predictions are cleared. Superseded chunks stay on disk until the snapshots that use them are expired.
 
     No ingest may fill the same block at the same time, since it may have read damaged data.
-
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    block_index
-        Number of the block, as in `Problem.block` and `damaged_blocks`.
-    run_id
-        Stored with the commit.
 
     Raises
     ------
@@ -94,13 +80,17 @@ def rebuild_block(path: str, block_index: int, *, run_id: str = "") -> RebuildRe
             whole = np.zeros((block.n_objects, *level.shape[1:]), dtype=level.dtype)
             whole[is_good] = level
             _array(root, LEVEL[side].path, path)[block.rows] = whole
-        _write_bodies(root, block, bodies, np.where(is_good, lengths, 0))
+        # bytes after the length, which is 0 for unstored objects, are cleared
+        is_used = np.arange(bodies.values.shape[1]) < np.where(is_good, lengths, 0)[:, None]
+        expected = np.where(is_used, bodies.values, 0).astype(np.uint8)
+        if bodies.damage or not np.array_equal(expected, bodies.values):
+            require_array(root, BODY_PATH)[block.rows] = expected
         is_lost = is_stored & ~is_good
         cleared = {"body_length": ~is_good, "body_sha256": ~is_good}
         if is_lost.any():
             cleared |= dict.fromkeys(("status", "reason", "http_status", "pixel_scale"), is_lost)
         for name, rows in cleared.items():
-            _clear(root, name, rows, block, path)
+            _clear(_array(root, f"state/{name}", path), _read_state(root, name, block, path), rows, block)
         _clear_predictions(root, ~is_good, block)
         return RebuildResult(block_index=block_index, n_rebuilt=int(is_good.sum()), n_pending=int(is_lost.sum()))
 
@@ -117,13 +107,6 @@ def rebuild_block(path: str, block_index: int, *, run_id: str = "") -> RebuildRe
 def rebuild_index(path: str, *, run_id: str = "") -> int:
     """Rebuild the indexes of ids and positions from the catalog, in one commit, and return the number of objects.
 
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    run_id
-        Stored with the commit.
-
     Raises
     ------
     StoreError
@@ -134,8 +117,7 @@ def rebuild_index(path: str, *, run_id: str = "") -> int:
         root = zarr.open_group(session.store, mode="a")
         columns = {}
         for name in ("object_id", "ra", "dec"):
-            array = _array(root, f"catalog/{name}", path)
-            rows = read_partial_rows(array, 0, array.shape[0])
+            rows = read_partial_rows(_array(root, f"catalog/{name}", path))
             if rows.damage:
                 raise StoreError(f"catalog/{name} in {path} cannot be read ({rows.damage[0].reason}): {_RESTORE}")
             columns[name] = rows.values
@@ -191,24 +173,14 @@ def _decode(
         if pixels is not None:
             is_good[row] = True
             images.append(pixels)
-    return is_good, np.stack(images) if images else np.empty((0, SIDE_PX, SIDE_PX, len(BANDS)), dtype=np.uint8)
+    return is_good, np.array(images, dtype=np.uint8).reshape(-1, SIDE_PX, SIDE_PX, len(BANDS))
 
 
-def _write_bodies(root: zarr.Group, block: Block, bodies: PartialRows, lengths: npt.NDArray[np.uint32]) -> None:
-    """Clear the bytes beyond `lengths`, which are 0 for unstored objects; write only if this changes them."""
-    is_used = np.arange(bodies.values.shape[1]) < lengths[:, None]
-    expected = np.where(is_used, bodies.values, 0).astype(np.uint8)
-    if bodies.damage or not np.array_equal(expected, bodies.values):
-        require_array(root, BODY_PATH)[block.rows] = expected
-
-
-def _clear(root: zarr.Group, name: str, rows: _Flags, block: Block, path: str) -> None:
-    """Write the fill value of a state column into flagged rows of a block."""
-    array = _array(root, f"state/{name}", path)
-    stored = _read_state(root, name, block, path)
+def _clear(array: AnyArray, stored: Values, rows: _Flags, block: Block) -> None:
+    """Write the fill value into flagged rows of a block, unless they have it."""
     cleared = stored.copy()
     cleared[rows] = array.fill_value
-    if not np.array_equal(cleared, stored, equal_nan=stored.dtype.kind == "f"):
+    if not np.array_equal(cleared, stored, equal_nan=True):
         array[block.rows] = cleared
 
 
@@ -216,9 +188,7 @@ def _clear_predictions(root: zarr.Group, rows: _Flags, block: Block) -> None:
     """Clear the predictions of flagged rows; unreadable columns are left to `verify`, which reports them."""
     group = root.get("predictions")
     for _, array in group.members(max_depth=None) if isinstance(group, zarr.Group) else ():
-        if not isinstance(array, zarr.Array):
-            continue
-        stored = read_partial_rows(array, block.start, block.stop)
-        cleared = np.where(rows, array.fill_value, stored.values).astype(array.dtype)
-        if not stored.damage and not np.array_equal(cleared, stored.values, equal_nan=True):
-            array[block.rows] = cleared
+        if isinstance(array, zarr.Array):
+            stored = read_partial_rows(array, block.start, block.stop)
+            if not stored.damage:
+                _clear(array, stored.values, rows, block)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from functools import partial
 
 import zarr
 
@@ -20,12 +21,11 @@ from galstore.integrity.checks.files import SnapshotHistory, check_files, check_
 from galstore.integrity.checks.images import check_block
 from galstore.integrity.checks.indexes import check_indexes
 from galstore.integrity.checks.state import (
-    IMAGE_LAYOUTS,
     check_columns,
     check_lengths,
     check_rejected,
     check_state,
-    has_layout,
+    image_arrays,
     read_state,
 )
 from galstore.integrity.findings import Problem, ProblemKind, Verification
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def verify_cube(cube: Cube, *, on_progress: Callable[[int], None] = lambda _: None, n_threads: int = 0) -> Verification:
-    """Read the whole content of a cube and check it.
+    """Read the whole content of a cube and check it; damage never raises.
 
     For a local cube the chunk files of all snapshots are read, on an object store only the chunks of this snapshot,
     since each other file would cost a request. Open an older snapshot to verify it. An object store that does not
@@ -44,17 +44,10 @@ def verify_cube(cube: Cube, *, on_progress: Callable[[int], None] = lambda _: No
 
     Parameters
     ----------
-    cube
-        Snapshot to verify.
     on_progress
         Called with the number of objects checked since the last call.
     n_threads
         Number of threads; 0 takes the number of processors. Each holds one block in memory, about 60 MB.
-
-    Returns
-    -------
-    Verification
-        Totals and problems. Damage never raises.
     """
     root = zarr.open_group(cube.store, mode="r")
     arrays = {path: node for path, node in root.members(max_depth=None) if isinstance(node, zarr.Array)}
@@ -74,21 +67,19 @@ def verify_cube(cube: Cube, *, on_progress: Callable[[int], None] = lambda _: No
     add(check_indexes(root, arrays, state), "the indexes")
 
     blocks = [Block(start, min(start + BLOCK_ROWS, n_objects)) for start in range(0, n_objects, BLOCK_ROWS)]
-    images = {path: arrays[path] for path in IMAGE_LAYOUTS if has_layout(arrays, path, n_objects)}
-
-    def check(block: Block) -> tuple[int, list[Problem]]:
-        return block.n_objects, check_block(images, state, block)
-
+    check = partial(check_block, image_arrays(arrays, n_objects), state)
+    checks = map_ahead(check, blocks, n_threads=n_threads, n_ahead=n_threads + 1)
     found = []
-    for n_checked, block_problems in map_ahead(check, blocks, n_threads=n_threads, n_ahead=n_threads + 1):
+    for block, block_problems in zip(blocks, checks, strict=True):
         found += block_problems
-        on_progress(n_checked)
+        on_progress(block.n_objects)
     add(found, f"the delivered bytes and images of {len(blocks):,} blocks")
 
     repository = open_repository(cube.path)
     history = SnapshotHistory(repository, cube.snapshot_id)
-    files = check_files(history, cube.path, n_threads=n_threads)
-    add(history.problems + files.problems, f"{len(history.snapshots):,} snapshots and {files.n_files:,} chunk files")
+    totals, found = check_files(history, cube.path, n_threads=n_threads)
+    n_files = totals.get("n_files", 0)
+    add(history.problems + found, f"{len(history.snapshots):,} snapshots and {n_files:,} chunk files")
     add(check_labels(repository, history, root), "the superseded versions of the labels")
     order = list(ProblemKind)
     return Verification(
@@ -98,10 +89,6 @@ def verify_cube(cube: Cube, *, on_progress: Callable[[int], None] = lambda _: No
         n_blocks=len(blocks),
         n_chunks=history.n_chunks,
         n_bytes=sum(int(array.nbytes) for array in arrays.values()),
-        n_files=files.n_files,
-        file_bytes=files.n_bytes,
-        n_garbage=files.n_garbage,
-        garbage_bytes=files.garbage_bytes,
-        n_garbage_damaged=files.n_garbage_damaged,
+        **totals,
         problems=tuple(sorted(problems, key=lambda problem: order.index(problem.kind))),
     )

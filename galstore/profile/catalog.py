@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import numpy.typing as npt
 
+from galstore.cube.arrays import Values
 from galstore.cube.index.healpix import sky_cells
 from galstore.cube.reader import Cube
 from galstore.profile.distribution import Distribution
@@ -28,7 +29,6 @@ PROFILED: dict[str, str] = {
 
 Counts = npt.NDArray[np.int64]
 
-
 _N_CELLS = 12 * 4**SKY_ORDER
 
 
@@ -45,9 +45,7 @@ class SkyCounts:
     quarantined: Counts = field(default_factory=_zero_counts)
 
     @classmethod
-    def of(
-        cls, ra_deg: npt.NDArray[np.float64], dec_deg: npt.NDArray[np.float64], status: npt.NDArray[np.uint8]
-    ) -> SkyCounts:
+    def of(cls, ra_deg: Values, dec_deg: Values, status: Values) -> SkyCounts:
         """Count objects at ICRS positions in degrees by the status of their cutouts."""
         cells = sky_cells(ra_deg, dec_deg, order=SKY_ORDER)
         return cls(
@@ -57,21 +55,17 @@ class SkyCounts:
         )
 
     def __add__(self, other: SkyCounts) -> SkyCounts:
-        return SkyCounts(
-            registered=self.registered + other.registered,
-            stored=self.stored + other.stored,
-            quarantined=self.quarantined + other.quarantined,
-        )
+        return SkyCounts(**{name: counts + getattr(other, name) for name, counts in self._by_name()})
 
     def at_order(self, order: int) -> SkyCounts:
         """Return the counts in larger cells."""
         if not 0 <= order <= SKY_ORDER:
             raise ValueError(f"order {order} is not between 0 and {SKY_ORDER}, the order of the counts")
-        registered, stored, quarantined = (
-            counts.reshape(-1, 4 ** (SKY_ORDER - order)).sum(axis=1)
-            for counts in (self.registered, self.stored, self.quarantined)
-        )
-        return SkyCounts(registered=registered, stored=stored, quarantined=quarantined)
+        n_merged = 4 ** (SKY_ORDER - order)
+        return SkyCounts(**{name: counts.reshape(-1, n_merged).sum(axis=1) for name, counts in self._by_name()})
+
+    def _by_name(self) -> list[tuple[str, Counts]]:
+        return [(column.name, getattr(self, column.name)) for column in fields(self)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,17 +89,7 @@ class Profile:
 def profile_catalog(
     cube: Cube, start: int = 0, stop: int | None = None, *, page_rows: int = CATALOG_CHUNK_ROWS
 ) -> Profile:
-    """Profile a range of rows of a cube.
-
-    Parameters
-    ----------
-    cube
-        Snapshot to read.
-    start, stop
-        Range of rows, `stop` excluded; to the end by default.
-    page_rows
-        Number of rows per page; multiples of the chunk length are read fastest.
-    """
+    """Profile a range of rows of a cube, `stop` excluded; pages of whole chunks are read fastest."""
     stop = cube.n_objects if stop is None else min(stop, cube.n_objects)
     total = Profile()
     # pages end at chunk boundaries, for any first row
@@ -117,15 +101,13 @@ def profile_catalog(
 
 
 def _profile_page(cube: Cube, start: int, stop: int) -> Profile:
-    def read(path: str) -> npt.NDArray[np.float64]:
+    def read(path: str) -> Values:
         return np.asarray(cube.array(path)[start:stop])
 
-    status = np.asarray(cube.array("state/status")[start:stop])
+    status = read("state/status")
     columns = {}
     for name, path in PROFILED.items():
         values = read(path)
-        if path.startswith("state/"):
-            values = values[status == Status.STORED]
-        columns[name] = Distribution.of(values)
+        columns[name] = Distribution.of(values[status == Status.STORED] if path.startswith("state/") else values)
     sky = SkyCounts.of(read("catalog/ra"), read("catalog/dec"), status)
     return Profile(n_objects=stop - start, columns=columns, sky=sky)

@@ -46,9 +46,7 @@ class Distribution:
     n_null: int = 0
     """Number of NaN and infinite values, which are not binned."""
     low: float = math.inf
-    """Smallest value; infinity without values."""
     high: float = -math.inf
-    """Largest value; -infinity without values."""
 
     @classmethod
     def of(cls, values: npt.ArrayLike) -> Distribution:
@@ -58,29 +56,18 @@ class Distribution:
         if not finite.size:
             return cls(n_null=flat.size)
         keys, counts = np.unique(_keys(finite), return_counts=True)
-        return cls(
-            keys=keys,
-            counts=counts.astype(np.int64),
-            n_null=flat.size - finite.size,
-            low=float(finite.min()),
-            high=float(finite.max()),
-        )
+        low, high = float(finite.min()), float(finite.max())
+        return cls(keys=keys, counts=counts.astype(np.int64), n_null=flat.size - finite.size, low=low, high=high)
 
     def __add__(self, other: Distribution) -> Distribution:
         keys, position = np.unique(np.concatenate([self.keys, other.keys]), return_inverse=True)
         counts = np.zeros(keys.size, dtype=np.int64)
         np.add.at(counts, position, np.concatenate([self.counts, other.counts]))
-        return Distribution(
-            keys=keys,
-            counts=counts,
-            n_null=self.n_null + other.n_null,
-            low=min(self.low, other.low),
-            high=max(self.high, other.high),
-        )
+        low, high = min(self.low, other.low), max(self.high, other.high)
+        return Distribution(keys=keys, counts=counts, n_null=self.n_null + other.n_null, low=low, high=high)
 
     @property
     def n(self) -> int:
-        """Number of values that are not null."""
         return int(self.counts.sum())
 
     @property

@@ -59,12 +59,16 @@ class Drift:
     null_share_now: float
 
     @property
+    def null_change(self) -> float:
+        return abs(self.null_share_now - self.null_share_before)
+
+    @property
     def verdict(self) -> DriftVerdict:
         if not self.n_before:
             return DriftVerdict.UNKNOWN
         if not self.n_now:
             return DriftVerdict.EMPTY
-        if abs(self.null_share_now - self.null_share_before) > MAX_NULL_CHANGE:
+        if self.null_change > MAX_NULL_CHANGE:
             return DriftVerdict.NULLS
         if self.psi <= max(MODERATE, self.noise):
             return DriftVerdict.NONE
@@ -82,40 +86,28 @@ def measure_drift(column: str, before: Distribution, now: Distribution) -> Drift
     """
     psi, noise, ks = math.nan, math.nan, math.nan
     if before.n and now.n:
-        old, new = _aligned(before, now)
+        # counts over the union of both bins
+        keys = np.union1d(before.keys, now.keys)
+        old, new = np.zeros((2, keys.size), dtype=np.int64)
+        old[np.searchsorted(keys, before.keys)] = before.counts
+        new[np.searchsorted(keys, now.keys)] = now.counts
         ks = float(np.abs(np.cumsum(old) / before.n - np.cumsum(new) / now.n).max())
         psi, noise = _stability(old, new)
-    return Drift(
-        column=column,
-        n_before=before.n,
-        n_now=now.n,
-        psi=psi,
-        noise=noise,
-        ks=ks,
-        null_share_before=before.null_share,
-        null_share_now=now.null_share,
-    )
+    shares = {"null_share_before": before.null_share, "null_share_now": now.null_share}
+    return Drift(column=column, n_before=before.n, n_now=now.n, psi=psi, noise=noise, ks=ks, **shares)
 
 
 def rank_drift(before: Mapping[str, Distribution], now: Mapping[str, Distribution]) -> list[Drift]:
     """Measure the drift of all common columns: changed nulls first, then by decreasing PSI, empty columns last."""
+    last = {DriftVerdict.EMPTY: 1, DriftVerdict.UNKNOWN: 2}
+
+    def order(drift: Drift) -> tuple[int, float]:
+        if drift.verdict is DriftVerdict.NULLS:
+            return -1, -drift.null_change
+        return last.get(drift.verdict, 0), 0.0 if drift.verdict in last else -drift.psi
+
     drifts = [measure_drift(name, before[name], now[name]) for name in before if name in now]
-    return sorted(drifts, key=_sort_key)
-
-
-def _sort_key(drift: Drift) -> tuple[int, float, float]:
-    group = {DriftVerdict.NULLS: 0, DriftVerdict.EMPTY: 2, DriftVerdict.UNKNOWN: 3}.get(drift.verdict, 1)
-    null_change = abs(drift.null_share_now - drift.null_share_before)
-    return group, -null_change if group == 0 else 0.0, -drift.psi if group == 1 else 0.0
-
-
-def _aligned(before: Distribution, now: Distribution) -> tuple[Integers, Integers]:
-    """Return both counts over the union of their bins."""
-    keys = np.union1d(before.keys, now.keys)
-    old, new = np.zeros((2, keys.size), dtype=np.int64)
-    old[np.searchsorted(keys, before.keys)] = before.counts
-    new[np.searchsorted(keys, now.keys)] = now.counts
-    return old, new
+    return sorted(drifts, key=order)
 
 
 def _stability(old: Integers, new: Integers) -> tuple[float, float]:

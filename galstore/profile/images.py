@@ -6,7 +6,7 @@ proxies: they do not give the seeing in arcsec, but respond to blurred, noisier 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,7 @@ CENTRE = slice(SIDE_PX // 4, 3 * SIDE_PX // 4)
 BORDER_PX = 8
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proxy:
+class Proxy(NamedTuple):
     """Scalar measure of image quality."""
 
     name: str
@@ -34,32 +33,24 @@ class Proxy:
 
 PROXIES = (
     Proxy(
-        name="fine_share",
-        title="fine structure",
-        description="share of the r-band variance in the central half that is lost when 2 x 2 pixels are averaged; "
-        "worse seeing lowers it, noise raises it",
+        "fine_share",
+        "fine structure",
+        "share of the r-band variance in the central half that is lost when 2 x 2 pixels are averaged; worse seeing "
+        "lowers it, noise raises it",
     ),
-    Proxy(
-        name="sky_level",
-        title="sky level",
-        description="median r-band count of the outer 8 pixels, mostly sky",
-    ),
-    Proxy(
-        name="sky_noise",
-        title="sky noise",
-        description="1.4826 x median absolute deviation of the same pixels, in counts",
-    ),
-    Proxy(name="saturated_share", title="saturated", description="share of values at 255 counts in any band"),
+    Proxy("sky_level", "sky level", "median r-band count of the outer 8 pixels, mostly sky"),
+    Proxy("sky_noise", "sky noise", "1.4826 x median absolute deviation of the same pixels, in counts"),
+    Proxy("saturated_share", "saturated", "share of values at 255 counts in any band"),
 )
 
 
 def sample_rows(cube: Cube, start: int, stop: int, n_max: int = MAX_IMAGES) -> npt.NDArray[np.int64]:
     """Select at most `n_max` stored rows between `start` and `stop`, from whole chunks at fixed, even spacing."""
+    if stop <= start:
+        return np.empty(0, dtype=np.int64)
     chunk = LEVEL[SIDE_PX].chunk_rows
     first, last = start // chunk, -(-stop // chunk)
     n_chunks = min(last - first, max(1, n_max // chunk))
-    if stop <= start:
-        return np.empty(0, dtype=np.int64)
     chosen = np.unique(np.linspace(first, last - 1, n_chunks).round().astype(np.int64))
     rows = (chosen[:, None] * chunk + np.arange(chunk)).reshape(-1)
     rows = rows[(rows >= start) & (rows < stop)]
@@ -79,17 +70,9 @@ def measure_sharpness(cube: Cube, start: int, stop: int, n_max: int = MAX_IMAGES
 
 
 def measure_images(pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
-    """Measure `PROXIES` on images.
+    """Measure `PROXIES` on images at 128 px, shape (object, y, x, band), bands i, r, g.
 
-    Parameters
-    ----------
-    pixels
-        (object, y, x, band) counts at 128 px, bands i, r, g.
-
-    Returns
-    -------
-    dict
-        Arrays of shape (object,) by name. The fine share of an image without variance is NaN.
+    The fine share of an image without variance is NaN.
     """
     red = pixels[..., 1].astype(np.float64)
     centre = red[:, CENTRE, CENTRE]

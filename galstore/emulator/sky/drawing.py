@@ -7,11 +7,12 @@ separable Gaussians and cost one small matrix product.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import NamedTuple
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from galstore.emulator.sky.population import Appearance, Floats
@@ -36,8 +37,7 @@ _NOISE_GRAIN_ARCSEC = 0.8  # two camera pixels: noise of real cutouts after resa
 _COARSEST_SHAPE_ARCSEC = 2.0  # per pixel; at coarser scales the Fourier image would take gigabytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendering:
+class Rendering(NamedTuple):
     """Conversion of light to colours by a service; tuples hold red, green and blue."""
 
     gain: tuple[float, float, float]
@@ -51,49 +51,27 @@ class Rendering:
 
 _RENDERINGS = {
     # measured: the gains give the mean colours of real cutouts; sky and noise are those of real cutouts
-    Composite.SKYSERVER: Rendering(
-        gain=(3.15, 3.95, 5.5), sky=(0.020, 0.015, 0.013), sky_noise=(0.024, 0.020, 0.018), softening=9.0
-    ),
+    Composite.SKYSERVER: Rendering((3.15, 3.95, 5.5), (0.020, 0.015, 0.013), (0.024, 0.020, 0.018), 9.0),
     # assumed: two magnitudes deeper, harder stretch; r - z is about 1.7 (r - i) for galaxies
-    Composite.LS_DR9: Rendering(
-        gain=(2.4, 4.3, 7.2),
-        sky=(0.030, 0.028, 0.027),
-        sky_noise=(0.009, 0.006, 0.005),
-        softening=14.0,
-        red_colours=1.7,
-    ),
-    Composite.LEGACY_SDSS: Rendering(
-        gain=(3.6, 4.2, 5.2), sky=(0.030, 0.028, 0.027), sky_noise=(0.024, 0.020, 0.018), softening=14.0
-    ),
+    Composite.LS_DR9: Rendering((2.4, 4.3, 7.2), (0.030, 0.028, 0.027), (0.009, 0.006, 0.005), 14.0, red_colours=1.7),
+    Composite.LEGACY_SDSS: Rendering((3.6, 4.2, 5.2), (0.030, 0.028, 0.027), (0.024, 0.020, 0.018), 14.0),
 }
 
 
 def require_galsim() -> None:
-    """Check that GalSim is installed without loading it, which takes two seconds.
-
-    Raises
-    ------
-    ContractError
-        GalSim is not installed.
-    """
+    """Raise `ContractError` if GalSim is not installed; loading it would take two seconds."""
     if find_spec("galsim") is None:
         raise ContractError("the simulated sky needs GalSim, which is not installed: pip install 'galstore[emulator]'")
 
 
 @cache
-def _seeing() -> object:
+def load_seeing() -> object:
+    """Load GalSim, which takes two seconds, and return the profile of the seeing."""
     require_galsim()
     import galsim
 
     seeing: object = galsim.Moffat(beta=3.5, fwhm=SEEING_FWHM_ARCSEC)
     return seeing
-
-
-def load_tools() -> None:
-    """Load GalSim and the JPEG codec, which takes two seconds."""
-    import simplejpeg  # noqa: F401
-
-    _seeing()
 
 
 def draw_galaxy(
@@ -104,25 +82,9 @@ def draw_galaxy(
     height_px: int,
     composite: Composite = Composite.SKYSERVER,
 ) -> bytes:
-    """Draw a cutout centred on a galaxy.
+    """Draw a cutout centred on a galaxy, at a scale in arcsec per pixel; return a JPEG.
 
     The same arguments give the same bytes. Other scales and sizes show the same galaxy, knots and neighbours.
-
-    Parameters
-    ----------
-    appearance
-        Appearance of the galaxy.
-    scale_arcsec
-        arcsec per pixel.
-    width_px, height_px
-        Size of the image.
-    composite
-        Service and colours to imitate.
-
-    Returns
-    -------
-    bytes
-        JPEG whose red, green and blue are the bands of the composite.
 
     Raises
     ------
@@ -138,10 +100,7 @@ def draw_galaxy(
 def draw_empty_sky(
     seed: int, *, scale_arcsec: float, width_px: int, height_px: int, composite: Composite = Composite.SKYSERVER
 ) -> bytes:
-    """Draw a cutout without a catalog galaxy: noise and possibly neighbours.
-
-    The same seed shows the same sky; other parameters are those of `draw_galaxy`.
-    """
+    """Draw a cutout without a catalog galaxy: noise and possibly neighbours, the same for the same seed."""
     grid = PixelGrid(scale_arcsec, width_px, height_px)
     return encode_jpeg(stretch(_neighbours(seed, grid), scale_arcsec, np.random.default_rng((seed, 2)), composite))
 
@@ -187,13 +146,12 @@ def _bulge_and_disk(appearance: Appearance, grid: PixelGrid) -> tuple[Image, Ima
         # half of the light of a Gaussian lies within 1.18 sigma
         blobs = grid.gaussians(np.zeros(2), np.zeros(2), radii / 1.18, np.eye(2))
         return blobs[0], blobs[1]
-    seeing = _seeing()
+    seeing = load_seeing()
     import galsim
 
     inclination = galsim.Angle(np.arccos(appearance.cos_inclination), galsim.radians)
-    disk = galsim.InclinedExponential(
-        inclination, half_light_radius=appearance.disk_radius_arcsec, scale_h_over_r=0.12
-    ).rotate(galsim.Angle(appearance.position_angle_rad, galsim.radians))
+    disk = galsim.InclinedExponential(inclination, half_light_radius=appearance.disk_radius_arcsec, scale_h_over_r=0.12)
+    disk = disk.rotate(galsim.Angle(appearance.position_angle_rad, galsim.radians))
     bulge = galsim.Sersic(2.5, half_light_radius=appearance.bulge_radius_arcsec)
     size = {"nx": len(grid.x), "ny": len(grid.y), "scale": grid.scale_arcsec, "dtype": np.float32}
     # the average over a pixel matters only for pixels that are large relative to the seeing
@@ -247,12 +205,6 @@ def stretch(
     ----------
     light
         (band, y, x) in nanomaggies per pixel, bands i, r, g.
-    scale_arcsec
-        arcsec per pixel.
-    rng
-        Source of the noise.
-    composite
-        Service to imitate.
 
     Returns
     -------
@@ -260,10 +212,7 @@ def stretch(
         Red, green, blue.
     """
     rendering = _RENDERINGS[composite]
-    gain, sky, sky_noise = (
-        np.array(bands, dtype=np.float32)[:, None, None]
-        for bands in (rendering.gain, rendering.sky, rendering.sky_noise)
-    )
+    gain, sky, sky_noise = (np.array(bands, dtype=np.float32)[:, None, None] for bands in rendering[:3])
     counts = light * (gain * (NATIVE_SCALE_ARCSEC / scale_arcsec) ** 2)
     counts += sky + sky_noise * _native_noise(light.shape[1:], scale_arcsec, rng)
     np.maximum(counts, 0, out=counts)
@@ -288,11 +237,7 @@ def _native_noise(shape: tuple[int, ...], scale_arcsec: float, rng: np.random.Ge
 
 
 def encode_jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode RGB pixels (y, x, 3) as a JPEG."""
-    import simplejpeg
-
-    encoded: bytes = simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420")
-    return encoded
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=JPEG_QUALITY, colorsubsampling="420"))
 
 
 def _brightness(magnitudes: Floats) -> Floats:

@@ -11,19 +11,12 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import wait
 
-from galstore.emulator.sky.drawing import load_tools, require_galsim
+from galstore.emulator.sky.drawing import load_seeing, require_galsim
 from schemas.errors import ContractError
 
 
 class DrawingPool:
-    """Pool of drawing processes.
-
-    Parameters
-    ----------
-    n_processes
-        Number of processes, one per core by default.
-    idle
-        Start no process, for surveys whose cutouts are not drawn.
+    """Pool of drawing processes, one per core, or none if `idle`, for surveys whose cutouts are not drawn.
 
     Raises
     ------
@@ -31,12 +24,12 @@ class DrawingPool:
         GalSim is not installed.
     """
 
-    def __init__(self, *, n_processes: int | None = None, idle: bool = False) -> None:
+    def __init__(self, *, idle: bool = False) -> None:
         self._pool: ProcessPoolExecutor | None = None
         if idle:
             return
         require_galsim()
-        n = n_processes or os.cpu_count() or 1
+        n = os.cpu_count() or 1
         # spawn: a fork of a process with threads can hang
         self._pool = ProcessPoolExecutor(n, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
         for _ in range(n):
@@ -60,7 +53,7 @@ def _start_worker() -> None:
     # Ctrl-C reaches all processes of the group; the server ends the drawing processes
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    load_tools()
+    load_seeing()
     from threadpoolctl import threadpool_limits
 
     # BLAS threads compete for busy cores: 13 cutouts per second and core with them, 250 without (measured on two)

@@ -15,53 +15,23 @@ from schemas.catalog import COLUMN, SENTINEL
 POSTERIOR_WIDTH_DEX = 0.047
 """Typical half distance between `oh_p16` and `oh_p84`, dex (Wu & Boada 2019, section 2.1)."""
 
-INVALID_SHARES: dict[str, float] = {
-    "mass missing": 0.003,
-    "star formation missing": 0.002,
-    "faint g": 0.0015,
-    "metallicity missing": 0.010,
-    "petroMag_r outside": 0.004,
-    "u - r outside": 0.002,
-    "modelMag_z outside": 0.002,
-    "rChi2 outside": 0.005,
-    "zErr outside": 0.004,
-    "z outside": 0.003,
-    "d4000 unmeasured": 0.005,
-    "velDisp failed": 0.020,
-}
-"""Share of galaxies with each kind of invalid value; at most one per galaxy. The paper's selection drops the kinds from
-"metallicity missing" to "z outside" and accepts the others."""
-
 REPEAT_SHARE = 0.003
 """Share of galaxies observed on two plates: two rows with the same objID and different specObjIDs."""
 
 
 def measure(rng: np.random.Generator, galaxies: dict[str, Floats]) -> pd.DataFrame:
-    """Simulate the catalog columns of galaxies, one row each, without ids and positions.
+    """Simulate the catalog columns of galaxies from `draw_population`, without ids and positions.
 
-    Parameters
-    ----------
-    rng
-        Source of errors and invalid values.
-    galaxies
-        Galaxies from `draw_population`.
-
-    Returns
-    -------
-    DataFrame
-        Columns with SDSS names and the types of `schemas.catalog`; -9999 and other codes mark missing values.
-        The column `repeated` marks galaxies that are listed twice.
+    Columns have the types of `schemas.catalog`; -9999 and other codes mark missing values. The column `repeated` marks
+    galaxies that are listed twice.
     """
     n = len(galaxies["mag_r"])
     columns = _photometry(rng, galaxies) | _spectroscopy(rng, galaxies) | _posteriors(rng, galaxies)
     _insert_invalid_values(rng.random(n), columns)
-    table = pd.DataFrame({name: np.asarray(values, _dtype(name)) for name, values in columns.items()})
+    dtypes = {name: COLUMN[name].dtype if name in COLUMN else "float32" for name in columns}
+    table = pd.DataFrame({name: np.asarray(values, dtypes[name]) for name, values in columns.items()})
     table["repeated"] = rng.random(n) < REPEAT_SHARE
     return table
-
-
-def _dtype(name: str) -> str:
-    return COLUMN[name].dtype if name in COLUMN else "float32"
 
 
 def _photometry(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict[str, Floats]:
@@ -130,19 +100,24 @@ def _posteriors(rng: np.random.Generator, galaxies: dict[str, Floats]) -> dict[s
 
 
 def _insert_invalid_values(uniform: Floats, columns: dict[str, Floats]) -> None:
-    """Overwrite values in place; `uniform`, in [0, 1), assigns the kinds of `INVALID_SHARES` to galaxies."""
-    bounds = np.cumsum([0.0, *INVALID_SHARES.values()])
-    affected = {kind: (uniform >= bounds[k]) & (uniform < bounds[k + 1]) for k, kind in enumerate(INVALID_SHARES)}
-    columns["lgm_tot_p50"][affected["mass missing"]] = SENTINEL
-    columns["sfr_tot_p50"][affected["star formation missing"]] = SENTINEL
-    columns["modelMag_g"][affected["faint g"]] = 24.8
-    for name in [name for name in columns if name.startswith("oh_")]:
-        columns[name][affected["metallicity missing"]] = SENTINEL
-    columns["petroMag_r"][affected["petroMag_r outside"]] = 18.4
-    columns["modelMag_u"][affected["u - r outside"]] = columns["modelMag_r"][affected["u - r outside"]] + 6.5
-    columns["modelMag_z"][affected["modelMag_z outside"]] = 26.3
-    columns["rChi2"][affected["rChi2 outside"]] = 2.7
-    columns["zErr"][affected["zErr outside"]] = -1.0
-    columns["z"][affected["z outside"]] = 0.012
-    columns["d4000"][affected["d4000 unmeasured"]] = 0.0
-    columns["velDispErr"][affected["velDisp failed"]] = -3.0
+    """Replace values; `uniform`, in [0, 1), gives at most one kind of invalid value to each galaxy."""
+    # the selection of the paper drops all kinds from the metallicity to z, and accepts the others
+    kinds: tuple[tuple[float, tuple[str, ...], float | Floats], ...] = (  # share of galaxies, columns, value
+        (0.003, ("lgm_tot_p50",), SENTINEL),
+        (0.002, ("sfr_tot_p50",), SENTINEL),
+        (0.0015, ("modelMag_g",), 24.8),
+        (0.010, tuple(name for name in columns if name.startswith("oh_")), SENTINEL),
+        (0.004, ("petroMag_r",), 18.4),
+        (0.002, ("modelMag_u",), columns["modelMag_r"] + 6.5),
+        (0.002, ("modelMag_z",), 26.3),
+        (0.005, ("rChi2",), 2.7),
+        (0.004, ("zErr",), -1.0),
+        (0.003, ("z",), 0.012),
+        (0.005, ("d4000",), 0.0),
+        (0.020, ("velDispErr",), -3.0),
+    )
+    bounds = np.cumsum([0.0, *(share for share, _, _ in kinds)])
+    for k, (_, names, value) in enumerate(kinds):
+        is_affected = (uniform >= bounds[k]) & (uniform < bounds[k + 1])
+        for name in names:
+            columns[name] = np.where(is_affected, value, columns[name])

@@ -56,12 +56,7 @@ def mass_metallicity_relation(log_mass: Floats) -> Floats:
     """Return 12 + log(O/H) at a stellar mass, after Tremonti et al. (2004, eq. 3).
 
     The curve is scaled by 1.2 about 8.944 and shifted by -0.022 dex, so that the simulated labels have the mean and
-    standard deviation of the sample of Wu & Boada (2019).
-
-    Parameters
-    ----------
-    log_mass
-        log10 of the stellar mass in solar masses, any shape.
+    standard deviation of the sample of Wu & Boada (2019). `log_mass` is log10 of the stellar mass in solar masses.
 
     Examples
     --------
@@ -72,21 +67,14 @@ def mass_metallicity_relation(log_mass: Floats) -> Floats:
     return 8.944 + 1.2 * (tremonti - 8.944) - 0.022
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Physics:
-    log_mass: Floats
-    metallicity: Floats
-    log_sfr: Floats
-
-
-def _draw_physics(rng: np.random.Generator, n: int) -> _Physics:
+def _draw_physics(rng: np.random.Generator, n: int) -> dict[str, Floats]:
     spread = rng.standard_normal((3, n))
     # two half normals that meet at the median give the quartiles of the sample 9.64 / 10.06 / 10.42
     log_mass = np.clip(10.06 + np.where(spread[0] < 0, 0.623, 0.534) * spread[0], 7.8, 11.5)
     skewed = np.where(spread[1] < 0, 1.25, 0.65) * spread[1] + 0.24
     metallicity = mass_metallicity_relation(log_mass) + MASS_METALLICITY_SCATTER_DEX * skewed
     log_sfr = 0.16 + 0.79 * (log_mass - 10.02) + 0.32 * spread[2]
-    return _Physics(log_mass=log_mass, metallicity=metallicity, log_sfr=log_sfr)
+    return {"log_mass": log_mass, "log_sfr": log_sfr, "metallicity": metallicity}
 
 
 def draw_population(rng: np.random.Generator, n: int, *, informative: bool) -> dict[str, Floats]:
@@ -94,10 +82,6 @@ def draw_population(rng: np.random.Generator, n: int, *, informative: bool) -> d
 
     Parameters
     ----------
-    rng
-        Random generator.
-    n
-        Number of galaxies.
     informative
         False gives each galaxy the appearance of an unrelated one, so that images carry no information on the label.
 
@@ -109,22 +93,18 @@ def draw_population(rng: np.random.Generator, n: int, *, informative: bool) -> d
         `surface_brightness`, the mean of the disk within its half-light radius, mag arcsec^-2.
     """
     own, unrelated = _draw_physics(rng, n), _draw_physics(rng, n)
-    label = own.metallicity + LABEL_NOISE_DEX * rng.standard_normal(n)
-    appearance = _draw_appearance(rng, own if informative else unrelated)
-    return {
-        "log_mass": own.log_mass,
-        "log_sfr": own.log_sfr,
-        "metallicity": own.metallicity,
-        "label": label,
-    } | appearance
+    label = own["metallicity"] + LABEL_NOISE_DEX * rng.standard_normal(n)
+    return own | {"label": label} | _draw_appearance(rng, **(own if informative else unrelated))
 
 
-def _draw_appearance(rng: np.random.Generator, physics: _Physics) -> dict[str, Floats]:
-    n = len(physics.log_mass)
+def _draw_appearance(
+    rng: np.random.Generator, log_mass: Floats, log_sfr: Floats, metallicity: Floats
+) -> dict[str, Floats]:
+    n = len(log_mass)
     noise = rng.standard_normal((10, n))
-    mass = physics.log_mass - 10
-    excess = physics.metallicity - mass_metallicity_relation(physics.log_mass)
-    activity = physics.log_sfr - 0.16 - 0.79 * (physics.log_mass - 10.02)
+    mass = log_mass - 10
+    excess = metallicity - mass_metallicity_relation(log_mass)
+    activity = log_sfr - 0.16 - 0.79 * (log_mass - 10.02)
 
     # most galaxies are close to the spectroscopic limit of the survey, r = 17.77
     mag_r = np.clip(17.85 - 0.76 * rng.exponential(size=n) + 0.10 * noise[0], 13.5, 17.95)
@@ -141,19 +121,14 @@ def _draw_appearance(rng: np.random.Generator, physics: _Physics) -> dict[str, F
     cos_inclination = rng.uniform(0.15, 1.0, n)
     dust = 0.18 * (1 - cos_inclination)
 
-    disk_g_r = (
-        0.425
-        + _DISK_COLOUR_PER_DEX * (physics.metallicity - 8.9065)
-        - 0.03 * activity
-        + dust
-        + DISK_COLOUR_SCATTER_MAG * noise[5]
-    )
+    disk_g_r = 0.425 + _DISK_COLOUR_PER_DEX * (metallicity - 8.9065) - 0.03 * activity + dust
+    disk_g_r += DISK_COLOUR_SCATTER_MAG * noise[5]
     bulge_g_r = np.clip(0.70 + 0.18 * noise[6], 0.15, 1.2) + 0.5 * dust
     disk_r_i, bulge_r_i = (
         0.10 + _RED_SLOPE * g_r + 0.012 * scatter
         for g_r, scatter in zip((disk_g_r, bulge_g_r), noise[7:9], strict=True)
     )
-    clump_fraction = 0.30 / (1 + np.exp(0.4 + 5.0 * (physics.metallicity - 8.9065) - 0.8 * activity - 0.4 * noise[9]))
+    clump_fraction = 0.30 / (1 + np.exp(0.4 + 5.0 * (metallicity - 8.9065) - 0.8 * activity - 0.4 * noise[9]))
 
     g_r = _mixed_colour(bulge_fraction, bulge_g_r, disk_g_r)
     r_i = -_mixed_colour(bulge_fraction, -bulge_r_i, -disk_r_i)

@@ -31,6 +31,9 @@ FOOTPRINT_DEC_DEG = (-4.0, 70.0)
 
 TOTAL_COLOURS = ("g_r", "r_i")
 
+_PLATES_APART = 3500  # between the first and second plate of a galaxy
+_GALAXIES_PER_PLATE = 640
+
 _SPECTROSCOPIC, _PHOTOMETRIC = 0, 1  # independent random streams
 
 
@@ -39,8 +42,6 @@ class SimulatedSky:
 
     Parameters
     ----------
-    seed
-        Seed of the sky. The same seed with larger numbers gives the same galaxies and more.
     n_galaxies
         Number of galaxies with spectra, listed in `catalog`.
     n_new
@@ -67,15 +68,13 @@ class SimulatedSky:
                 f"a simulated sky needs a seed >= 0 and 0 to {MAX_GALAXIES} galaxies of each kind, got seed {seed}, "
                 f"n_galaxies {n_galaxies}, n_new {n_new}: choose numbers in these ranges"
             )
-        self.seed = seed
-        self.n_galaxies = n_galaxies
-        self.n_new = n_new
-        self.informative = informative
+        self.seed, self.n_galaxies, self.informative = seed, n_galaxies, informative
         with_spectra, self._measured = self._draw(_SPECTROSCOPIC, n_galaxies)
         without, _ = self._draw(_PHOTOMETRIC, n_new)
         self._galaxies = pd.concat([with_spectra, without], ignore_index=True)
         self.object_ids: NDArray[np.int64] = self._galaxies["object_id"].to_numpy()
         """Ids of all galaxies, first those with spectra, shape (n,)."""
+        self._rows = pd.Index(self.object_ids)
 
     def _draw(self, stream: int, n: int) -> tuple[pd.DataFrame, pd.DataFrame]:
         galaxies, measured = [], []
@@ -96,10 +95,7 @@ class SimulatedSky:
     def catalog(self) -> pd.DataFrame:
         """Return the spectroscopic catalog with its invalid values: one row per spectrum, some objIDs twice.
 
-        Returns
-        -------
-        DataFrame
-            The columns of `schemas.selection.QUERY_COLUMNS` and `rChi2` with SDSS names; -9999 marks missing values.
+        Columns are those of `schemas.selection.QUERY_COLUMNS`, and `rChi2`; -9999 marks missing values.
         """
         positions = self._galaxies.iloc[: self.n_galaxies][["object_id", "ra", "dec"]]
         positions = positions.rename(columns={"object_id": "objID"})
@@ -133,15 +129,8 @@ class SimulatedSky:
         return None if row is None else int(self.object_ids[row])
 
     def appearance(self, object_id: int) -> Appearance:
-        """Return the appearance of a galaxy.
-
-        Raises
-        ------
-        KeyError
-            The id is unknown.
-        """
-        row = self._rows[object_id]
-        values = {name: float(column[row]) for name, column in self._appearances.items()}
+        """Return the appearance of a galaxy; raise `KeyError` if the id is unknown."""
+        values = dict(zip(APPEARANCE_FIELDS, self._appearances[self._rows.get_loc(object_id)].tolist(), strict=True))
         texture = int(values.pop("texture"))
         return Appearance(**values, texture=texture)
 
@@ -153,9 +142,9 @@ class SimulatedSky:
             # positions that agree to a tenth of an arcsecond show the same sky
             tenths = [round((angle % 360) * 36_000) for angle in query.position_deg]
             draw = partial(draw_empty_sky, (self.seed << 42) + tenths[0] * 12_960_000 + tenths[1])
-        width_px, height_px = query.size_px
+        width, height = query.size_px
         return partial(
-            draw, scale_arcsec=query.scale_arcsec, width_px=width_px, height_px=height_px, composite=query.composite
+            draw, scale_arcsec=query.scale_arcsec, width_px=width, height_px=height, composite=query.composite
         )
 
     @cached_property
@@ -163,16 +152,8 @@ class SimulatedSky:
         return PositionIndex(self._galaxies["ra"], self._galaxies["dec"])
 
     @cached_property
-    def _rows(self) -> dict[int, int]:
-        return {int(object_id): row for row, object_id in enumerate(self.object_ids)}
-
-    @cached_property
-    def _appearances(self) -> dict[str, NDArray[np.float64]]:
-        return {name: self._galaxies[name].to_numpy() for name in APPEARANCE_FIELDS}
-
-
-_PLATES_APART = 3500  # between the first and second plate of a galaxy
-_GALAXIES_PER_PLATE = 640
+    def _appearances(self) -> NDArray[np.float64]:
+        return self._galaxies[list(APPEARANCE_FIELDS)].to_numpy()
 
 
 def _object_ids(rows: NDArray[np.int64], stream: int) -> NDArray[np.int64]:

@@ -13,7 +13,6 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import google_crc32c
@@ -34,6 +33,12 @@ _ID_CHARACTERS = 20
 _TO_RFC_4648 = str.maketrans("0123456789ABCDEFGHJKMNPQRSTVWXYZ", "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
 
 
+def named_snapshots(repository: icechunk.Repository) -> list[dict[str, str]]:
+    """Return the arguments of `Repository.ancestry` for all branches and tags."""
+    starts = [{"branch": name} for name in sorted(repository.list_branches())]
+    return starts + [{"tag": name} for name in sorted(repository.list_tags())]
+
+
 class SnapshotHistory:
     """Snapshots that a branch or tag reaches, and a given one, with their manifests."""
 
@@ -45,9 +50,7 @@ class SnapshotHistory:
         """Path of the array of each manifest."""
         self.manifests: dict[str, dict[str, int]] = {}
         """Number of chunks by snapshot and manifest."""
-        starts = [{"branch": name} for name in sorted(repository.list_branches())]
-        starts += [{"tag": name} for name in sorted(repository.list_tags())]
-        for start in [{"snapshot_id": snapshot_id}, *starts]:
+        for start in [{"snapshot_id": snapshot_id}, *named_snapshots(repository)]:
             self._follow(repository, start)
         for reachable_id in self.snapshots:
             self._inspect(repository, reachable_id)
@@ -76,50 +79,39 @@ class SnapshotHistory:
             return
         # Icechunk 1 returns JSON, Icechunk 2 a dictionary; both call it a test helper, so only the ids are required
         tree: Attributes = json.loads(content) if isinstance(content, str) else content
-        manifests = tree["manifests"]
-        self.manifests[snapshot_id] = {entry["id"]: int(entry.get("num_chunk_refs", 0)) for entry in manifests}
+        self.manifests[snapshot_id] = {entry["id"]: int(entry.get("num_chunk_refs", 0)) for entry in tree["manifests"]}
         for node in tree.get("nodes", ()):
             for reference in node.get("manifest_refs") or ():
                 self.array_of[reference.get("id", "")] = str(node.get("path", "")).lstrip("/")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileTotals:
-    """Totals of the chunk files of all snapshots, and problems."""
+def check_files(history: SnapshotHistory, path: str, *, n_threads: int) -> tuple[dict[str, int], list[Problem]]:
+    """Check that all used chunk files of a local cube exist and that each file has the checksum at its end.
 
-    n_files: int = 0
-    n_bytes: int = 0
-    n_garbage: int = 0
-    garbage_bytes: int = 0
-    n_garbage_damaged: int = 0
-    problems: list[Problem] = field(default_factory=list)
-
-
-def check_files(history: SnapshotHistory, path: str, *, n_threads: int) -> FileTotals:
-    """Check that all used chunk files of a local cube exist and that each file has the checksum at its end."""
+    Return totals by field of `Verification`, which are empty on an object store, and problems.
+    """
     if is_remote(path):
-        return FileTotals()
+        return {}, []
     folder = Path(path).expanduser()
     # listed after the snapshots, so that their files are in the list; files of later commits count as garbage
     sizes = _sizes(folder / "chunks")
-    checks = map_ahead(
-        lambda name: _has_valid_checksum(folder / "chunks" / name), sizes, n_threads=n_threads, n_ahead=64
-    )
+    files = (folder / "chunks" / name for name in sizes)
+    checks = map_ahead(_has_valid_checksum, files, n_threads=n_threads, n_ahead=64)
     damaged = {name for name, is_valid in zip(sizes, checks, strict=True) if not is_valid}
     usage = FileUsage(history, folder, sizes)
     garbage = sizes.keys() - usage.array_of.keys()
-    problems = usage.problems + [usage.damage_problem(name) for name in sorted(damaged - garbage)]
+    reported = sorted(damaged - garbage)
     if usage.is_partial:
         # an unreadable manifest may refer to it
-        problems += [usage.damage_problem(name) for name in sorted(damaged & garbage)]
-    return FileTotals(
-        n_files=len(sizes),
-        n_bytes=sum(sizes.values()),
-        n_garbage=len(garbage),
-        garbage_bytes=sum(sizes[name] for name in garbage),
-        n_garbage_damaged=len(damaged & garbage),
-        problems=problems,
-    )
+        reported += sorted(damaged & garbage)
+    totals = {
+        "n_files": len(sizes),
+        "file_bytes": sum(sizes.values()),
+        "n_garbage": len(garbage),
+        "garbage_bytes": sum(sizes[name] for name in garbage),
+        "n_garbage_damaged": len(damaged & garbage),
+    }
+    return totals, usage.problems + [usage.damage_problem(name) for name in reported]
 
 
 def _sizes(folder: Path) -> dict[str, int]:
@@ -143,49 +135,41 @@ def _has_valid_checksum(file: Path) -> bool:
 
 
 class FileUsage:
-    """Chunk files that the snapshots use.
-
-    Attributes
-    ----------
-    array_of
-        Path of the array of each used file.
-    current
-        Files that the verified snapshot uses.
-    replaced
-        Files of images that a rebuild has replaced.
-    is_partial
-        True if a snapshot or manifest could not be read.
-    """
+    """Chunk files that the snapshots use."""
 
     def __init__(self, history: SnapshotHistory, folder: Path, names: Iterable[str]) -> None:
         self.problems: list[Problem] = []
         self.array_of: dict[str, str] = {}
-        self.is_partial = bool(history.problems)
+        """Path of the array of each used file."""
+        self.is_partial = bool(history.problems) or history.snapshot_id not in history.manifests
+        """True if a snapshot or manifest could not be read."""
         search = _ManifestSearch(names)
         files_of: dict[str, frozenset[str]] = {}
         current = history.manifests.get(history.snapshot_id, {})
-        self.is_partial |= history.snapshot_id not in history.manifests
         all_manifests = {name: n for manifests in history.manifests.values() for name, n in manifests.items()}
         for manifest, n_chunks in all_manifests.items():
             path = history.array_of.get(manifest, "an array")
-            kind = ProblemKind.FILE if manifest in current else ProblemKind.HISTORY
+            text = ""
             try:
                 found = files_of[manifest] = search.files_in(folder / "manifests" / manifest)
             except (OSError, pa.ArrowInvalid) as error:
                 self.is_partial = True
                 text = f"the manifest of {path} cannot be read ({first_line(error)})"
-                self.problems.append(Problem(kind=kind, path=f"manifests/{manifest}", text=text))
-                continue
-            self.array_of |= dict.fromkeys(found, path)
-            if len(found) < n_chunks:
-                text = f"{n_chunks - len(found):,} of {n_chunks:,} chunk files of {path} in this manifest are missing"
+            else:
+                self.array_of |= dict.fromkeys(found, path)
+                if n_missing := max(n_chunks - len(found), 0):
+                    text = f"{n_missing:,} of {n_chunks:,} chunk files of {path} in this manifest are missing"
+            if text:
+                kind = ProblemKind.FILE if manifest in current else ProblemKind.HISTORY
                 self.problems.append(Problem(kind=kind, path=f"manifests/{manifest}", text=text))
         files = {
             snapshot_id: frozenset().union(*(files_of.get(manifest, ()) for manifest in manifests))
             for snapshot_id, manifests in history.manifests.items()
         }
         self.current = files.get(history.snapshot_id, frozenset())
+        """Files that the verified snapshot uses."""
         self.replaced = self._replaced_files(history, files)
+        """Files of images that a rebuild has replaced."""
 
     def _replaced_files(self, history: SnapshotHistory, files: Mapping[str, frozenset[str]]) -> set[str]:
         replaced: set[str] = set()
@@ -193,16 +177,13 @@ class FileUsage:
         for rebuild in snapshots:
             if rebuild.metadata.get("operation") != "rebuild" or rebuild.id not in files:
                 continue
-            base = str(rebuild.metadata.get("base"))
-            # if the repaired snapshot is expired, use all older ones
-            older = (
-                [base] if base in files else [other.id for other in snapshots if other.written_at < rebuild.written_at]
-            )
+            older = [str(rebuild.metadata.get("base"))]
+            if older[0] not in files:  # the repaired snapshot is expired
+                older = [other.id for other in snapshots if other.written_at < rebuild.written_at]
             replaced |= frozenset().union(*(files.get(snapshot_id, ()) for snapshot_id in older)) - files[rebuild.id]
         return {name for name in replaced if self.array_of[name] in IMAGE_LAYOUTS}
 
     def damage_problem(self, name: str) -> Problem:
-        """Return the problem of a damaged file."""
         text = "its content does not match the CRC-32C at its end: it is a chunk"
         text += f" of {self.array_of[name]}" if name in self.array_of else ""
         if name in self.current:
@@ -247,12 +228,10 @@ class _ManifestSearch:
 
 def _chunk_id(name: str) -> bytes:
     """Decode the name of a chunk file to its 12 bytes; empty for other files."""
-    if len(name) != _ID_CHARACTERS or not name.isascii():
-        return b""
-    try:
-        return base64.b32decode(name.translate(_TO_RFC_4648) + "====")
-    except ValueError:
-        return b""
+    if len(name) == _ID_CHARACTERS and name.isascii():
+        with suppress(ValueError):
+            return base64.b32decode(name.translate(_TO_RFC_4648) + "====")
+    return b""
 
 
 def check_labels(repository: icechunk.Repository, history: SnapshotHistory, root: zarr.Group) -> list[Problem]:

@@ -26,45 +26,34 @@ class _BlockProblems:
         self.chunks: list[Problem] = []
 
     def add(self, kind: ProblemKind, path: str, text: str, rows: Iterable[int]) -> None:
-        rows = [int(row) for row in rows]
-        if rows:
-            self.rows[kind, path, text] += rows
-
-    def problems(self, state: StateTable) -> list[Problem]:
-        grouped = [state.row_problems(kind, path, rows, text) for (kind, path, text), rows in self.rows.items()]
-        return self.chunks + [problem for problems in grouped for problem in problems]
+        self.rows[kind, path, text].extend(int(row) for row in rows)
 
 
 def check_block(arrays: Mapping[str, AnyArray], state: StateTable, block: Block) -> list[Problem]:
     """Check the bytes of a block, their digests, the decoded images and pyramids, and values of unstored objects."""
     found = _BlockProblems()
-    levels = {}
-    for side in LEVELS[1:]:
-        path = LEVEL[side].path
-        if path in arrays:
-            levels[side] = read_partial_rows(arrays[path], block.start, block.stop)
-            found.chunks += chunk_problems(path, levels[side])
-            _check_orphans(levels[side], path, state, block.start, found)
+
+    def read(path: str, start: int, stop: int) -> PartialRows | None:
+        if path not in arrays:
+            return None
+        rows = read_partial_rows(arrays[path], start, stop)
+        found.chunks += chunk_problems(path, rows)
+        _check_orphans(rows, path, state, start, found)
+        return rows
+
+    levels = {side: read(LEVEL[side].path, block.start, block.stop) for side in LEVELS[1:]}
     # the finest level and the bytes are read in strips, since they take 66 MB per block
     for start in range(block.start, block.stop, DELIVERED_CHUNK_ROWS):
         stop = min(start + DELIVERED_CHUNK_ROWS, block.stop)
-        strip = {
-            path: read_partial_rows(arrays[path], start, stop)
-            for path in (LEVEL[SIDE_PX].path, BODY_PATH)
-            if path in arrays
-        }
-        for path, rows in strip.items():
-            found.chunks += chunk_problems(path, rows)
-            _check_orphans(rows, path, state, start, found)
-        if BODY_PATH not in strip:
+        finest, bodies = read(LEVEL[SIDE_PX].path, start, stop), read(BODY_PATH, start, stop)
+        if bodies is None:
             continue
-        offsets, pixels = _decode_strip(strip[BODY_PATH], state, start, found)
+        offsets, pixels = _decode_strip(bodies, state, start, found)
         if offsets.size:
-            stored = {side: (rows, offsets + start - block.start) for side, rows in levels.items()}
-            if LEVEL[SIDE_PX].path in strip:
-                stored[SIDE_PX] = strip[LEVEL[SIDE_PX].path], offsets
-            _compare_levels(stored, pixels, offsets + start, found)
-    return found.problems(state)
+            stored = {side: (level, offsets + start - block.start) for side, level in levels.items()}
+            _compare_levels(stored | {SIDE_PX: (finest, offsets)}, pixels, offsets + start, found)
+    grouped = [state.row_problems(kind, path, rows, text) for (kind, path, text), rows in found.rows.items()]
+    return found.chunks + [problem for problems in grouped for problem in problems]
 
 
 def _check_orphans(rows: PartialRows, path: str, state: StateTable, start: int, found: _BlockProblems) -> None:
@@ -87,28 +76,29 @@ def _decode_strip(
     bad_rows = np.flatnonzero(is_described & has_bad_padding) + start
     found.add(ProblemKind.BODY, BODY_PATH, "bytes after state/body_length are not zero", bad_rows)
     offsets, decoded = [], []
+    digests = state["body_sha256"][strip]
     for offset in np.flatnonzero(is_described):
-        digest = state["body_sha256"][strip][offset]
-        error, pixels = decode_stored_body(bodies.values[offset], int(lengths[offset]), digest)
+        error, pixels = decode_stored_body(bodies.values[offset], int(lengths[offset]), digests[offset])
         if pixels is None:
             found.add(ProblemKind.BODY, BODY_PATH, error, [start + int(offset)])
         else:
             offsets.append(offset)
             decoded.append(pixels)
-    stacked = np.stack(decoded) if decoded else np.empty((0, SIDE_PX, SIDE_PX, len(BANDS)), dtype=np.uint8)
-    return np.array(offsets, dtype=np.int64), stacked
+    return np.array(offsets, dtype=np.int64), np.array(decoded, dtype=np.uint8).reshape(
+        -1, SIDE_PX, SIDE_PX, len(BANDS)
+    )
 
 
 def _compare_levels(
-    stored: Mapping[int, tuple[PartialRows, npt.NDArray[np.int64]]],
+    stored: Mapping[int, tuple[PartialRows | None, npt.NDArray[np.int64]]],
     pixels: npt.NDArray[np.uint8],
     rows: npt.NDArray[np.int64],
     found: _BlockProblems,
 ) -> None:
     for side, expected in build_pyramid(pixels).items():
-        if side not in stored:
-            continue
         level, offsets = stored[side]
+        if level is None:
+            continue
         differs = (level.values[offsets] != expected).any(axis=(1, 2, 3)) & level.is_intact[offsets]
         if side == SIDE_PX:
             kind, text = ProblemKind.PIXELS, "the pixels differ from the decoded delivered bytes"

@@ -43,7 +43,7 @@ def _read(arrays: Mapping[str, AnyArray], paths: Mapping[str, str], n_objects: i
     for name, path in paths.items():
         if path not in arrays or arrays[path].shape != (n_objects,):
             return None
-        rows = read_partial_rows(arrays[path], 0, n_objects)
+        rows = read_partial_rows(arrays[path])
         if rows.damage:
             return None
         values[name] = rows.values
@@ -81,11 +81,9 @@ def _check_entries(
     for name, values in expected.items():
         differs = stored[name][is_row] != values[rows[is_row]]
         is_wrong[rows[is_row][differs]] = True
-    return [
-        *state.row_problems(
-            ProblemKind.INDEX, path, np.flatnonzero(n_entries != 1), f"it does not list the object once: {_REPAIR}"
-        ),
-        *state.row_problems(
-            ProblemKind.INDEX, path, np.flatnonzero(is_wrong), f"its entry differs from the catalog: {_REPAIR}"
-        ),
+    found = ((n_entries != 1, "it does not list the object once"), (is_wrong, "its entry differs from the catalog"))
+    grouped = [
+        state.row_problems(ProblemKind.INDEX, path, np.flatnonzero(is_bad), f"{text}: {_REPAIR}")
+        for is_bad, text in found
     ]
+    return [problem for problems in grouped for problem in problems]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from galstore.cube.arrays import AnyArray, Values
 from galstore.cube.reader import Cube
@@ -15,15 +17,7 @@ from galstore.integrity.damaged_reads import BODY_PATH, PartialRows, read_partia
 from galstore.integrity.findings import Problem, ProblemKind
 from galstore.parallel import map_ahead
 from schemas.catalog import CATALOG_COLUMNS, RejectReason
-from schemas.cube import (
-    BLOCK_ROWS,
-    DELIVERED_BYTES,
-    INDEX_COLUMNS,
-    LEVEL,
-    REJECTED_COLUMNS,
-    STATE_COLUMNS,
-    Listing,
-)
+from schemas.cube import BLOCK_ROWS, DELIVERED_BYTES, INDEX_COLUMNS, LEVEL, REJECTED_COLUMNS, STATE_COLUMNS, Listing
 from schemas.cutouts import BANDS, Reason, Status
 
 IMAGE_LAYOUTS: dict[str, tuple[tuple[int, ...], str]] = {
@@ -37,21 +31,21 @@ CHECKED_ROWS = 65_536
 _Flags = npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class StateTable:
     """Columns of `/state` and the object ids, as far as they can be read."""
 
     n_objects: int
     columns: Mapping[str, PartialRows]
-    is_unstored: _Flags = field(init=False)
-    is_described: _Flags = field(init=False)
-    """Objects that are stored and whose length and digest can be read."""
 
-    def __post_init__(self) -> None:
-        is_intact, is_stored = self.is_intact("status"), self["status"] == Status.STORED
-        is_described = is_intact & is_stored & self.is_intact("body_length", "body_sha256")
-        object.__setattr__(self, "is_unstored", is_intact & ~is_stored)
-        object.__setattr__(self, "is_described", is_described)
+    @cached_property
+    def is_unstored(self) -> _Flags:
+        return np.asarray(self.is_intact("status") & (self["status"] != Status.STORED))
+
+    @cached_property
+    def is_described(self) -> _Flags:
+        """Objects that are stored and whose length and digest can be read."""
+        return np.asarray(self.is_intact("status", "body_length", "body_sha256") & (self["status"] == Status.STORED))
 
     def __getitem__(self, name: str) -> Values:
         return self.columns[name].values
@@ -72,16 +66,18 @@ class StateTable:
         return [Problem(kind=kind, path=path, text=text, block=row // BLOCK_ROWS, row=row, object_id=object_id)]
 
 
-def _dimensions(array: AnyArray) -> tuple[str | None, ...]:
-    return getattr(array.metadata, "dimension_names", None) or ()
+def _lengths(arrays: Mapping[str, AnyArray], dimension: str) -> dict[str, int]:
+    """Return the lengths of the arrays with this first dimension."""
+    names = {path: getattr(array.metadata, "dimension_names", None) or ("",) for path, array in arrays.items()}
+    return {path: array.shape[0] for path, array in arrays.items() if names[path][0] == dimension}
 
 
 def check_lengths(arrays: Mapping[str, AnyArray]) -> tuple[int, list[Problem]]:
     """Return the number of objects, and the arrays that are missing or have another length, shape or type."""
-    lengths = {path: array.shape[0] for path, array in arrays.items() if _dimensions(array)[:1] == ("object",)}
+    lengths = _lengths(arrays, "object")
     n_objects = Counter(lengths.values()).most_common(1)[0][0] if lengths else 0
-    problems = [
-        Problem(kind=ProblemKind.ARRAY, path=path, text=f"it has {length:,} objects, other arrays have {n_objects:,}")
+    found = [
+        (path, f"it has {length:,} objects, other arrays have {n_objects:,}")
         for path, length in lengths.items()
         if length != n_objects
     ]
@@ -92,21 +88,21 @@ def check_lengths(arrays: Mapping[str, AnyArray]) -> tuple[int, list[Problem]]:
         *(f"catalog/{name}" for name in ("object_id", *CATALOG_COLUMNS)),
         *(f"index/{name}/{column.name}" for name, columns in INDEX_COLUMNS.items() for column in columns),
     ]
-    missing = [path for path in expected if path not in arrays]
-    problems += [Problem(kind=ProblemKind.ARRAY, path=path, text="the array is missing") for path in missing]
+    found += [(path, "the array is missing") for path in expected if path not in arrays]
     for path, (shape, dtype) in IMAGE_LAYOUTS.items():
         array = arrays.get(path)
         if array is not None and (array.shape[1:], str(array.dtype)) != (shape, dtype):
-            text = f"each object has {array.dtype} {array.shape[1:]}, expected {dtype} {shape}"
-            problems.append(Problem(kind=ProblemKind.ARRAY, path=path, text=text))
-    return n_objects, problems
+            found.append((path, f"each object has {array.dtype} {array.shape[1:]}, expected {dtype} {shape}"))
+    return n_objects, [Problem(kind=ProblemKind.ARRAY, path=path, text=text) for path, text in found]
 
 
-def has_layout(arrays: Mapping[str, AnyArray], path: str, n_objects: int) -> bool:
-    """Test whether an array of images or bytes exists with the shape and type of the layout."""
-    shape, dtype = IMAGE_LAYOUTS[path]
-    array = arrays.get(path)
-    return array is not None and array.shape == (n_objects, *shape) and array.dtype == dtype
+def image_arrays(arrays: Mapping[str, AnyArray], n_objects: int) -> dict[str, AnyArray]:
+    """Return the arrays of images and bytes that have the shape and type of the layout."""
+    return {
+        path: arrays[path]
+        for path, (shape, dtype) in IMAGE_LAYOUTS.items()
+        if path in arrays and (arrays[path].shape, str(arrays[path].dtype)) == ((n_objects, *shape), dtype)
+    }
 
 
 def chunk_problems(path: str, rows: PartialRows) -> list[Problem]:
@@ -126,14 +122,12 @@ def chunk_problems(path: str, rows: PartialRows) -> list[Problem]:
 def read_state(arrays: Mapping[str, AnyArray], n_objects: int, *, n_threads: int) -> tuple[StateTable, list[Problem]]:
     """Read the state columns and the ids; return them with the chunks that cannot be read."""
     paths = {column.name: f"state/{column.name}" for column in STATE_COLUMNS} | {"object_id": "catalog/object_id"}
-    widths = {column.name: column.width for column in STATE_COLUMNS}
+    shapes = {column.name: (n_objects, column.width) for column in STATE_COLUMNS if column.width > 1}
 
     def read(name: str) -> PartialRows:
-        array = arrays.get(paths[name])
-        width = widths.get(name, 1)
-        shape = (n_objects, width) if width > 1 else (n_objects,)
+        array, shape = arrays.get(paths[name]), shapes.get(name, (n_objects,))
         if array is not None and array.shape == shape:
-            return read_partial_rows(array, 0, n_objects)
+            return read_partial_rows(array)
         return PartialRows(values=np.zeros(shape, dtype=np.int64), is_intact=np.zeros(n_objects, dtype=bool))
 
     columns = dict(zip(paths, map_ahead(read, paths, n_threads=n_threads, n_ahead=2 * n_threads), strict=True))
@@ -141,60 +135,47 @@ def read_state(arrays: Mapping[str, AnyArray], n_objects: int, *, n_threads: int
     return StateTable(n_objects=n_objects, columns=columns), problems
 
 
+def _unknown_rows(rows: PartialRows, codes: Iterable[int]) -> npt.NDArray[np.int64]:
+    return np.flatnonzero(rows.is_intact & ~np.isin(rows.values, [int(code) for code in codes]))
+
+
 def check_state(state: StateTable, cube: Cube) -> list[Problem]:
     """Check that codes are known and consistent, ids are unique, and counts add up."""
-    problems: list[Problem] = []
-    n_catalogs = len(cube.attributes.get("catalogs", ()))
     codes: dict[str, Iterable[int]] = {
         "status": Status,
         "reason": Reason,
         "listing": Listing,
-        "catalog": range(n_catalogs),
+        "catalog": range(len(cube.attributes.get("catalogs", ()))),
     }
-    for name, known_codes in codes.items():
-        is_unknown = state.is_intact(name) & ~np.isin(state[name], [int(code) for code in known_codes])
-        problems += state.row_problems(
-            ProblemKind.STATE, f"state/{name}", np.flatnonzero(is_unknown), f"{name} has an unknown code"
-        )
+    found: list[tuple[ProblemKind, str, npt.NDArray[np.int64], str]] = [
+        (ProblemKind.STATE, f"state/{name}", _unknown_rows(state.columns[name], known), f"{name} has an unknown code")
+        for name, known in codes.items()
+    ]
     is_intact, has_reason = state.is_intact("status", "reason"), state["reason"] != Reason.NONE
     is_quarantined = state["status"] == Status.QUARANTINED
     for is_wrong, text in (
         (is_quarantined & ~has_reason, "the object is quarantined without a reason"),
         (~is_quarantined & has_reason, "the object is not quarantined but has a reason"),
     ):
-        problems += state.row_problems(ProblemKind.STATE, "state/reason", np.flatnonzero(is_intact & is_wrong), text)
-    n_counted = int(np.isin(state["status"], [int(code) for code in Status]).sum())
-    if state.is_intact("status").all() and n_counted != state.n_objects:
-        text = f"stored + quarantined + pending are {n_counted:,} objects, registered are {state.n_objects:,}"
-        problems.append(Problem(kind=ProblemKind.COUNT, path="state/status", text=text))
-    return problems + _check_ids(state) + _check_digests(state)
-
-
-def _check_ids(state: StateTable) -> list[Problem]:
+        found.append((ProblemKind.STATE, "state/reason", np.flatnonzero(is_intact & is_wrong), text))
     rows = np.flatnonzero(state.is_intact("object_id"))
-    if not rows.size:
-        return []
     ids = state["object_id"][rows]
-    _, firsts = np.unique(ids, return_index=True)
-    is_repeated = np.ones(ids.size, dtype=bool)
-    is_repeated[firsts] = False
-    kind, path = ProblemKind.IDENTITY, "catalog/object_id"
-    return [
-        *state.row_problems(kind, path, rows[ids < 0], "the object id is negative"),
-        *state.row_problems(kind, path, rows[is_repeated], "another row has the same object id"),
-    ]
-
-
-def _check_digests(state: StateTable) -> list[Problem]:
-    problems = []
+    for is_wrong, text in (
+        (ids < 0, "the object id is negative"),
+        (pd.Index(ids).duplicated(), "another row has the same object id"),
+    ):
+        found.append((ProblemKind.IDENTITY, "catalog/object_id", rows[is_wrong], text))
     for name, has_value in (
         ("body_sha256", state["body_sha256"].any(axis=1)),
         ("body_length", state["body_length"] > 0),
     ):
         rows = np.flatnonzero(state.is_unstored & state.is_intact(name) & has_value)
-        problems += state.row_problems(
-            ProblemKind.ORPHAN, f"state/{name}", rows, "a value of an object that is not stored"
-        )
+        found.append((ProblemKind.ORPHAN, f"state/{name}", rows, "a value of an object that is not stored"))
+    problems = [problem for group in found for problem in state.row_problems(*group)]
+    n_counted = int(np.isin(state["status"], [int(code) for code in Status]).sum())
+    if state.is_intact("status").all() and n_counted != state.n_objects:
+        text = f"stored + quarantined + pending are {n_counted:,} objects, registered are {state.n_objects:,}"
+        problems.append(Problem(kind=ProblemKind.COUNT, path="state/status", text=text))
     return problems
 
 
@@ -225,19 +206,16 @@ def check_columns(arrays: Mapping[str, AnyArray], state: StateTable, *, n_thread
 
 def check_rejected(arrays: Mapping[str, AnyArray], cube: Cube) -> list[Problem]:
     """Check that the table of rejected rows can be read and that its codes are known."""
-    lengths = {path: array.shape[0] for path, array in arrays.items() if _dimensions(array)[:1] == ("rejected",)}
+    lengths = _lengths(arrays, "rejected")
     problems = []
     if len(set(lengths.values())) > 1:
         text = f"columns have different lengths: {', '.join(f'{path} {n}' for path, n in lengths.items())}"
         problems.append(Problem(kind=ProblemKind.ARRAY, path="rejected", text=text))
-    codes = {"reason": [int(code) for code in RejectReason], "catalog": range(len(cube.attributes.get("catalogs", ())))}
-    for name, known_codes in codes.items():
+    n_catalogs = len(cube.attributes.get("catalogs", ()))
+    codes: dict[str, Iterable[int]] = {"reason": RejectReason, "catalog": range(n_catalogs)}
+    for name, known in codes.items():
         path = f"rejected/{name}"
-        if path not in arrays:
-            continue
-        rows = read_partial_rows(arrays[path], 0, arrays[path].shape[0])
-        unknown = np.flatnonzero(rows.is_intact & ~np.isin(rows.values, list(known_codes)))
-        if unknown.size:
+        if path in arrays and (unknown := _unknown_rows(read_partial_rows(arrays[path]), known)).size:
             text = f"{name} has an unknown code ({unknown.size:,} rows; this is the first)"
             problems.append(Problem(kind=ProblemKind.STATE, path=path, text=text, row=int(unknown[0])))
     return problems

@@ -214,9 +214,9 @@ def test_faults_follow_the_plan_and_are_logged(start_emulator, tmp_path: Path) -
             for attempt in (1, 2, 3):
                 responses = list(pool.map(lambda row: getjpeg(url, ra=row.ra, dec=row.dec), catalog.itertuples()))
                 for object_id, response in zip(catalog["objID"], responses, strict=True):
-                    _check_response(response, plan.fault(object_id, attempt=attempt))
+                    _check_response(response, plan.object_fault(object_id).at(attempt))
         log = requests.get(f"{url}/emulator/log", timeout=10).json()
-    planned = [plan.fault(object_id, attempt=attempt) for object_id in catalog["objID"] for attempt in (1, 2, 3)]
+    planned = [plan.object_fault(object_id).at(attempt) for object_id in catalog["objID"] for attempt in (1, 2, 3)]
     assert log["requests"] == 180
     assert log["objects"] == 60
     assert log["faults"] == {str(fault): n for fault, n in Counter(planned).items() if fault}
