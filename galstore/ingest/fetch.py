@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,14 @@ import numpy.typing as npt
 from galstore.cube.blocks import Block
 from galstore.cube.reader import Cube
 from galstore.event_loop import run
-from galstore.executor import ServiceState
 from galstore.ingest.refused_responses import limit_refused
 from galstore.survey.collect import Collected, collect_cutouts, recheck_cutouts
 from galstore.survey.cutout_service import CutoutService
+from galstore.survey.rate_limit import RateLimiter
 from galstore.survey.repeated_bodies import ReceivedImage
 from galstore.survey.responses import CutoutRequest, CutoutResponse
 from galstore.survey.retry import RequestLimits
+from galstore.survey.service_state import ServiceState
 from schemas.cutouts import CutoutScale, Reason, Status
 
 MAX_OTHERS = 8
@@ -189,8 +191,8 @@ async def _collect(
     is_recheck: bool,
 ) -> Collected:
     base_url, limits = source.service.base_url, source.request_limits
-    rate_limiter = service_state.rate_limiter(base_url, limits.requests_per_second)
-    repeat_detector = service_state.repeat_detector(base_url)
+    rate_limiter = RateLimiter(limits.requests_per_second, partial(service_state.lease_slots, base_url))
+    repeat_detector = partial(service_state.find_repeats, base_url)
     if is_recheck:
         return await recheck_cutouts(requests, others, limits, rate_limiter, repeat_detector)
     return await collect_cutouts(requests, limits, rate_limiter, repeat_detector, known_good=source.known_good)

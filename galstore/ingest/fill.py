@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from galstore.cube.blocks import Block, blocks_with
 from galstore.cube.reader import Cube, open_cube
-from galstore.executor import TASKS_PER_THREAD, Executor, ServiceState, run_bounded
+from galstore.executor import TASKS_PER_THREAD, Executor, run_bounded
 from galstore.ingest.fetch import BlockTask, CutoutSource, fetch_block
 from galstore.ingest.write import FilledBlock, FillResult, commit_blocks, write_block
+from galstore.survey.service_state import ServiceState
 from schemas.cutouts import Reason
 from schemas.errors import ServiceDownError
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 import aiohttp
 from yarl import URL
 
-from galstore.survey.rate_limit import LocalRateLimiter, RateLimiter
+from galstore.survey.rate_limit import RateLimiter
 from galstore.survey.responses import CutoutRequest, CutoutResponse, HttpResponse, classify_response
 from galstore.survey.retry import RequestLimits, RetryLoop
 from schemas.cube import DELIVERED_BYTES
@@ -71,7 +71,7 @@ async def fetch_cutouts(
         yielded response stay open.
     """
     async with open_session(request_limits) as session:
-        rate_limiter = rate_limiter or LocalRateLimiter(request_limits.requests_per_second)
+        rate_limiter = rate_limiter or RateLimiter(request_limits.requests_per_second)
         loop = RetryLoop(partial(fetch_once, session), request_limits, rate_limiter)
         held: list[CutoutResponse] = []
         works = False

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from galstore.survey.client import fetch_cutouts
-from galstore.survey.rate_limit import LocalRateLimiter, RateLimiter
-from galstore.survey.repeated_bodies import NO_IMAGE, LocalRepeatDetector, ReceivedImage, RepeatDetector
+from galstore.survey.rate_limit import RateLimiter
+from galstore.survey.repeated_bodies import NO_IMAGE, ReceivedImage, RepeatDetector, local_repeat_detector
 from galstore.survey.responses import CutoutRequest, CutoutResponse
 from galstore.survey.retry import RequestLimits
 from schemas.cutouts import DOWN_REASONS, Reason
@@ -66,7 +66,7 @@ async def collect_cutouts(
     repeat_detector
         Detector with the images of the run's other calls; by default it starts empty.
     """
-    repeat_detector = repeat_detector or LocalRepeatDetector()
+    repeat_detector = repeat_detector or local_repeat_detector()
     by_row = {request.row: request for request in requests}
     received: dict[int, CutoutResponse] = {}
     down = None
@@ -81,7 +81,7 @@ async def collect_cutouts(
             down = error
     rows = sorted(row for row, response in received.items() if response.digest)
     images = [ReceivedImage(by_row[row].query, received[row].digest) for row in rows]
-    repeats = await repeat_detector.find_repeats(images)
+    repeats = await repeat_detector(images)
     repeated = [received.pop(row) for row, is_repeat in zip(rows, repeats, strict=True) if is_repeat]
     return Collected(
         responses=tuple(received[row] for row in sorted(received)),
@@ -113,8 +113,10 @@ async def recheck_cutouts(
     request_limits, rate_limiter, repeat_detector
         See `collect_cutouts`.
     """
-    rate_limiter = rate_limiter or LocalRateLimiter(request_limits.requests_per_second)
-    return await _Recheck(others, request_limits, rate_limiter, repeat_detector or LocalRepeatDetector()).run(requests)
+    rate_limiter = rate_limiter or RateLimiter(request_limits.requests_per_second)
+    return await _Recheck(others, request_limits, rate_limiter, repeat_detector or local_repeat_detector()).run(
+        requests
+    )
 
 
 class _ImageReporter:
@@ -139,7 +141,7 @@ class _ImageReporter:
     async def _send(self) -> None:
         while self._waiting:
             images, self._waiting = self._waiting, []
-            await self._repeat_detector.find_repeats(images)
+            await self._repeat_detector(images)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), REPORT_INTERVAL_S)
 
@@ -189,7 +191,7 @@ class _Recheck:
             ReceivedImage(request.query, response.digest, response.confirmed)
             for request, response in zip(requests, responses, strict=False)
         ]
-        repeats = await self._repeat_detector.find_repeats(images)
+        repeats = await self._repeat_detector(images)
         return Collected(
             responses=tuple(
                 replace(_as_repeated(response) if is_repeat else response, attempts=self._n_attempts[response.row])
@@ -209,7 +211,7 @@ class _Recheck:
                 return response
             if response.digest == previous != other:
                 image = ReceivedImage(request.query, previous, confirmed=True)
-                (is_repeat,) = await self._repeat_detector.find_repeats([image])
+                (is_repeat,) = await self._repeat_detector([image])
                 return _as_repeated(response) if is_repeat else replace(response, confirmed=True)
             previous = response.digest if response.digest != other else NO_IMAGE
         return _as_repeated(response)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from abc import ABC, abstractmethod
-from typing import Protocol
+from collections.abc import Awaitable, Callable
 
 LEASE_S = 0.05
 """Slots are leased for this long ahead: at 5,000 requests/s the scheduler is asked 20 times a second."""
@@ -25,11 +24,8 @@ HEADROOM = 0.95
 """Share of the rate in use: with slots up to 40 ms late, one second holds the requests of 1.04 s, 0.99 of the rate."""
 
 
-class RateLimiter(Protocol):
-    """Source of request slots."""
-
-    async def acquire(self) -> None:
-        """Wait for the next request slot."""
+Lease = Callable[[int, float], Awaitable[float]]
+"""Coroutine function that leases n slots at a rate (per second) and returns the seconds until the first."""
 
 
 class RequestSlots:
@@ -39,21 +35,7 @@ class RequestSlots:
         self._next_s = -math.inf
 
     def lease(self, n: int, requests_per_second: float, *, now_s: float) -> float:
-        """Give away the next n slots, spaced by the inverse rate.
-
-        Parameters
-        ----------
-        n
-            Number of slots.
-        requests_per_second
-            Rate.
-        now_s
-            Time by a monotonic clock.
-
-        Returns
-        -------
-        float
-            Seconds from now until the first slot.
+        """Give away the next n slots, spaced by the inverse rate, and return the seconds from now until the first.
 
         Examples
         --------
@@ -66,16 +48,19 @@ class RequestSlots:
         return first_s - now_s
 
 
-class LeasedRateLimiter(ABC):
+class RateLimiter:
     """Rate limiter that leases several slots at a time.
 
     Parameters
     ----------
     requests_per_second
         Rate of the whole run.
+    lease
+        Source of the slots; by default this limiter alone uses them.
     """
 
-    def __init__(self, requests_per_second: float) -> None:
+    def __init__(self, requests_per_second: float, lease: Lease | None = None) -> None:
+        self._lease = lease or _local_lease()
         self._per_second = requests_per_second * HEADROOM
         self._n_leased = max(1, round(self._per_second * LEASE_S))
         self._n_left = 0
@@ -108,17 +93,11 @@ class LeasedRateLimiter(ABC):
         self._next_s += 1 / self._per_second
         return slot_s
 
-    @abstractmethod
-    async def _lease(self, n: int, requests_per_second: float) -> float:
-        """Lease n slots and return the seconds until the first."""
 
+def _local_lease() -> Lease:
+    slots = RequestSlots()
 
-class LocalRateLimiter(LeasedRateLimiter):
-    """Rate limiter of one process."""
+    async def lease(n: int, requests_per_second: float) -> float:
+        return slots.lease(n, requests_per_second, now_s=time.monotonic())
 
-    def __init__(self, requests_per_second: float) -> None:
-        super().__init__(requests_per_second)
-        self._slots = RequestSlots()
-
-    async def _lease(self, n: int, requests_per_second: float) -> float:
-        return self._slots.lease(n, requests_per_second, now_s=time.monotonic())
+    return lease

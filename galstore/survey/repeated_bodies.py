@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 MAX_REMEMBERED = 65_536
 """64 blocks, about 30 MB. A stuck cache repeats recent images, not those of yesterday."""
@@ -13,16 +13,9 @@ NO_IMAGE = b""
 
 
 class ReceivedImage(NamedTuple):
-    """Image received for a request.
+    """Image received for a request: `CutoutRequest.query`, and the SHA-256 of the bytes or `NO_IMAGE`.
 
-    Attributes
-    ----------
-    key
-        `CutoutRequest.query` of the request.
-    digest
-        SHA-256 of the image's bytes, or `NO_IMAGE`.
-    confirmed
-        A recheck, with another object in between, brought the same image again.
+    `confirmed` means that a recheck, with another object in between, brought the same image again.
     """
 
     key: str
@@ -30,11 +23,8 @@ class ReceivedImage(NamedTuple):
     confirmed: bool = False
 
 
-class RepeatDetector(Protocol):
-    """Detector that sees all images of a run."""
-
-    async def find_repeats(self, images: Sequence[ReceivedImage]) -> Sequence[bool]:
-        """Record images and return which of them are repeats, see `RecentDigests`."""
+RepeatDetector = Callable[[Sequence[ReceivedImage]], Awaitable[list[bool]]]
+"""Coroutine function that records images of a run and returns which of them are repeats, see `RecentDigests`."""
 
 
 class RecentDigests:
@@ -94,11 +84,11 @@ class RecentDigests:
                 del self._keys_of[image.digest]
 
 
-class LocalRepeatDetector:
-    """Repeat detector of one process."""
+def local_repeat_detector() -> RepeatDetector:
+    """Return a repeat detector that starts empty."""
+    digests = RecentDigests()
 
-    def __init__(self) -> None:
-        self._digests = RecentDigests()
+    async def find_repeats(images: Sequence[ReceivedImage]) -> list[bool]:
+        return digests.find_repeats(images)
 
-    async def find_repeats(self, images: Sequence[ReceivedImage]) -> Sequence[bool]:
-        return self._digests.find_repeats(images)
+    return find_repeats

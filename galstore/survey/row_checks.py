@@ -9,14 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from schemas.catalog import (
-    COLUMN,
-    OBJECT_ID_ALIASES,
-    REJECTED_TABLE_COLUMNS,
-    SENTINEL,
-    RejectReason,
-    catalog_schema,
-)
+from schemas.catalog import COLUMN, OBJECT_ID_ALIASES, REJECTED_TABLE_COLUMNS, SENTINEL, RejectReason, catalog_schema
 from schemas.errors import CatalogError
 
 FLOAT_EXACT_LIMIT = 2**53

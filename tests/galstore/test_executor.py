@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 
@@ -58,8 +59,8 @@ def test_an_error_cancels_the_other_tasks() -> None:
 def test_threads_share_the_rate_and_the_images_of_a_service() -> None:
     with ThreadExecutor(2) as executor:
         state = executor.share_service_state()
-        assert [round(state.lease_slots("a", 2, 10.0), 1) for _ in range(3)] == [0.0, 0.2, 0.4]
-        assert state.lease_slots("b", 1, 10.0) == 0.0
+        assert [round(asyncio.run(state.lease_slots("a", 2, 10.0)), 1) for _ in range(3)] == [0.0, 0.2, 0.4]
+        assert asyncio.run(state.lease_slots("b", 1, 10.0)) == 0.0
         assert executor.find_repeats("a", [ReceivedImage("ra=1", b"x")]) == [False]
         assert executor.find_repeats("a", [ReceivedImage("ra=2", b"x")]) == [True]
         assert executor.find_repeats("b", [ReceivedImage("ra=3", b"x")]) == [False]

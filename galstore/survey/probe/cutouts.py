@@ -13,7 +13,7 @@ import numpy.typing as npt
 from galstore.survey.client import open_session, send_request
 from galstore.survey.cutout_service import CutoutService, LegacySurveyViewer
 from galstore.survey.probe.checks import DIFFERENCES, MEANINGS, Check, Verdict, describe_response
-from galstore.survey.rate_limit import LocalRateLimiter
+from galstore.survey.rate_limit import RateLimiter
 from galstore.survey.responses import CutoutRequest, HttpResponse, TransientError, classify_response
 from galstore.survey.retry import RequestLimits
 from schemas.cutouts import SIDE_PX, Reason
@@ -70,12 +70,12 @@ async def probe_cutouts(
         The service holds images that were cut before, and ignores the scale.
     """
     async with open_session(request_limits) as session:
-        prober = _Prober(session, service, LocalRateLimiter(request_limits.requests_per_second))
+        prober = _Prober(session, service, RateLimiter(request_limits.requests_per_second))
         return await prober.check_all(places, prepared=prepared, read_timeout_s=request_limits.read_timeout_s)
 
 
 class _Prober:
-    def __init__(self, session: aiohttp.ClientSession, service: CutoutService, rate_limiter: LocalRateLimiter) -> None:
+    def __init__(self, session: aiohttp.ClientSession, service: CutoutService, rate_limiter: RateLimiter) -> None:
         self._session, self._service, self._rate_limiter = session, service, rate_limiter
 
     async def check_all(

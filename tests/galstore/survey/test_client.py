@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from galstore.emulator.fault_effects import UnresponsivePort
 from galstore.survey.client import MAX_READ_BYTES, USER_AGENT, fetch_cutouts
 from galstore.survey.collect import Collected, collect_cutouts, recheck_cutouts
-from galstore.survey.repeated_bodies import LocalRepeatDetector, RepeatDetector
+from galstore.survey.repeated_bodies import RepeatDetector, local_repeat_detector
 from galstore.survey.responses import CutoutRequest, CutoutResponse, retry_after_s
 from galstore.survey.retry import RequestLimits
 from schemas.cutouts import Reason
@@ -84,7 +84,7 @@ def collect(
     return run_session(
         handler,
         lambda url: collect_and_recheck(
-            requests_of(url, n), limits(**request_limits), repeat_detector or LocalRepeatDetector()
+            requests_of(url, n), limits(**request_limits), repeat_detector or local_repeat_detector()
         ),
     )
 
@@ -534,14 +534,14 @@ def test_a_cache_that_repeats_its_last_response_is_detected() -> None:
 def test_the_same_request_twice_may_have_the_same_image() -> None:
     async def session(url: str) -> Collected:
         requests = [CutoutRequest(row=row, url=url, params={"row": "0"}) for row in range(2)]
-        return await collect_and_recheck(requests, limits(), LocalRepeatDetector())
+        return await collect_and_recheck(requests, limits(), local_repeat_detector())
 
     collected = run_session(respond_with(good), session)
     assert [(response.reason, response.attempts) for response in collected.responses] == [(Reason.NONE, 1)] * 2
 
 
 def test_two_calls_share_a_repeat_detector() -> None:
-    repeat_detector = LocalRepeatDetector()
+    repeat_detector = local_repeat_detector()
 
     async def session(url: str) -> tuple[Collected, Collected]:
         first, second = requests_of(url, 2)

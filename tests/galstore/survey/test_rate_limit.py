@@ -5,12 +5,12 @@ import time
 
 import pytest
 
-from galstore.survey.rate_limit import LocalRateLimiter, RequestSlots
+from galstore.survey.rate_limit import RateLimiter, RequestSlots
 
 
 async def request_times_s(rate: float, n: int, *, stalls: tuple[int, ...] = ()) -> list[float]:
     """Return the times of n requests; after some of them the process blocks for 0.3 s."""
-    rate_limiter, times_s = LocalRateLimiter(rate), []
+    rate_limiter, times_s = RateLimiter(rate), []
 
     async def go(number: int) -> None:
         await rate_limiter.acquire()
