@@ -41,26 +41,21 @@ _CONTEXT = {
 
 
 def write_croissant(request: ExportRequest, folder: Path) -> None:
-    """Write `catalog.parquet`, `images/` and `metadata.json`.
-
-    The record set `objects` contains all objects. The record set `images` contains the objects with an image, and the
-    image beside their columns.
-    """
+    """Write `catalog.parquet`, `images/` and `metadata.json` ; the record set `images` lacks objects without one."""
     table = cube_table(request.cube, with_images=True)
     write_parquet(replace(request, table=table, on_progress=lambda _: None), folder / _TABLE)
     write_images(request, folder)
     with (folder / _TABLE).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    metadata = _metadata(request.provenance, cube_columns(request.cube), table_sha256=digest)
+    metadata = _metadata(request.provenance, cube_columns(request.cube), digest)
     text = json.dumps(metadata, indent=2, sort_keys=True, ensure_ascii=False)
     (folder / "metadata.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _metadata(
-    provenance: ExportProvenance, columns: tuple[TableColumn, ...], *, table_sha256: str
-) -> dict[str, object]:
+def _metadata(provenance: ExportProvenance, columns: tuple[TableColumn, ...], table_sha256: str) -> dict[str, object]:
     image_fields = [_image_field(provenance), *_column_fields("images", columns), _join_field()]
     table_file = {"contentUrl": _TABLE, "encodingFormat": "application/x-parquet", "sha256": table_sha256}
+    image_files = {"includes": "images/*.jpg", "encodingFormat": "image/jpeg"}
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",
@@ -74,17 +69,16 @@ def _metadata(
         "datePublished": provenance.committed[:10],
         "distribution": [
             _node("cr:FileObject", _TABLE, "Catalog, labels and state", **table_file),
-            _node("cr:FileSet", _IMAGES, "JPEGs", includes="images/*.jpg", encodingFormat="image/jpeg"),
+            _node("cr:FileSet", _IMAGES, "JPEGs", **image_files),
         ],
         "recordSet": [
-            _record_set("objects", "All objects", [*_column_fields("objects", (*columns, image_column()))]),
-            _record_set("images", "Objects with an image", image_fields),
+            _node("cr:RecordSet", name, description, key={"@id": f"{name}/object_id"}, field=fields)
+            for name, description, fields in (
+                ("objects", "All objects", list(_column_fields("objects", (*columns, image_column())))),
+                ("images", "Objects with an image", image_fields),
+            )
         ],
     }
-
-
-def _record_set(name: str, description: str, fields: list[dict[str, object]]) -> dict[str, object]:
-    return _node("cr:RecordSet", name, description, key={"@id": f"{name}/object_id"}, field=fields)
 
 
 def _node(kind: str, path: str, description: str, **properties: object) -> dict[str, object]:
@@ -108,12 +102,9 @@ def _image_field(provenance: ExportProvenance) -> dict[str, object]:
 
 
 def _join_field() -> dict[str, object]:
-    """Return the field that joins an image to its row of the table."""
-    source = {
-        "fileSet": {"@id": _IMAGES},
-        "extract": {"fileProperty": "fullpath"},
-        "transform": {"regex": r"(images/\d+\.jpg)"},
-    }
+    # joins an image to its row of the table
+    source = {"fileSet": {"@id": _IMAGES}, "extract": {"fileProperty": "fullpath"}}
+    source["transform"] = {"regex": r"(images/\d+\.jpg)"}
     row = {"fileObject": {"@id": _TABLE}, "extract": {"column": IMAGE_FILE}}
     description = image_column().description
     return _node("cr:Field", f"images/{IMAGE_FILE}", description, dataType="sc:Text", source=source, references=row)

@@ -34,18 +34,12 @@ def export_cube(
 
     Parameters
     ----------
-    cube
-        Snapshot to export.
     out
         Folder to create; an empty folder may exist.
-    format
-        Format of the files.
     rows
         Row numbers, shape (n,), exported once each and in ascending order. None = all objects.
     levels
         Sides in px of the pyramid levels in a `zarr` export; other formats contain no levels.
-    on_progress
-        Called with the number of objects written since the last call.
 
     Raises
     ------

@@ -22,25 +22,19 @@ from schemas.errors import ExportError
 class ExportFormat(StrEnum):
     """Format of an exported cube; each export is a folder."""
 
-    ZARR = "zarr"
-    """Zarr v3 groups of the cube, for xarray and other Zarr readers."""
+    ZARR = "zarr"  # Zarr v3 groups of the cube, for xarray and other Zarr readers
+    # `catalog.parquet`: catalog, labels and state with units (VOParquet), for astropy, TOPCAT, pandas, DuckDB
     PARQUET = "parquet"
-    """`catalog.parquet`: catalog, labels and state with units (VOParquet), for astropy, TOPCAT, pandas, DuckDB."""
-    HATS = "hats"
-    """The same table partitioned by position, for lsdb and hats."""
-    CROISSANT = "croissant"
-    """The same table and the JPEGs, described in `metadata.json`, for mlcroissant and tools that use it."""
-    JPEG_FOLDER = "jpeg-folder"
-    """The delivered JPEGs, `catalog.csv`, `missing.csv` and `README.txt`."""
+    HATS = "hats"  # the same table partitioned by position, for lsdb and hats
+    CROISSANT = "croissant"  # the same table and the JPEGs, described in `metadata.json`, for mlcroissant
+    JPEG_FOLDER = "jpeg-folder"  # the delivered JPEGs, `catalog.csv`, `missing.csv` and `README.txt`
 
 
 class PredictionFormat(StrEnum):
     """Format of published predictions."""
 
-    HATS = "hats"
-    """Folder of Parquet files partitioned by position, for lsdb and hats."""
-    PARQUET = "parquet"
-    """File with units, UCDs and provenance (VOParquet), for astropy, TOPCAT, pandas, DuckDB."""
+    HATS = "hats"  # folder of Parquet files partitioned by position, for lsdb and hats
+    PARQUET = "parquet"  # file with units, UCDs and provenance (VOParquet), for astropy, TOPCAT, pandas, DuckDB
     CSV = "csv"
     ECSV = "ecsv"
     FITS = "fits"
@@ -56,7 +50,6 @@ FOLDER_EXPORTERS: Mapping[str, Exporter] = {
     "croissant": write_croissant,
     "jpeg-folder": write_jpeg_folder,
 }
-
 FILE_EXPORTERS: Mapping[str, Exporter] = {
     "parquet": write_parquet,
     "csv": write_csv,
@@ -84,8 +77,6 @@ def write_export(request: ExportRequest, out: Path, format: str, *, file_name: s
 
     Parameters
     ----------
-    format
-        Key of `FOLDER_EXPORTERS` or `FILE_EXPORTERS`.
     file_name
         Name of the file of a file format inside the folder `out`; empty = `out` is the file.
 
@@ -102,6 +93,5 @@ def write_export(request: ExportRequest, out: Path, format: str, *, file_name: s
         exporter = FOLDER_EXPORTERS.get(format) or FILE_EXPORTERS[format]
         exporter(request, draft / file_name)
     files = [file for file in out.rglob("*") if file.is_file()] if is_folder else [out]
-    return Exported(
-        path=out, n_objects=request.rows.size, n_files=len(files), bytes=sum(file.stat().st_size for file in files)
-    )
+    n_bytes = sum(file.stat().st_size for file in files)
+    return Exported(path=out, n_objects=request.rows.size, n_files=len(files), bytes=n_bytes)

@@ -23,16 +23,13 @@ HIGHEST_ORDER = 12
 """Order at which pixels (51 arcsec) are not split further."""
 INDEX_COLUMN = "_healpix_29"
 INDEX_ORDER = 29
+_INDEX = TableColumn(
+    INDEX_COLUMN, pa.int64(), f"HEALPix pixel of the position, order {INDEX_ORDER}, nested", ucd="pos.healpix"
+)
 
 
 def write_hats(request: ExportRequest, folder: Path) -> None:
-    """Write the table as a HATS catalog (IVOA note HATS 1.0), one pixel at a time.
-
-    Raises
-    ------
-    ExportError
-        The library hats is not installed.
-    """
+    """Write the table as a HATS catalog (IVOA note HATS 1.0), one pixel at a time."""
     try:
         from hats.catalog.dataset.table_properties import TableProperties
         from hats.catalog.partition_info import PartitionInfo
@@ -41,15 +38,14 @@ def write_hats(request: ExportRequest, folder: Path) -> None:
         from hats.pixel_math.healpix_pixel import HealpixPixel
         from hats.pixel_math.spatial_index import compute_spatial_index
     except ImportError as error:
-        raise ExportError(
-            "the library hats is not installed, but the format 'hats' needs it: pip install 'galstore[export]'"
-        ) from error
+        message = "the library hats is not installed, but the format 'hats' needs it: pip install 'galstore[export]'"
+        raise ExportError(message) from error
 
     rows, table = request.rows, request.table
     ra, dec = (read_sparse_rows(request.cube.array(f"catalog/{name}"), rows) for name in ("ra", "dec"))
     index = np.asarray(compute_spatial_index(ra, dec), dtype=np.int64)
     order = np.argsort(index, kind="stable")
-    schema = voparquet_schema((*table.columns, _index_column()), request.provenance)
+    schema = voparquet_schema((*table.columns, _INDEX), request.provenance)
     pixels = []
     for pixel_order, pixel, part in _partition(index[order]):
         pixels.append(HealpixPixel(pixel_order, pixel))
@@ -80,11 +76,6 @@ def _partition(index: npt.NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]
 
     for pixel in range(12):
         yield from split(0, pixel)
-
-
-def _index_column() -> TableColumn:
-    description = f"HEALPix pixel of the position, order {INDEX_ORDER}, nested"
-    return TableColumn(name=INDEX_COLUMN, type=pa.int64(), ucd="pos.healpix", description=description)
 
 
 def _properties(provenance: ExportProvenance, *, highest_order: int) -> dict[str, object]:

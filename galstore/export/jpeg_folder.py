@@ -48,9 +48,8 @@ def write_images(request: ExportRequest, folder: Path) -> None:
     for part in iter_slices(request.rows.size, BLOCK_ROWS):
         rows = request.rows[part]
         stored = rows[has_image(cube, rows)]
-        ids, lengths = (
-            read_sparse_rows(cube.array(name), stored) for name in ("catalog/object_id", "state/body_length")
-        )
+        ids = read_sparse_rows(cube.array("catalog/object_id"), stored)
+        lengths = read_sparse_rows(cube.array("state/body_length"), stored)
         bodies = read_sparse_rows(cube.array("delivered/body"), stored, stride=BLOCK_ROWS)
         for object_id, length, body in zip(ids, lengths, bodies, strict=True):
             (folder / image_path(object_id)).write_bytes(body[:length].tobytes())
@@ -68,24 +67,22 @@ def _blank_nulls(table: pd.DataFrame, columns: tuple[TableColumn, ...]) -> pd.Da
 
 
 def _readme(columns: tuple[TableColumn, ...], provenance: ExportProvenance, n_missing: int) -> str:
-    names = {IMAGE_FILE: "file"}
-    return "\n".join(
-        [
-            f"Galaxy images of {provenance.sky}",
-            "",
-            f"images/<object_id>.jpg  JPEGs as delivered, {SIDE_PX} x {SIDE_PX} px; {provenance.image_description}",
-            f"catalog.csv             {provenance.n_objects} objects, with and without images; empty = unknown",
-            f"missing.csv             {n_missing} objects without an image; 'pending' = not fetched, else quarantined",
-            "",
-            "Columns of catalog.csv, units in brackets:",
-            *(
-                f"  {names.get(column.name, column.name)}{f' [{column.unit}]' if column.unit else ''}: "
-                f"{column.description}"
-                for column in columns
-            ),
-            "",
-            "Provenance:",
-            *(f"  {name}: {text}" for name, text in provenance.to_dict().items()),
-            "",
-        ]
-    )
+    described = []
+    for column in columns:
+        name = "file" if column.name == IMAGE_FILE else column.name
+        described.append(f"  {name}{f' [{column.unit}]' if column.unit else ''}: {column.description}")
+    lines = [
+        f"Galaxy images of {provenance.sky}",
+        "",
+        f"images/<object_id>.jpg  JPEGs as delivered, {SIDE_PX} x {SIDE_PX} px; {provenance.image_description}",
+        f"catalog.csv             {provenance.n_objects} objects, with and without images; empty = unknown",
+        f"missing.csv             {n_missing} objects without an image; 'pending' = not fetched, else quarantined",
+        "",
+        "Columns of catalog.csv, units in brackets:",
+        *described,
+        "",
+        "Provenance:",
+        *(f"  {name}: {text}" for name, text in provenance.to_dict().items()),
+        "",
+    ]
+    return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -28,23 +28,32 @@ _ARROW = {"float32": pa.float32(), "float64": pa.float64(), "int64": pa.int64()}
 _STATE_ARROW = {"uint8": pa.int32(), "uint16": pa.int32(), "uint32": pa.int64(), "float32": pa.float32()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class TableColumn:
-    """Column of an exported table."""
+    """Column of an exported table.
+
+    Attributes
+    ----------
+    length
+        Maximum length of a string in bytes.
+    null
+        Missing value of an integer column; floats use NaN.
+    path
+        Array of the cube; empty for a column made for the export.
+    flags
+        Codes in the cube; the table contains their names in lower case.
+    """
 
     name: str
     type: pa.DataType
     description: str
+    _: KW_ONLY
     unit: str = ""
     ucd: str = ""
     length: int = 0
-    """Maximum length of a string in bytes."""
     null: int | None = None
-    """Missing value of an integer column; floats use NaN."""
     path: str = ""
-    """Array of the cube; empty for a column made for the export."""
     flags: type[IntEnum] | None = None
-    """Codes in the cube; the table contains their names in lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +66,10 @@ class ObjectTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportRequest:
-    """Everything that a writer of a format needs.
+    """Input of the writer of a format.
 
-    Attributes
-    ----------
-    rows
-        Rows of the cube, shape (n,), ascending and unique.
-    table
-        Table to write; the Zarr format ignores it.
-    levels
-        Sides in px of the pyramid levels to write, descending; Zarr only.
-    group_rows
-        Rows of the table to read and write at a time.
-    on_progress
-        Called with the number of objects written since the last call.
+    `rows` of the cube, shape (n,), are ascending and unique. Zarr ignores `table`, and only Zarr uses `levels` (px).
+    `group_rows` rows are read at a time. `on_progress` gets the number of objects written since its last call.
     """
 
     cube: Cube
@@ -96,9 +95,8 @@ def cube_columns(cube: Cube) -> tuple[TableColumn, ...]:
 
 
 def image_column() -> TableColumn:
-    """Return the column of the image files."""
     description, length = "File of the delivered JPEG; empty if none is stored", len(image_path(2**63 - 1))
-    return TableColumn(name=IMAGE_FILE, type=pa.string(), description=description, ucd="meta.file", length=length)
+    return TableColumn(IMAGE_FILE, pa.string(), description, ucd="meta.file", length=length)
 
 
 def image_path(object_id: int) -> str:
@@ -129,15 +127,9 @@ def missing_reasons(cube: Cube, rows: npt.NDArray[np.int64]) -> list[str]:
 
 def catalog_column(column: Column, group: str = "catalog") -> TableColumn:
     """Return the table column of a column of the catalog or of labels, which is in a group of the cube."""
-    return TableColumn(
-        name=column.name,
-        type=_ARROW[column.dtype],
-        description=column.description,
-        unit=column.unit,
-        ucd=column.ucd,
-        null=-1 if column.dtype == "int64" and not column.required else None,
-        path=f"{group}/{column.name}",
-    )
+    null = -1 if column.dtype == "int64" and not column.required else None
+    name, path, described = column.name, f"{group}/{column.name}", column.description
+    return TableColumn(name, _ARROW[column.dtype], described, unit=column.unit, ucd=column.ucd, null=null, path=path)
 
 
 def _state_column(column: StateColumn, cube: Cube) -> TableColumn:
@@ -149,15 +141,8 @@ def _state_column(column: StateColumn, cube: Cube) -> TableColumn:
         length = max(len(code.name) for code in column.flags)
     elif column.width > 1:
         length = 2 * column.width
-    return TableColumn(
-        name=column.name,
-        type=pa.string() if length else _STATE_ARROW[column.dtype],
-        description=description,
-        unit=column.unit,
-        length=length,
-        path=f"state/{column.name}",
-        flags=column.flags,
-    )
+    kind, path = pa.string() if length else _STATE_ARROW[column.dtype], f"state/{column.name}"
+    return TableColumn(column.name, kind, description, unit=column.unit, length=length, path=path, flags=column.flags)
 
 
 def _catalog_names(cube: Cube) -> list[str]:

@@ -57,8 +57,6 @@ def publish_predictions(
 
     Parameters
     ----------
-    cube
-        Snapshot with the predictions.
     model_id
         Id of a model or an ensemble.
     out
@@ -68,8 +66,6 @@ def publish_predictions(
     catalog
         Name of a catalog: publish all its objects, and the reason of each missing prediction. None = all objects with
         a prediction.
-    on_progress
-        Called with the number of objects written since the last call.
 
     Raises
     ------
@@ -97,14 +93,10 @@ def write_scored_catalog(
     ----------
     path
         File to create or to replace, in one step.
-    cube
-        Snapshot with the predictions.
     model_id
         Id of a model or an ensemble.
     objects
         Columns object_id, ra, dec (deg) of registered objects; positions are taken from here.
-    page_rows
-        Number of objects to read and write at a time.
 
     Returns
     -------
@@ -141,37 +133,35 @@ def _prediction_columns(cube: Cube, model_id: str) -> tuple[TableColumn, ...]:
         of_target = f": {target.description}" if target and column.name == "mean" else ""
         predictions.append(
             TableColumn(
-                name=_PUBLISHED_NAMES.get(column.name, column.name),
-                type=pa.float32() if is_float else pa.int32(),
-                description=column.description + of_target,
+                _PUBLISHED_NAMES.get(column.name, column.name),
+                pa.float32() if is_float else pa.int32(),
+                column.description + of_target,
                 unit=str(attributes.get("units", "")) if is_float else "",
                 ucd=column.ucd_for(target.ucd if target else ""),
                 null=None if is_float else UNKNOWN_FLAGS,
             )
         )
-    flags_length = sum(len(str(flag.name)) + 1 for flag in Flag)
-    status_length = max(len(reason.name) for reason in Reason)
-    return (
-        *_POSITIONS,
-        *predictions,
-        _text_column("flag_names", flags_length, "meta.code.qual", "Names of the flags, joined by |"),
-        _text_column("status", status_length, "meta.code", "'scored', 'pending', or the reason without an image"),
-        _text_column("model_id", max(len(model_id), 1), "meta.id", "Id of the model or ensemble"),
+    flags_length, status_length = (
+        sum(len(str(flag.name)) + 1 for flag in Flag),
+        max(len(reason.name) for reason in Reason),
     )
-
-
-def _text_column(name: str, length: int, ucd: str, description: str) -> TableColumn:
-    return TableColumn(name=name, type=pa.string(), length=length, ucd=ucd, description=description)
+    texts = (
+        ("flag_names", flags_length, "meta.code.qual", "Names of the flags, joined by |"),
+        ("status", status_length, "meta.code", "'scored', 'pending', or the reason without an image"),
+        ("model_id", max(len(model_id), 1), "meta.id", "Id of the model or ensemble"),
+    )
+    described = (TableColumn(name, pa.string(), text, length=length, ucd=ucd) for name, length, ucd, text in texts)
+    return (*_POSITIONS, *predictions, *described)
 
 
 def _read_provenance(cube: Cube, model_id: str, *, n_objects: int) -> ExportProvenance:
     """Return the provenance with model, training set, and the run or commit of the last predictions."""
     attributes = _attributes(cube, model_id)
     further = {"model_id": model_id}
-    texts = ("target", "training_set", "level", "views")
-    further |= {name: str(attributes[name]) for name in texts if name in attributes}
-    lists = ("members", "training_sets")
-    further |= {name: " ".join(map(str, attributes[name])) for name in lists if name in attributes}
+    for name in ("target", "training_set", "level", "views", "members", "training_sets"):
+        if name in attributes:
+            value = attributes[name]
+            further[name] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     for ancestor in open_repository(cube.path).ancestry(snapshot_id=cube.snapshot_id):
         metadata = ancestor.metadata
         if metadata.get("operation") == "predict" and metadata.get("model") == model_id:
@@ -181,9 +171,7 @@ def _read_provenance(cube: Cube, model_id: str, *, n_objects: int) -> ExportProv
 
 
 def _attributes(cube: Cube, model_id: str) -> Attributes:
-    if model_id not in cube.group_names("predictions"):
-        return {}
-    return cube.group_attributes(f"predictions/{model_id}")
+    return cube.group_attributes(f"predictions/{model_id}") if model_id in cube.group_names("predictions") else {}
 
 
 def _select_rows(cube: Cube, model_id: str, catalog: str | None) -> npt.NDArray[np.int64]:

@@ -13,21 +13,21 @@ from schemas.cutouts import CutoutScale, ScaleRule
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportProvenance:
-    """Origin of an export: survey, snapshot, galstore version and, for predictions, the model."""
+    """Origin of an export: survey, snapshot, galstore version and, for predictions, the model or ensemble.
+
+    `committed` is the time of the snapshot's commit (ISO 8601, UTC, to the second), `galstore` a version, `further` the
+    further parents by name: training set, run.
+    """
 
     survey: str
     simulated: bool
     snapshot_id: str
     committed: str
-    """Time of the snapshot's commit, ISO 8601, UTC, to the second."""
     galstore: str
-    """Version of galstore."""
     n_objects: int
     scale: CutoutScale
     model_id: str = ""
-    """Model or ensemble of exported predictions, else empty."""
     further: Mapping[str, str] = field(default_factory=dict)
-    """Further parents by name: training set, run."""
 
     @property
     def name(self) -> str:
@@ -52,7 +52,6 @@ class ExportProvenance:
         return f"{pixel_scale}; red, green and blue are the bands {', '.join(self.scale.composite.bands)}"
 
     def to_dict(self) -> dict[str, str]:
-        """Return the key-value metadata of files."""
         return {
             "galstore": self.galstore,
             "simulated": str(self.simulated).lower(),
@@ -64,7 +63,6 @@ class ExportProvenance:
 
 
 def read_provenance(cube: Cube, *, n_objects: int) -> ExportProvenance:
-    """Return the provenance of an export of `n_objects` objects of a snapshot."""
     snapshot = next(iter(open_repository(cube.path).ancestry(snapshot_id=cube.snapshot_id)))
     return ExportProvenance(
         survey=str(cube.attributes["survey"]),

@@ -22,11 +22,6 @@ def read_sparse_rows(array: AnyArray, rows: npt.NDArray[np.int64], *, stride: in
         Row numbers, shape (n,), ascending.
     stride
         Maximum number of rows in memory besides the result; at least one chunk.
-
-    Returns
-    -------
-    ndarray
-        Shape (n, ...).
     """
     stride = max(stride, int(array.chunks[0]))
     values = np.empty((rows.size, *array.shape[1:]), dtype=array.dtype)
@@ -39,12 +34,6 @@ def read_sparse_rows(array: AnyArray, rows: npt.NDArray[np.int64], *, stride: in
 
 
 def iter_slices(n: int, step: int) -> Iterator[slice]:
-    """Yield slices of length `step` that cover `range(n)`.
-
-    Examples
-    --------
-    >>> list(iter_slices(5, 2))
-    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
-    """
+    """Yield slices of length `step` that cover `range(n)`; the last one may be shorter."""
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from galstore.cube.arrays import Values
-from galstore.export.object_table import ExportRequest, TableColumn
+from galstore.export.object_table import ExportRequest
 from galstore.export.sparse_rows import iter_slices
 
 if TYPE_CHECKING:
@@ -79,8 +78,11 @@ def _astropy_table(request: ExportRequest) -> Table:
     from astropy.table import Table
 
     content, columns = request.table.read(request.rows), request.table.columns
-    table = Table({column.name: _to_numpy(content[column.name], column) for column in columns})
+    table = Table()
     for described in columns:
+        values = content[described.name]
+        is_text = pa.types.is_string(described.type)
+        table[described.name] = np.array(values.to_pylist(), dtype=str) if is_text else np.asarray(values.to_numpy())
         column = table[described.name]
         column.description = described.description
         if described.unit:
@@ -88,12 +90,6 @@ def _astropy_table(request: ExportRequest) -> Table:
         if described.ucd:
             column.meta["ucd"] = described.ucd
     return table
-
-
-def _to_numpy(values: pa.ChunkedArray, column: TableColumn) -> Values:
-    if pa.types.is_string(column.type):
-        return np.array(values.to_pylist(), dtype=str)
-    return np.asarray(values.to_numpy())
 
 
 def _is_fits_unit(text: str) -> bool:

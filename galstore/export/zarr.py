@@ -60,12 +60,8 @@ def _is_exported(path: str, levels: Sequence[int], *, all_objects: bool) -> bool
     return first != "index" and (all_objects or first != "training_sets")
 
 
-def _dimension_names(array: AnyArray) -> tuple[str | None, ...] | None:
-    return getattr(array.metadata, "dimension_names", None)
-
-
 def _is_along_objects(array: AnyArray) -> bool:
-    return (_dimension_names(array) or ("",))[0] == "object"
+    return (getattr(array.metadata, "dimension_names", None) or ("",))[0] == "object"
 
 
 def _create_like(target: zarr.Group, path: str, array: AnyArray, n_objects: int) -> AnyArray:
@@ -76,7 +72,7 @@ def _create_like(target: zarr.Group, path: str, array: AnyArray, n_objects: int)
         dtype=array.dtype,
         fill_value=array.fill_value,
         compressors=array.compressors,
-        dimension_names=_dimension_names(array),
+        dimension_names=getattr(array.metadata, "dimension_names", None),
         attributes=array.attrs.asdict(),
     )
 
@@ -91,8 +87,7 @@ def _group_attributes(path: str, group: zarr.Group, rows: npt.NDArray[np.int64],
     attributes: dict[str, Any] = group.attrs.asdict()
     if path == "images":
         attributes |= multiscales_attributes(levels)
-    if "n_computed" in attributes:
-        # of a feature view: number of leading objects with values
+    if "n_computed" in attributes:  # of a feature view: number of leading objects with values
         attributes["n_computed"] = int(np.searchsorted(rows, attributes["n_computed"]))
     return attributes
 

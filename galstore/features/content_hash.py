@@ -1,8 +1,4 @@
-"""Content hash of a training set.
-
-The SHA-256 covers ids, split, labels, features and delivered images, in the order of the ids. The same content has the
-same hash on any machine.
-"""
+"""Content hash of a training set: SHA-256 of ids, split, labels, features and delivered images, ordered by id."""
 
 from __future__ import annotations
 
@@ -20,13 +16,13 @@ from schemas.features import FeatureView
 
 def hash_content(
     cube: Cube,
-    rows: npt.NDArray[np.int64],
-    object_ids: npt.NDArray[np.int64],
-    split: npt.NDArray[np.int8],
-    labels: Mapping[str, npt.NDArray[np.float64]],
+    rows: Values,
+    object_ids: Values,
+    split: Values,
+    labels: Mapping[str, Values],
     views: Sequence[FeatureView],
 ) -> str:
-    """Return the content hash of a training set, 64 hexadecimal digits; arrays have the shape (n,)."""
+    """Return the content hash of a training set, the same on any machine; arrays have the shape (n,)."""
     order = np.argsort(object_ids, kind="stable")
     digest = hashlib.sha256()
 

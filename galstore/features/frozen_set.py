@@ -1,7 +1,6 @@
-"""Frozen training sets, stored in the cube under a name.
+"""Frozen training sets: a group `/training_sets/<name>` of the cube (rows, ids, split, definition).
 
-A frozen set is a group `/training_sets/<name>` (rows, ids, split, definition) and a tag on its snapshot. It therefore
-reads the same bytes after later catalogs, changes of labels and expiry of snapshots.
+A tag on its snapshot ensures the same bytes after later catalogs, changes of labels and expiry of snapshots.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import icechunk
 import numpy as np
 import zarr
 
-from galstore.cube.arrays import Attributes, Values, require_array
+from galstore.cube.arrays import Attributes, require_array
 from galstore.cube.commits import commit, open_repository, write_lock
 from galstore.cube.layout import create_training_set
 from galstore.cube.reader import open_cube
@@ -39,18 +38,7 @@ def build_training_set(
     split: SplitSection | None = None,
     snapshot_id: str | None = None,
 ) -> TrainingSet:
-    """Draw a training set and freeze it under a name. A set with the same content may exist already.
-
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    name
-        Letters, digits, dots, dashes and underscores.
-    labels, features, selection, split
-        See `draw_training_set`.
-    snapshot_id
-        Snapshot to draw from; default: the last one.
+    """Draw a training set from a snapshot (default: the last), see `draw_training_set`, and freeze it under a name.
 
     Raises
     ------
@@ -83,10 +71,9 @@ def open_training_set(path: str, name: str) -> TrainingSet:
         The set or its snapshot does not exist, or the content differs from its hash.
     """
     tip = open_cube(path)
-    names = tip.group_names("training_sets")
+    names, group = tip.group_names("training_sets"), f"training_sets/{name}"
     if name not in names:
         raise FeatureError(f"training set {name!r} is not in {path}: choose one of {', '.join(names) or 'none'}")
-    group = f"training_sets/{name}"
     attributes = tip.group_attributes(group)
     try:
         cube = open_cube(path, snapshot_id=str(attributes["snapshot"]))
@@ -143,8 +130,7 @@ def _freeze(path: str, name: str, drawn: TrainingSet) -> None:
             "galstore": version("galstore"),
         }
         group = create_training_set(root, name, drawn.rows.size, attributes)
-        members: dict[str, Values] = {"row": drawn.rows, "object_id": drawn.object_ids, "split": drawn.split}
-        for column, values in members.items():
+        for column, values in (("row", drawn.rows), ("object_id", drawn.object_ids), ("split", drawn.split)):
             require_array(group, column)[:] = values
 
     metadata = {"operation": "training set", "name": name, "content_hash": drawn.content_hash}

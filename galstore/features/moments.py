@@ -34,7 +34,6 @@ def compute_moments(cube: Cube, rows: npt.NDArray[np.int64], views: Iterable[Fea
 
 
 def _image_moments(cube: Cube, rows: npt.NDArray[np.int64], level: int) -> Moments:
-    """Return the moments of the counts in each band, by sums of the stored integers."""
     array, scale = cube.array(LEVEL[level].path), LEVEL[level].scale_factor
     selected = np.zeros(cube.n_objects, dtype=bool)
     selected[rows] = True

@@ -23,13 +23,7 @@ _ALLOWED = (
 def evaluate_condition(cube: Cube, condition: str) -> npt.NDArray[np.bool_]:
     """Return a mask of the objects that meet a condition, shape (object,).
 
-    Parameters
-    ----------
-    cube
-        Snapshot with the objects.
-    condition
-        Condition such as "petroMag_r < 17.5 and z > 0.02"; empty = all objects. Objects without one of the values do
-        not meet it.
+    An empty condition means all objects. Objects without one of the values do not meet a condition.
 
     Raises
     ------

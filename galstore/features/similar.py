@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -11,7 +13,6 @@ from galstore.cube.reader import Cube
 from schemas.errors import FeatureError
 
 EMBEDDING_PREFIX = "embeddings/"
-"""Prefix of a model's view of embeddings: `embeddings/<model id>`."""
 
 ROWS_AT_ONCE = 16_384
 """Embeddings held in memory: 32 MB of 512 features."""
@@ -30,19 +31,17 @@ def embedding_table(cube: Cube, model_id: str, rows: npt.NDArray[np.int64]) -> p
 
 def embedding_views(cube: Cube) -> list[dict[str, object]]:
     """Return the description of each model's view of embeddings, as JSON values."""
-    views: list[dict[str, object]] = []
-    for model_id in cube.group_names("embeddings"):
-        vectors = _embedding_array(cube, model_id)
-        views.append(
-            {
-                "ref": f"{EMBEDDING_PREFIX}{model_id}",
-                "description": f"Embeddings of model {model_id}: columns embedding_0, embedding_1, ...",
-                "columns": [{"name": "embedding", "dtype": str(vectors.dtype), "shape": [int(vectors.shape[1])]}],
-                "n_computed": int(np.isfinite(cube.array(f"predictions/{model_id}/mean")[:]).sum()),
-                "n_objects": cube.n_objects,
-            }
-        )
-    return views
+    vectors = {model_id: _embedding_array(cube, model_id) for model_id in cube.group_names("embeddings")}
+    return [
+        {
+            "ref": f"{EMBEDDING_PREFIX}{model_id}",
+            "description": f"Embeddings of model {model_id}: columns embedding_0, embedding_1, ...",
+            "columns": [{"name": "embedding", "dtype": str(array.dtype), "shape": [int(array.shape[1])]}],
+            "n_computed": int(np.isfinite(cube.array(f"predictions/{model_id}/mean")[:]).sum()),
+            "n_objects": cube.n_objects,
+        }
+        for model_id, array in vectors.items()
+    ]
 
 
 def find_similar(
@@ -52,12 +51,8 @@ def find_similar(
 
     Parameters
     ----------
-    cube
-        Snapshot with the embeddings.
     object_id
         Reference object; the result does not contain it.
-    k
-        Number of objects to find.
     model_id
         Model of the embeddings; optional if only one model has scored.
     rows_at_once
@@ -79,7 +74,11 @@ def find_similar(
 
     if k < 1:
         raise FeatureError(f"k = {k} similar objects were requested: request at least one")
-    model_id = model_id or _only_model(cube)
+    if not model_id:
+        models = cube.group_names("embeddings")
+        if len(models) != 1:
+            raise FeatureError(f"{len(models)} models have embeddings in {cube.path}: {_choice(models)}")
+        (model_id,) = models
     (row,) = cube.rows_of(np.array([object_id], dtype=np.int64))
     reference = read_embeddings(cube, model_id, np.array([row]))
     if np.isnan(reference).any():
@@ -100,17 +99,12 @@ def find_similar(
     return pd.DataFrame({**positions, "similarity": best["similarity"].to_numpy()})
 
 
+def _choice(models: Sequence[str]) -> str:
+    return f"choose one of {', '.join(models)}" if models else "run `galstore score` first"
+
+
 def _embedding_array(cube: Cube, model_id: str) -> AnyArray:
     models = cube.group_names("embeddings")
     if model_id not in models:
-        known = f"choose one of {', '.join(models)}" if models else "run `galstore score` first"
-        raise FeatureError(f"{cube.path} has no embeddings of model {model_id!r}: {known}")
+        raise FeatureError(f"{cube.path} has no embeddings of model {model_id!r}: {_choice(models)}")
     return cube.array(f"embeddings/{model_id}/vector")
-
-
-def _only_model(cube: Cube) -> str:
-    models = cube.group_names("embeddings")
-    if len(models) != 1:
-        hint = f"choose one of {', '.join(models)}" if models else "run `galstore score` first"
-        raise FeatureError(f"{len(models)} models have embeddings in {cube.path}: {hint}")
-    return models[0]

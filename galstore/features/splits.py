@@ -1,8 +1,7 @@
 """Splits into training, validation and test objects, by a stable hash of the object id or of the cell of the sky.
 
-The split of an object depends on its id (or cell) and the seed, not on row order or other objects. There are two
-exceptions. Objects that are one galaxy with several ids get the split of the smallest id, and a split by sky cells
-drops objects that are too close to a cell of another split.
+The split depends on id (or cell) and seed, not on row order or other objects. Two exceptions: objects that are one
+galaxy get the split of the smallest id, and a split by sky cells drops objects close to a cell of another split.
 """
 
 from __future__ import annotations
@@ -37,24 +36,14 @@ def apply_split_rule(rule: SplitSection, object_ids: Ids, ra_deg: Degrees, dec_d
 
 
 def assign_split(object_ids: Ids, *, train: float, validation: float, seed: int = 0) -> Codes:
-    """Return the code of `Split` for each object id.
-
-    Parameters
-    ----------
-    object_ids
-        64-bit ids, shape (object,).
-    train, validation
-        Shares of the whole; the rest is the test split.
-    seed
-        Splits of different seeds are independent.
+    """Return the code of `Split` for each object id; splits of different seeds are independent.
 
     Examples
     --------
     >>> assign_split(np.array([1237648702973411443, 1237648702994383943]), train=0.6, validation=0.2).tolist()
     [2, 0]
     """
-    share = hash_share(object_ids, seed=seed)
-    return np.digitize(share, [train, train + validation]).astype(np.int8)
+    return np.digitize(hash_share(object_ids, seed=seed), [train, train + validation]).astype(np.int8)
 
 
 def hash_share(object_ids: Ids, *, seed: int = 0) -> npt.NDArray[np.float64]:
@@ -71,12 +60,6 @@ def smallest_duplicates(object_ids: Ids, ra_deg: Degrees, dec_deg: Degrees, *, s
     """Return for each object the smallest id of the objects that are the same galaxy.
 
     Objects closer than `separation_arcsec` are the same galaxy, and so are objects linked by a chain of close objects.
-
-    Examples
-    --------
-    >>> ids, ra = np.array([30, 10, 20]), np.array([150.0, 150.0001, 151.0])
-    >>> smallest_duplicates(ids, ra, np.zeros(3), separation_arcsec=2).tolist()
-    [10, 10, 20]
     """
     pairs = cKDTree(_unit_vectors(ra_deg, dec_deg)).query_pairs(_chord(separation_arcsec / 3600), output_type="ndarray")
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(object_ids.size, object_ids.size))

@@ -29,13 +29,7 @@ ObjectIds = Sequence[int] | npt.NDArray[np.int64]
 
 
 class FeatureStore:
-    """One snapshot of a cube, read by object id.
-
-    Attributes
-    ----------
-    cube
-        Snapshot to read.
-    """
+    """One snapshot of a cube, read by object id."""
 
     def __init__(self, cube: Cube) -> None:
         self.cube = cube
@@ -45,8 +39,6 @@ class FeatureStore:
 
         Parameters
         ----------
-        object_ids
-            Ids, registered or not.
         view
             `name@version`, a name alone for its newest version, or `embeddings/<model id>`.
 
@@ -76,12 +68,10 @@ class FeatureStore:
         return features
 
     def cutout(self, object_id: int, level: int = 128) -> Values:
-        """Return the image of an object in counts, shape (level, level, band).
+        """Return the image of a registered object in counts, shape (level, level, band).
 
         Raises
         ------
-        CatalogError
-            The object is not registered.
         StoreError
             The level does not exist, or the object lacks a stored image.
         """
@@ -100,20 +90,13 @@ class FeatureStore:
         return self.cube.objects_in_cone(ra_deg, dec_deg, radius_deg).drop(columns="row")
 
     def similar(self, object_id: int, k: int = 10, *, model_id: str | None = None) -> pd.DataFrame:
-        """Return the k most similar objects, see `galstore.features.similar.find_similar`."""
         return find_similar(self.cube, object_id, k, model_id=model_id)
 
     def describe(self, object_id: int) -> dict[str, object]:
-        """Return state, catalog, computed features, labels and predictions of an object.
-
-        Raises
-        ------
-        CatalogError
-            The object is not registered.
-        """
+        """Return state, catalog, computed features, labels and predictions of a registered object."""
         cube = self.cube
         row = int(cube.rows_of(_validate_ids([object_id]))[0])
-        state = _read_group(cube, "state", row)
+        state, catalog = _read_group(cube, "state", row), _read_group(cube, "catalog", row)
         return {
             "object_id": int(object_id),
             "row": row,
@@ -121,9 +104,7 @@ class FeatureStore:
             "reason": Reason(state.pop("reason")).name.lower(),
             "listing": Listing(state.pop("listing")).name.lower(),
             "state": state,
-            "catalog": {
-                name: value for name, value in _read_group(cube, "catalog", row).items() if name != "object_id"
-            },
+            "catalog": {name: value for name, value in catalog.items() if name != "object_id"},
             "features": {
                 column.name: float(read_features(cube, np.array([row]), view)[column.name].iloc[0])
                 for view in FEATURE_VIEWS.values()
@@ -135,7 +116,6 @@ class FeatureStore:
         }
 
     def training_set(self, name: str) -> TrainingSet:
-        """Open a frozen training set, see `galstore.features.frozen_set.open_training_set`."""
         return open_training_set(self.cube.path, name)
 
     def build_training_set(
@@ -159,8 +139,6 @@ def open_store(path: str, *, as_of: str | datetime | None = None) -> FeatureStor
 
     Parameters
     ----------
-    path
-        Folder of the cube, or s3://bucket/prefix.
     as_of
         Id of a snapshot, or a time, also as text such as 2026-11-24T12:00 (UTC by default): open the last snapshot
         before it. Default: the last commit.

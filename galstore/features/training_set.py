@@ -32,26 +32,19 @@ class TrainingSet:
 
     Attributes
     ----------
-    cube
-        Snapshot that the set was drawn from.
     rows
         Rows of the cube, ascending, shape (n,).
-    object_ids
-        Shape (n,).
     split
         Code of `Split`, shape (n,).
     values
         Labels by name, shape (n,), float64. Each object has at least one label that is not NaN.
     features
         Refs of feature views, `name@version`.
-    content_hash
-        SHA-256 of the content, see `galstore.features.content_hash`.
     definition
         Parameters that determined the set: versions of the label views, fingerprints of the feature views, selection,
         split rule, and the number of objects dropped for each reason.
     moments
-        Mean and standard deviation of each feature over the training split, see `galstore.features.moments`; empty
-        unless the set is frozen.
+        Mean and standard deviation of each feature over the training split; empty unless the set is frozen.
     name
         Name of a frozen set, else empty.
     """
@@ -69,7 +62,6 @@ class TrainingSet:
 
     @property
     def target(self) -> str:
-        """Name of the first label."""
         return next(iter(self.values))
 
     @property
@@ -86,7 +78,7 @@ class TrainingSet:
         return np.flatnonzero(self.split == split)
 
     def labelled(self, split: Split) -> npt.NDArray[np.int64]:
-        """Return the positions in this set of a split's objects with a first label."""
+        """Return the positions in this set of a split's objects with a value of the first label."""
         return np.flatnonzero((self.split == split) & np.isfinite(self.labels))
 
     @property
@@ -109,11 +101,10 @@ class TrainingSet:
     def to_pandas(self) -> pd.DataFrame:
         """Return object_id, split (by name), tabular features and labels, one row per object."""
         names = np.array([split.name.lower() for split in Split])
-        parts = [pd.DataFrame({"object_id": self.object_ids, "split": names[self.split]})]
-        parts += [
-            read_features(self.cube, self.rows, view) for view in map(feature_view, self.features) if not view.level
-        ]
-        return pd.concat([*parts, pd.DataFrame(dict(self.values))], axis=1)
+        objects = pd.DataFrame({"object_id": self.object_ids, "split": names[self.split]})
+        views = [view for view in map(feature_view, self.features) if not view.level]
+        features = [read_features(self.cube, self.rows, view) for view in views]
+        return pd.concat([objects, *features, pd.DataFrame(dict(self.values))], axis=1)
 
     def to_xarray(self) -> xr.Dataset:
         """Return the table and the images along `object`; images are loaded lazily."""
@@ -142,8 +133,6 @@ def draw_training_set(
 
     Parameters
     ----------
-    cube
-        Snapshot to draw from.
     labels
         Names of labels, or of label views.
     features
@@ -203,7 +192,6 @@ def draw_training_set(
 
 
 def _label_names(refs: Sequence[str], views: Sequence[LabelView]) -> tuple[str, ...]:
-    """Return the names of labels, given by name or by view."""
     if not refs:
         raise FeatureError("a training set needs a label: name a label, such as oh_p50, or a label view")
     names = [[ref] if ref in view.columns else list(view.columns) for ref, view in zip(refs, views, strict=True)]

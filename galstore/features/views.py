@@ -24,7 +24,7 @@ from schemas.features import FEATURE_VIEWS, LABEL_VIEWS, FeatureColumn, FeatureV
 
 
 def read_features(cube: Cube, rows: npt.NDArray[np.int64], view: FeatureView) -> pd.DataFrame:
-    """Return the columns of a view, in the order of `rows`; missing and out-of-range values are NaN.
+    """Return the columns of a table view, in the order of `rows`; missing and out-of-range values are NaN.
 
     Raises
     ------
@@ -40,25 +40,15 @@ def read_features(cube: Cube, rows: npt.NDArray[np.int64], view: FeatureView) ->
     stored = {c.name: f"features/{view.ref}/{c.name}" for c in view.columns if c.is_derived and is_stored}
     inputs = {name: f"catalog/{name}" for c in view.columns if c.name not in stored for name in c.inputs}
     values = cube.read_values([*inputs.values(), *stored.values()], rows)
+    computed = {name: values[path] for name, path in inputs.items()}
     return pd.DataFrame(
-        {
-            c.name: values[stored[c.name]]
-            if c.name in stored
-            else evaluate(c, {n: values[inputs[n]] for n in c.inputs})
-            for c in view.columns
-        }
+        {c.name: values[stored[c.name]] if c.name in stored else evaluate(c, computed) for c in view.columns}
     )
 
 
-def evaluate(column: FeatureColumn, inputs: Mapping[str, Values]) -> Values:
-    """Evaluate the expression of a column in float64; out-of-range values become NaN.
-
-    Examples
-    --------
-    >>> inputs = {"petroR90_r": np.array([6.0, 6.0]), "petroR50_r": np.array([2.0, 0.0])}
-    >>> evaluate(FEATURE_VIEWS["structure@1"].columns[2], inputs).tolist()
-    [3.0, nan]
-    """
+def evaluate(column: FeatureColumn, catalog: Mapping[str, Values]) -> Values:
+    """Evaluate the expression of a column in float64; out-of-range values become NaN."""
+    inputs = {name: catalog[name] for name in column.inputs}
     wide = {name: np.asarray(values, dtype=np.float64) for name, values in inputs.items()}
     with np.errstate(all="ignore"):
         values = (
@@ -71,16 +61,7 @@ def evaluate(column: FeatureColumn, inputs: Mapping[str, Values]) -> Values:
 
 
 def compute_features(path: str, view: FeatureView, *, on_rows: Callable[[int], None] = lambda _: None) -> int:
-    """Compute and store a view for new objects, and return their number.
-
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    view
-        View with computed columns.
-    on_rows
-        Called with the number of objects after each commit.
+    """Compute and store a view for new objects; return their number, and call `on_rows` with it after each commit.
 
     Raises
     ------
@@ -101,8 +82,7 @@ def compute_features(path: str, view: FeatureView, *, on_rows: Callable[[int], N
         inputs = {name: read_array(root, f"catalog/{name}", slice(first, last)) for name in view.inputs}
         for column in view.columns:
             if column.is_derived:
-                values = evaluate(column, {name: inputs[name] for name in column.inputs})
-                require_array(group, column.name)[first:last] = values
+                require_array(group, column.name)[first:last] = evaluate(column, inputs)
         group.attrs["n_computed"] = last
         return last - first
 
@@ -115,13 +95,7 @@ def compute_features(path: str, view: FeatureView, *, on_rows: Callable[[int], N
 
 
 def store_definition(root: zarr.Group, path: str, view: FeatureView) -> None:
-    """Store the definition of a view in the cube, as part of a commit, unless it is stored already.
-
-    Raises
-    ------
-    FeatureError
-        Another definition is stored under this name and version.
-    """
+    """Store the definition of a view as part of a commit; raise a `FeatureError` if another one is stored."""
     group = root.get(f"features/{view.ref}")
     if group is None:
         ensure_feature_arrays(root, view)
@@ -130,7 +104,7 @@ def store_definition(root: zarr.Group, path: str, view: FeatureView) -> None:
 
 
 def describe_views(cube: Cube) -> list[dict[str, object]]:
-    """Return the definition of each feature view and the number of objects with stored values, as JSON values."""
+    """Return each feature view's definition and number of objects with stored values, as JSON values."""
     n_objects = cube.n_objects
     return [
         {
