@@ -18,6 +18,7 @@ from flows.service.services import POOL
 from schemas.errors import RecipeError, ServiceError
 
 if TYPE_CHECKING:
+    from prefect.automations import EventTrigger
     from prefect.client.orchestration import SyncPrefectClient
 
 DEPLOYMENT_FILE = "prefect.yaml"
@@ -39,7 +40,7 @@ WEBHOOK_PAYLOAD = """{
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeployedRecipe:
-    """Recipe of all deployments, stored so that the next `galstore up` uses it again; None = as in `prefect.yaml`."""
+    """Recipe of all deployments, stored for the next `galstore up`; None = as in `prefect.yaml`."""
 
     recipe: str | None = None
     overrides: tuple[str, ...] | None = None
@@ -47,18 +48,14 @@ class DeployedRecipe:
     @classmethod
     def load(cls, directory: ServiceDirectory) -> DeployedRecipe:
         try:
-            stored = json.loads(_recipe_file(directory).read_text(encoding="utf-8"))
+            stored = json.loads((directory.folder / "choice.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             return cls()
         overrides = stored["overrides"]
         return cls(recipe=stored["recipe"], overrides=None if overrides is None else tuple(overrides))
 
     def save(self, directory: ServiceDirectory) -> None:
-        _recipe_file(directory).write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
-
-
-def _recipe_file(directory: ServiceDirectory) -> Path:
-    return directory.folder / "choice.json"
+        (directory.folder / "choice.json").write_text(json.dumps(asdict(self)) + "\n", encoding="utf-8")
 
 
 def find_deployment_file(folder: Path) -> Path:
@@ -71,16 +68,7 @@ def find_deployment_file(folder: Path) -> Path:
 
 
 def fill_deployments(text: str, deployed: DeployedRecipe, folder: Path) -> dict[str, Any]:
-    """Fill the recipe and the working folder into the text of a `prefect.yaml`.
-
-    Parameters
-    ----------
-    text
-        YAML.
-    deployed
-        Overrides the parameters in the file.
-    folder
-        Working folder of the runs; relative paths of recipes start there.
+    """Fill the recipe and the working folder of the runs into the text of a `prefect.yaml`.
 
     Raises
     ------
@@ -108,13 +96,7 @@ def fill_deployments(text: str, deployed: DeployedRecipe, folder: Path) -> dict[
 
 
 def deploy(directory: ServiceDirectory, content: dict[str, Any], port: int) -> None:
-    """Deploy all deployments of a filled `prefect.yaml`.
-
-    Raises
-    ------
-    ServiceError
-        Prefect refuses it.
-    """
+    """Deploy all deployments of a filled `prefect.yaml`; raise a `ServiceError` if Prefect refuses it."""
     import yaml
 
     file, log = directory.deployed_file, directory.log_file("deploy")
@@ -163,7 +145,7 @@ def pause_pool(client: SyncPrefectClient) -> None:
 
 def ensure_automations() -> None:
     """Create the automation that marks runs without heartbeats as crashed, on any machine."""
-    from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+    from prefect.automations import Automation
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
 
@@ -171,15 +153,7 @@ def ensure_automations() -> None:
     automation = Automation(
         name="galstore: mark runs without heartbeats as crashed",
         description="Marks a flow run as crashed when its heartbeats stop; the next run resumes from the last commit.",
-        trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=timedelta(seconds=SILENCE_S),
-        ),
+        trigger=_run_trigger(SILENCE_S, ("heartbeat", *ends), after=("heartbeat",)),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message=f"no heartbeat for {SILENCE_S} s")],
     )
     try:
@@ -188,13 +162,8 @@ def ensure_automations() -> None:
         asyncio.run(automation.acreate())
 
 
-def notify_by_webhook(address: str) -> None:
-    """Post a message to a web address when a run fails, crashes or times out; replace the previous address."""
-    asyncio.run(_notify(address))
-
-
 async def _notify(address: str) -> None:
-    from prefect.automations import Automation, EventTrigger, Posture, ResourceSpecification
+    from prefect.automations import Automation
     from prefect.blocks.webhook import Webhook
     from prefect.events.actions import CallWebhook
     from pydantic import SecretStr
@@ -203,14 +172,7 @@ async def _notify(address: str) -> None:
     automation = Automation(
         name="galstore: notify of failures",
         description="Posts to the webhook block galstore-failures; `galstore notify URL` sets the address.",
-        trigger=EventTrigger(
-            expect={"prefect.flow-run.Failed", "prefect.flow-run.TimedOut", "prefect.flow-run.Crashed"},
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            for_each={"prefect.resource.id"},
-            posture=Posture.Reactive,
-            threshold=1,
-            within=timedelta(0),
-        ),
+        trigger=_run_trigger(0, ("Failed", "TimedOut", "Crashed")),
         actions=[CallWebhook(block_document_id=block_id, payload=WEBHOOK_PAYLOAD)],
     )
     try:
@@ -222,14 +184,28 @@ async def _notify(address: str) -> None:
     await automation.aupdate()
 
 
-def await_schedules(client: SyncPrefectClient) -> dict[str, int]:
-    """Wait until each deployment with an active schedule has runs; return their number by deployment.
+def notify_by_webhook(address: str) -> None:
+    """Post a message to a web address when a run fails, crashes or times out; replace the previous address."""
+    asyncio.run(_notify(address))
 
-    Raises
-    ------
-    ServiceError
-        The server answers but schedules no runs.
-    """
+
+def _run_trigger(within_s: int, expect: Sequence[str], after: Sequence[str] = ()) -> EventTrigger:
+    """Return a trigger for events of a flow run, or for their absence during `within_s` seconds after others."""
+    from prefect.automations import EventTrigger, Posture, ResourceSpecification
+
+    return EventTrigger(
+        after={f"prefect.flow-run.{event}" for event in after},
+        expect={f"prefect.flow-run.{event}" for event in expect},
+        match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+        for_each={"prefect.resource.id"},
+        posture=Posture.Proactive if after else Posture.Reactive,
+        threshold=1,
+        within=timedelta(seconds=within_s),
+    )
+
+
+def await_schedules(client: SyncPrefectClient) -> dict[str, int]:
+    """Wait until each deployment with an active schedule has runs; return their number by deployment."""
     active = {
         str(deployment.id): deployment.name
         for deployment in client.read_deployments()
@@ -252,21 +228,12 @@ def await_schedules(client: SyncPrefectClient) -> dict[str, int]:
 
 
 def _count_scheduled(client: SyncPrefectClient, deployment_id: str) -> int:
-    from uuid import UUID
+    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
 
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterId,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
-    from prefect.client.schemas.objects import StateType
-
-    types = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING]
+    states = ["SCHEDULED", "PENDING", "RUNNING"]
     return client.count_flow_runs(
-        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[UUID(deployment_id)])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
+        deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [deployment_id]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
     )
 
 

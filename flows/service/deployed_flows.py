@@ -32,11 +32,7 @@ def deployed_flow(work: Callable[..., Summary]) -> Flow[..., Summary]:
     The flow takes the recipe as two values that a person can type, `recipe` (a name or the path of a TOML file) and
     `overrides` (`section.key=value`). `GALSTORE_TIME_LIMIT_S` limits the seconds of a run; 0 = no limit. While a
     service fails, the work is retried for `GALSTORE_PATIENCE_S` seconds, in addition to the retries of single tasks.
-
-    Parameters
-    ----------
-    work
-        Function of a `Recipe` and of further keyword arguments, which become parameters of the flow.
+    Further keyword arguments of `work` become parameters of the flow.
     """
     time_limit_s = float(os.environ.get("GALSTORE_TIME_LIMIT_S", "0")) or None
     patience_s = float(os.environ.get("GALSTORE_PATIENCE_S", "0"))

@@ -29,7 +29,7 @@ class ServiceDirectory:
 
     @property
     def deployed_file(self) -> Path:
-        """Return the path of the `prefect.yaml` that was deployed last, with recipe and paths filled in."""
+        """Path of the `prefect.yaml` that was deployed last, with recipe and paths filled in."""
         return self.folder / "prefect.yaml"
 
     def log_file(self, service: str) -> Path:
@@ -39,28 +39,17 @@ class ServiceDirectory:
         return self.folder / f"{service}.pid.json"
 
     def create(self) -> None:
-        """Create the folders.
-
-        Raises
-        ------
-        ServiceError
-            A folder cannot be created.
-        """
         try:
             for folder in (self.prefect_folder, self.folder / "logs"):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ServiceError(
-                f"cannot create the service's folder {self.folder} ({error.strerror}): choose another with --home"
-            ) from error
+            message = f"cannot create the service's folder {self.folder} ({error.strerror}): choose another with --home"
+            raise ServiceError(message) from error
 
     def environment(self, port: int) -> dict[str, str]:
         """Return the environment of the service's processes, without the caller's Prefect profile and login."""
-        inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in {"PREFECT_PROFILE", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILES_PATH"}
-        }
+        personal = {"PREFECT_PROFILE", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING", "PREFECT_PROFILES_PATH"}
+        inherited = {name: value for name, value in os.environ.items() if name not in personal}
         return inherited | {
             DIRECTORY_VARIABLE: str(self.folder),
             "DO_NOT_TRACK": "1",
@@ -110,18 +99,7 @@ class ServiceRecord:
 
 
 def choose_port(wanted: int | None, previous: int | None) -> int:
-    """Choose a free port of the loopback interface.
-
-    Parameters
-    ----------
-    wanted
-        Required port; 0 = any; None = the previous port, the default port, or any.
-
-    Raises
-    ------
-    ServiceError
-        Another program uses the required port.
-    """
+    """Choose a free port: `wanted` or a `ServiceError`; 0 = any; None = the previous port, the default port, or any."""
     if wanted:
         if not is_free(wanted):
             raise ServiceError(

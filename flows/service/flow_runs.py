@@ -23,19 +23,12 @@ STOPPED = "stopped by `galstore down`; the next run resumes from the last commit
 
 def active_runs(client: SyncPrefectClient) -> list[FlowRun]:
     """Return the flow runs that a worker has taken and that have not ended."""
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-        WorkPoolFilter,
-        WorkPoolFilterName,
-    )
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.filters import FlowRunFilter, WorkPoolFilter
 
-    types = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    states = ["PENDING", "RUNNING", "CANCELLING"]
     return client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
-        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": states}}}),
+        work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [POOL]}}),
         limit=200,
     )
 

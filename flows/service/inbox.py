@@ -9,6 +9,7 @@ the next one; Prefect starts one run for each content and attempt, however often
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import time
@@ -44,30 +45,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxEntry:
-    """State of one catalog, stored beside it.
+    """State of one catalog, stored beside it."""
 
-    Attributes
-    ----------
-    dropped_as
-        Name in the inbox.
-    attempt
-        Counted from 1.
-    not_before
-        Time of the next attempt, seconds since 1970.
-    message
-        State and message of the last run that failed.
-    """
-
-    dropped_as: str
+    dropped_as: str  # name in the inbox
     sha256: str
     attempt: int = 1
-    not_before: float = 0.0
+    not_before: float = 0.0  # time of the next attempt, seconds since 1970
     flow_run: str = ""
-    message: str = ""
+    message: str = ""  # state and message of the last run that failed
 
     @property
     def key(self) -> str:
-        """Return the idempotency key of the run."""
+        """Idempotency key of the run."""
         return self.sha256 if self.attempt == 1 else f"{self.sha256}-{self.attempt}"
 
 
@@ -92,11 +81,6 @@ def inbox(
         Inbox; by default `inbox` in the recipe's output folder.
     settle_s
         Seconds without a change after which a file has arrived.
-
-    Returns
-    -------
-    dict
-        Number of catalogs that arrived, are under way, were done and failed.
     """
     log_to_prefect()
     watched = inbox_folder(recipe, overrides, folder).absolute()
@@ -140,10 +124,8 @@ def accept(watched: Path, path: Path) -> Path:
     """Move a catalog to `under-way/`; one that had failed gets a new attempt, because a person put it there again."""
     digest = _sha256(path)
     name = f"{path.stem}-{digest[:8]}{path.suffix}"
-    entry = InboxEntry(dropped_as=path.name, sha256=digest)
     earlier = read_entry(watched / FAILED / name)
-    if earlier is not None:
-        entry = replace(entry, attempt=earlier.attempt + 1)
+    entry = InboxEntry(dropped_as=path.name, sha256=digest, attempt=1 if earlier is None else earlier.attempt + 1)
     accepted = watched / UNDER_WAY / name
     if not accepted.exists():
         _write_entry(accepted, entry)
@@ -211,11 +193,8 @@ def finish(watched: Path, path: Path, entry: InboxEntry, target: str) -> str:
 
 
 def _unused(path: Path) -> Path:
-    n = 1
-    candidate = path
-    while candidate.exists():
-        candidate, n = path.with_name(f"{path.stem}-{n}{path.suffix}"), n + 1
-    return candidate
+    candidates = itertools.chain([path], (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in itertools.count(1)))
+    return next(candidate for candidate in candidates if not candidate.exists())
 
 
 def _sha256(path: Path) -> str:

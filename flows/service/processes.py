@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -81,17 +82,13 @@ def stop_processes(processes: Iterable[psutil.Process], *, timeout_s: float = 10
     """Terminate processes, kill those still alive after the timeout, and return their number."""
     terminated = []
     for process in processes:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.terminate()
             terminated.append(process)
-        except psutil.NoSuchProcess:
-            continue
     _, alive = psutil.wait_procs(terminated, timeout=timeout_s)
     for process in alive:
-        try:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-        except psutil.NoSuchProcess:
-            continue
     psutil.wait_procs(alive, timeout=timeout_s)
     return len(terminated)
 
@@ -106,9 +103,8 @@ def last_lines(log: Path, n: int = 5) -> str:
 def wait_until(condition: Callable[[], bool], *, within_s: float, every_s: float = 0.5) -> bool:
     """Poll a condition and return its last value."""
     deadline_s = time.monotonic() + within_s
-    while True:
-        if condition():
-            return True
+    while not condition():
         if time.monotonic() >= deadline_s:
             return False
         time.sleep(every_s)
+    return True

@@ -33,20 +33,15 @@ SERVER, WORKER, SUPERVISOR = "server", "worker", "supervisor"
 
 @contextmanager
 def service_lock(directory: ServiceDirectory) -> Iterator[None]:
-    """Allow one process at a time to start and stop services.
-
-    Raises
-    ------
-    ServiceError
-        Another process has held the lock for `LOCK_S`.
-    """
+    """Allow one process at a time to start and stop services."""
     try:
         with FileLock(directory.folder / "change.lock", timeout=LOCK_S):
             yield
     except Timeout as error:
-        raise ServiceError(
+        message = (
             f"another `galstore up` or `down` has locked {directory.folder} for {LOCK_S:.0f} s: check that process"
-        ) from error
+        )
+        raise ServiceError(message) from error
 
 
 def server_answers(directory: ServiceDirectory, port: int) -> bool:
@@ -93,7 +88,14 @@ def running_service(directory: ServiceDirectory, service: str) -> psutil.Process
             recorded = psutil.Process(record.pid)
             if _is_service(recorded, directory, service):
                 return recorded
-    return _find_unrecorded(directory, service)
+    for process, _ in service_processes(directory):
+        if _is_service(process, directory, service):
+            with suppress(psutil.Error):
+                port = int(process.environ()["PREFECT_SERVER_API_PORT"])
+                record = ServiceRecord(pid=process.pid, started_at=process.create_time(), port=port)
+                record.write(directory.record_file(service))
+                return process
+    return None
 
 
 def _is_service(process: psutil.Process, directory: ServiceDirectory, service: str) -> bool:
@@ -105,22 +107,7 @@ def _is_service(process: psutil.Process, directory: ServiceDirectory, service: s
     return same_command and service_environment(process, directory) is not None
 
 
-def _find_unrecorded(directory: ServiceDirectory, service: str) -> psutil.Process | None:
-    for process, _ in service_processes(directory):
-        if not _is_service(process, directory, service):
-            continue
-        try:
-            port = int(process.environ()["PREFECT_SERVER_API_PORT"])
-            record = ServiceRecord(pid=process.pid, started_at=process.create_time(), port=port)
-        except psutil.Error:
-            continue
-        record.write(directory.record_file(service))
-        return process
-    return None
-
-
 def server_port(directory: ServiceDirectory) -> int | None:
-    """Return the last port of the server."""
     record = ServiceRecord.read(directory.record_file(SERVER))
     return None if record is None else record.port
 
@@ -149,19 +136,11 @@ def ensure_service(directory: ServiceDirectory, service: str, port: int) -> bool
 def may_restart(directory: ServiceDirectory, service: str) -> bool:
     """Return True if the pause before a restart is over; it doubles each time a service ends right after its start."""
     record = ServiceRecord.read(directory.record_file(service))
-    if record is None:
-        return True
-    return time.time() - record.started_at > min(LONGEST_PAUSE_S, 2.0**record.n_quick_ends)
+    return record is None or time.time() - record.started_at > min(LONGEST_PAUSE_S, 2.0**record.n_quick_ends)
 
 
 def await_server(directory: ServiceDirectory, port: int) -> None:
-    """Wait until the server answers.
-
-    Raises
-    ------
-    ServiceError
-        It ended, or did not answer within `SERVER_START_S`.
-    """
+    """Wait until the server answers; raise a `ServiceError` if it ended or needs more than `SERVER_START_S`."""
     wait_until(
         lambda: server_answers(directory, port) or running_service(directory, SERVER) is None, within_s=SERVER_START_S
     )
@@ -173,7 +152,6 @@ def await_server(directory: ServiceDirectory, port: int) -> None:
 
 
 def stop_service(directory: ServiceDirectory, service: str) -> None:
-    """Stop a service if it runs, and delete its record."""
     process = running_service(directory, service)
     if process is not None:
         stop_processes([process], timeout_s=15.0)

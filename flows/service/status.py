@@ -21,9 +21,8 @@ def deployment_table() -> Table:
             last = _runs(client, deployment.name, ended=True)
             others = _runs(client, deployment.name, ended=False)
             active = [run for run in others if run.state is not None and not run.state.is_scheduled()]
-            due = [
-                run.next_scheduled_start_time for run in others if run.next_scheduled_start_time and run not in active
-            ]
+            starts = [run.next_scheduled_start_time for run in others if run not in active]
+            due = [start for start in starts if start]
             table.add_row(
                 deployment.name,
                 f"{last[0].end_time:%Y-%m-%d %H:%M} UTC" if last and last[0].end_time else "-",
@@ -35,20 +34,14 @@ def deployment_table() -> Table:
 
 
 def _runs(client: SyncPrefectClient, name: str, *, ended: bool) -> list[FlowRun]:
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterName,
-        FlowRunFilter,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
-    )
+    from prefect.client.schemas.filters import DeploymentFilter, FlowRunFilter
     from prefect.client.schemas.objects import TERMINAL_STATES, StateType
     from prefect.client.schemas.sorting import FlowRunSort
 
     types = [state for state in StateType if (state in TERMINAL_STATES) == ended]
     return client.read_flow_runs(
-        deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=[name])),
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=types))),
+        deployment_filter=DeploymentFilter.model_validate({"name": {"any_": [name]}}),
+        flow_run_filter=FlowRunFilter.model_validate({"state": {"type": {"any_": types}}}),
         sort=FlowRunSort.END_TIME_DESC if ended else FlowRunSort.EXPECTED_START_TIME_ASC,
         limit=1 if ended else 20,
     )

@@ -35,7 +35,6 @@ _log = logging.getLogger("galstore.supervisor")
 
 
 def supervise(directory: ServiceDirectory) -> None:
-    """Check the services forever."""
     port = server_port(directory)
     if port is None:
         raise SystemExit(f"{directory.folder} has no record of a server: `galstore up` starts one")

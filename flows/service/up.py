@@ -41,18 +41,10 @@ N_PORTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningService:
-    """Addresses of a service that was started.
-
-    Attributes
-    ----------
-    prefect_is_configured
-        True if `prefect` finds the server when it is called in this folder.
-    inbox
-        Folder whose catalogs are scored.
-    """
+    """Addresses of a service that was started."""
 
     ui_url: str
-    prefect_is_configured: bool
+    prefect_is_configured: bool  # `prefect` finds the server when it is called in this folder
     inbox: Path
 
 
@@ -72,8 +64,6 @@ def start_services(
         Working folder of the runs; `prefect.toml` is written there.
     port
         Port of the server; None = the previous one, the default one, or any free one.
-    report
-        Called with a message after each step.
 
     Raises
     ------
@@ -139,23 +129,16 @@ def _create_inbox(content: dict[str, Any], folder: Path) -> Path:
 
     for deployment in content["deployments"]:
         if deployment["name"] == "inbox":
-            parameters = deployment["parameters"]
-            inbox = folder / inbox_folder(
-                parameters.get("recipe", "demo"), parameters.get("overrides"), parameters.get("folder")
-            )
+            given = deployment["parameters"]
+            watched = inbox_folder(given.get("recipe", "demo"), given.get("overrides"), given.get("folder"))
+            inbox = folder / watched
             inbox.mkdir(parents=True, exist_ok=True)
             return inbox
     return folder
 
 
 def stop_services(directory: ServiceDirectory, folder: Path, *, wait_s: float, report: Callable[[str], None]) -> int:
-    """Stop all processes of a service and return their number.
-
-    Parameters
-    ----------
-    wait_s
-        Seconds that active runs get to finish.
-    """
+    """Stop all processes of a service and return their number; active runs get `wait_s` seconds to finish."""
     if not directory.folder.is_dir():
         return 0
     with service_lock(directory):
