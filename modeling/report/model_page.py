@@ -35,14 +35,12 @@ TITLES = {
 class Evaluation:
     """Labelled objects that were held out of training, with their predictions."""
 
-    split: str
-    """'test' or 'validation'."""
+    split: str  # 'test' or 'validation'
     object_id: NDArray[np.int64]
     true: NDArray[np.float64]
     predicted: NDArray[np.float64]
+    # positions within this evaluation -> (object, y, x, band), bands red, green, blue; called once, for the gallery
     read_cutouts: Callable[[NDArray[np.int64]], NDArray[np.uint8]]
-    """Positions within this evaluation -> (object, y, x, band) uint8, bands in the order red, green, blue.
-    Called once, for the objects of the gallery."""
 
     def __post_init__(self) -> None:
         lengths = {len(values) for values in (self.object_id, self.true, self.predicted)}
@@ -58,8 +56,7 @@ class ModelProvenance:
     training_set: str
     snapshot: str
     versions: Mapping[str, str]
-    recipe: str
-    """TOML."""
+    recipe: str  # TOML
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,39 +73,20 @@ class ModelPage:
 
     heading: Heading
     ingest: IngestCounts
-    splits: Mapping[str, int]
-    """Number of labelled objects of 'train', 'validation' and 'test'."""
-    target: str
-    """Name of the quantity for axes and sentences, such as '12 + log(O/H)'."""
+    splits: Mapping[str, int]  # labelled objects of 'train', 'validation' and 'test'
+    target: str  # name of the quantity for axes and sentences, such as '12 + log(O/H)'
     evaluation: Evaluation
+    # metrics on the evaluated objects, by `NETWORK`, `MEAN`, `FOREST`, ...; a text is the reason for a missing result
     predictors: Mapping[str, Regression | str]
-    """Metrics of each predictor on the evaluated objects, by `NETWORK`, `MEAN`, `FOREST`, ... or another name.
-    A text gives the reason for a missing result."""
     training_log: tuple[EpochRecord, ...]
     best_epoch: int
     provenance: ModelProvenance
-    new_catalog: NewCatalog | None = None
-    """Catalog that was scored last; the predictions page shows it."""
+    new_catalog: NewCatalog | None = None  # the catalog that was scored last
 
 
 def write_model_page(path: Path, page: ModelPage) -> None:
-    """Write the model page as one HTML file.
-
-    Raises
-    ------
-    ContractError
-        `page.predictors` lacks the metrics of the network.
-    """
-    write_page(
-        path,
-        "report.html.j2",
-        page.heading,
-        report=page,
-        verdict=verdict(page),
-        predictors=_predictor_rows(page),
-        gallery=_gallery(page),
-        images=_images(page),
-    )
+    content = {"report": page, "verdict": verdict(page), "predictors": _predictor_rows(page)}
+    write_page(path, "report.html.j2", page.heading, **content, gallery=_gallery(page), images=_images(page))
 
 
 def verdict(page: ModelPage) -> str:
@@ -140,32 +118,17 @@ def verdict(page: ModelPage) -> str:
     return sentence
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PredictorRow:
-    title: str
-    result: Regression | None
-    note: str
-    relative_to_mean: float | None
-    is_network: bool
-
-
-def _predictor_rows(page: ModelPage) -> list[_PredictorRow]:
-    mean = page.predictors.get(MEAN)
-    rows = []
+def _predictor_rows(page: ModelPage) -> list[dict[str, object]]:
+    mean, rows = page.predictors.get(MEAN), []
+    mean_rmse = mean.rmse if isinstance(mean, Regression) else 0.0
     for key, result in page.predictors.items():
-        metrics = result if isinstance(result, Regression) else None
-        rows.append(
-            _PredictorRow(
-                title=TITLES.get(key, key),
-                result=metrics,
-                note="" if isinstance(result, Regression) else result,
-                relative_to_mean=metrics.rmse / mean.rmse
-                if metrics and isinstance(mean, Regression) and mean.rmse
-                else None,
-                is_network=key == NETWORK,
-            )
-        )
-    return sorted(rows, key=lambda row: row.result.rmse if row.result else math.inf)
+        row: dict[str, object] = {"title": TITLES.get(key, key), "is_network": key == NETWORK}
+        if isinstance(result, Regression):
+            relative = result.rmse / mean_rmse if mean_rmse else None
+            rows.append((result.rmse, row | {"result": result, "note": "", "relative_to_mean": relative}))
+        else:
+            rows.append((math.inf, row | {"result": None, "note": result, "relative_to_mean": None}))
+    return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
 def _gallery(page: ModelPage) -> Picture:

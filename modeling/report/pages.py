@@ -34,17 +34,15 @@ class IngestCounts:
     pending: int
     quarantined_by_reason: Mapping[str, int] = field(default_factory=dict)
     rejected_by_reason: Mapping[str, int] = field(default_factory=dict)
-    """Catalog rows that were not registered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """Top of a page."""
+    """Top of a page; it warns that the numbers of a simulated sky are not about real galaxies."""
 
     title: str
     survey: str
     simulated: bool
-    """True for a simulated sky: the page then warns that its numbers are not about real galaxies."""
     model_id: str
 
 
@@ -58,7 +56,6 @@ class Picture:
 
 
 def picture(figure: Figure, *, alt: str, caption: str) -> Picture:
-    """Encode a figure as a PNG data URI."""
     return Picture(source=_data_uri(figure_png(figure)), alt=alt, caption=caption)
 
 
@@ -71,15 +68,7 @@ class Thumbnail:
 
 
 def thumbnails(cutouts: NDArray[np.uint8], labels: Sequence[str]) -> list[Thumbnail]:
-    """Encode cutouts as PNG data URIs without resampling.
-
-    Parameters
-    ----------
-    cutouts
-        (object, y, x, band), bands in the order red, green, blue.
-    labels
-        (object,).
-    """
+    """Encode cutouts (object, y, x, band), bands red, green, blue, as PNG data URIs without resampling."""
     encoded = []
     for image, label in zip(cutouts, labels, strict=True):
         buffer = io.BytesIO()
@@ -93,25 +82,10 @@ def _data_uri(png: bytes) -> str:
 
 
 def write_page(path: Path, template: str, heading: Heading, **content: object) -> None:
-    """Render one page and replace the file atomically.
-
-    Parameters
-    ----------
-    path
-        File named as in `NAVIGATION`.
-    template
-        Name in `modeling/templates`.
-    heading
-        Top of the page.
-    content
-        Variables of the template.
-    """
+    """Render a template with its variables and replace the file, named as in `NAVIGATION`, atomically."""
+    loader = PackageLoader("modeling")
     environment = Environment(
-        loader=PackageLoader("modeling"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "count": lambda number: f"{number:,}",

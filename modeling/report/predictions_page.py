@@ -54,8 +54,7 @@ class FlaggedObjects:
     flag: str
     object_id: NDArray[np.int64]
     predicted: NDArray[np.float64]
-    read_cutouts: Callable[[], NDArray[np.uint8]]
-    """(object, y, x, band)."""
+    read_cutouts: Callable[[], NDArray[np.uint8]]  # (object, y, x, band)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +63,7 @@ class NewPredictions:
 
     name: str
     scored: PredictionSummary
-    first_rows: pd.DataFrame
-    """First rows of the file: object_id, ra, dec, prediction, ..."""
+    first_rows: pd.DataFrame  # object_id, ra, dec, prediction, ...
     flagged: Sequence[FlaggedObjects] = ()
 
 
@@ -74,20 +72,16 @@ class PredictionsPage:
     """Content of the predictions page."""
 
     heading: Heading
-    target: str
-    """Name of the quantity."""
+    target: str  # name of the quantity
     is_metallicity: bool
-    labels: Distribution
-    """Labels of the training set."""
-    held_out: PredictionSummary
-    """Labelled galaxies that were held out of training."""
+    labels: Distribution  # of the training set
+    held_out: PredictionSummary  # labelled galaxies that were held out of training
     new: NewPredictions | None
-    mass_source: str
-    """Source of the new catalog's masses, for a sentence; empty without masses."""
+    mass_source: str  # source of the new catalog's masses, for a sentence; empty without masses
 
     @property
     def drift(self) -> Drift | None:
-        """Return the drift of the new predictions from those of held-out galaxies."""
+        """Drift of the new predictions from those of held-out galaxies."""
         if self.new is None:
             return None
         return measure_drift("prediction", self.held_out.columns["prediction"], self.new.scored.columns["prediction"])
@@ -115,17 +109,14 @@ def summarise_predictions(page: PredictionsPage) -> dict[str, object]:
     if page.new is None or page.drift is None:
         return {**summary, "new": None}
     drift = page.drift
+    distances = {"psi": finite_or_none(drift.psi), "ks": finite_or_none(drift.ks)}
     centres, percentiles = relation_percentiles(page.new.scored.relation)
     return {
         **summary,
         "new": {
             "catalog": page.new.name,
             **_summary(page.new.scored),
-            "against_held_out": {
-                "psi": finite_or_none(drift.psi),
-                "ks": finite_or_none(drift.ks),
-                "verdict": drift.verdict.value,
-            },
+            "against_held_out": {**distances, "verdict": drift.verdict.value},
             "masses": page.mass_source or None,
             "mass_metallicity": [
                 {"log_mass": round(float(mass), 3), "p16": low, "p50": median, "p84": high}
@@ -137,6 +128,7 @@ def summarise_predictions(page: PredictionsPage) -> dict[str, object]:
 
 def _summary(scored: PredictionSummary) -> dict[str, object]:
     tally = scored.calibration
+    errors = {"rmse": finite_or_none(tally.rmse), "bias": finite_or_none(tally.bias)}
     return {
         "n": scored.n,
         "n_scored": scored.n_scored,
@@ -146,8 +138,7 @@ def _summary(scored: PredictionSummary) -> dict[str, object]:
         "columns": {name: summarise_spread(spread) for name, spread in scored.columns.items()},
         "calibration": {
             "n": tally.n,
-            "rmse": finite_or_none(tally.rmse),
-            "bias": finite_or_none(tally.bias),
+            **errors,
             "n_with_bars": tally.n_with_bars,
             "coverage_68": finite_or_none(tally.coverage_68),
             "coverage_95": finite_or_none(tally.coverage_95),
@@ -169,8 +160,9 @@ def _images(page: PredictionsPage) -> dict[str, Picture | str]:
     if page.new is None:
         return images
     new, held_out = page.new.scored.columns["prediction"], page.held_out.columns["prediction"]
-    images["distribution"] = (
-        picture(
+    images["distribution"] = "No object of the new catalog has a prediction yet: run galstore score."
+    if new.n:
+        images["distribution"] = picture(
             draw_scored(new, labels=page.labels, held_out=held_out, label=page.target),
             alt=f"Predictions of {new.n} new objects: median {new.quantile(0.5):.3f}, 16th to 84th percentile "
             f"{new.quantile(0.16):.3f} to {new.quantile(0.84):.3f}; held-out galaxies have "
@@ -179,9 +171,6 @@ def _images(page: PredictionsPage) -> dict[str, Picture | str]:
             "directly; labels have a larger spread than predictions. A shift means a different population of galaxies "
             "or different images.",
         )
-        if new.n
-        else "No object of the new catalog has a prediction yet: run galstore score."
-    )
     images["relation"] = _draw_relation(page, page.new)
     return images
 
@@ -191,10 +180,8 @@ def _draw_relation(page: PredictionsPage, new: NewPredictions) -> Picture | str:
     if not page.is_metallicity:
         return f"The model predicts {page.target}, so a mass-metallicity relation does not apply."
     if not n:
-        return (
-            "No object of the new catalog has a stellar mass: neither the cube's labels (lgm_tot_p50) nor the "
-            "predictions of another model provide one."
-        )
+        without = "neither the cube's labels (lgm_tot_p50) nor the predictions of another model provide one"
+        return f"No object of the new catalog has a stellar mass: {without}."
     centres, percentiles = relation_percentiles(new.scored.relation)
     medians = ", ".join(f"{mass:.1f}: {median:.2f}" for mass, median in zip(centres, percentiles[:, 1], strict=True))
     return picture(
@@ -221,39 +208,31 @@ def _draw_calibration(page: PredictionsPage) -> Picture | str:
 
 
 def _draw_spreads(page: PredictionsPage) -> Picture | str:
-    new = {} if page.new is None else page.new.scored.columns
-    panels = [
-        Panel(title=f"{title} [dex]", now=new.get(name, Distribution()), before=page.held_out.columns.get(name))
-        for name, title in SPREAD_TITLES.items()
-        if new.get(name, Distribution()).n or page.held_out.columns.get(name, Distribution()).n
-    ]
+    columns = {} if page.new is None else page.new.scored.columns
+    panels, medians = [], []
+    for name, title in SPREAD_TITLES.items():
+        now, before = columns.get(name, Distribution()), page.held_out.columns.get(name)
+        if now.n or (before is not None and before.n):
+            panels.append(Panel(title=f"{title} [dex]", now=now, before=before))
+            held_out = f", {before.quantile(0.5):.3g} of held-out galaxies" if before is not None and before.n else ""
+            medians.append(f"{title} [dex]: median {now.quantile(0.5):.3g} of the new catalog{held_out}")
     if not panels:
         return "The predictions have no spread, sigma or interval to show."
-    medians = "; ".join(
-        f"{panel.title}: median {panel.now.quantile(0.5):.3g} of the new catalog"
-        + (
-            f", {panel.before.quantile(0.5):.3g} of held-out galaxies"
-            if panel.before is not None and panel.before.n
-            else ""
-        )
-        for panel in panels
-    )
     return picture(
         draw_columns(panels),
-        alt=f"{medians}.",
+        alt=f"{'; '.join(medians)}.",
         caption="Spreads and intervals as shares of objects: held-out galaxies in grey, the new catalog in blue.",
     )
 
 
 def _galleries(page: PredictionsPage) -> dict[str, list[Thumbnail]]:
-    return {
-        group.flag: thumbnails(
-            group.read_cutouts(),
-            [f"{object_id} → {value:.2f}" for object_id, value in zip(group.object_id, group.predicted, strict=True)],
-        )
-        for group in (() if page.new is None else page.new.flagged)
-        if group.object_id.size
-    }
+    galleries = {}
+    for group in () if page.new is None else page.new.flagged:
+        if group.object_id.size:
+            values = zip(group.object_id, group.predicted, strict=True)
+            labels = [f"{object_id} → {value:.2f}" for object_id, value in values]
+            galleries[group.flag] = thumbnails(group.read_cutouts(), labels)
+    return galleries
 
 
 def _printed(table: pd.DataFrame) -> list[dict[str, str]]:

@@ -36,8 +36,7 @@ _STATE = {column.name: column for column in STATE_COLUMNS}
 class CatalogComparison:
     """Profiles of earlier objects and of those registered since."""
 
-    description: str
-    """Sentence that names the two groups."""
+    description: str  # sentence that names the two groups
     snapshot: str
     n_before: int
     before: Profile
@@ -47,7 +46,7 @@ class CatalogComparison:
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
-        """Return the drift of every column, most striking first."""
+        """Drift of every column, most striking first."""
         return tuple(rank_drift(self.before.columns, self.now.columns))
 
     @property
@@ -62,23 +61,15 @@ class QualityPage:
     heading: Heading
     snapshot: str
     ingest: IngestCounts
-    catalogs: Sequence[Mapping[str, str | int]]
-    """`name`, `n_registered`, `n_vanished` and `n_rejected` of each catalog."""
+    catalogs: Sequence[Mapping[str, str | int]]  # `name`, `n_registered`, `n_vanished` and `n_rejected` of each
     whole: Profile
-    sharpness: Mapping[str, Distribution]
-    """Sharpness of a sample of all stored images."""
-    comparison: CatalogComparison | str
-    """A text gives the reason for a missing comparison."""
-    quarantined: pd.DataFrame
-    """Some quarantined objects of each reason: `galstore.ingest.quarantine.QUARANTINE_COLUMNS`."""
-    refused: pd.DataFrame
-    """Stored responses of quarantined objects: `object_id`, `reason`, `body`."""
-    stored_ids: NDArray[np.int64]
-    """Ids of the first stored objects."""
-    read_stored: Callable[[], NDArray[np.uint8]]
-    """Read the cutouts of `stored_ids`, (object, y, x, band)."""
-    runs: Sequence[RunSummary]
-    """Newest first."""
+    sharpness: Mapping[str, Distribution]  # of a sample of all stored images
+    comparison: CatalogComparison | str  # a text is the reason for a missing comparison
+    quarantined: pd.DataFrame  # examples of each reason, with `galstore.ingest.quarantine.QUARANTINE_COLUMNS`
+    refused: pd.DataFrame  # responses of quarantined objects: `object_id`, `reason`, `body`
+    stored_ids: NDArray[np.int64]  # of the first stored objects
+    read_stored: Callable[[], NDArray[np.uint8]]  # cutouts of `stored_ids`, (object, y, x, band)
+    runs: Sequence[RunSummary]  # newest first
 
 
 def write_quality_page(path: Path, page: QualityPage) -> None:
@@ -130,25 +121,27 @@ def _summarise(spread: Distribution) -> dict[str, float | None]:
 
 
 def _summarise_drift(drift: Drift) -> dict[str, object]:
-    numbers = {
-        name: finite_or_none(value) if isinstance(value, float) else value for name, value in asdict(drift).items()
-    }
+    values = asdict(drift).items()
+    numbers = {name: finite_or_none(value) if isinstance(value, float) else value for name, value in values}
     return {**numbers, "verdict": drift.verdict.value}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ColumnRow:
     name: str
-    unit: str
+    unit: str = ""
     description: str
-    svg: str
     now: Distribution
     before: Distribution | None
     drift: Drift | None
 
     @property
+    def svg(self) -> str:
+        return draw_spread(self.now, self.before)
+
+    @property
     def tone(self) -> str:
-        """Return the CSS class that marks the verdict."""
+        """CSS class that marks the verdict."""
         if self.drift is None or self.drift.verdict in (DriftVerdict.UNKNOWN, DriftVerdict.EMPTY):
             return ""
         return "good" if self.drift.verdict is DriftVerdict.NONE else "warn"
@@ -159,24 +152,16 @@ def _column_rows(page: QualityPage) -> list[_ColumnRow]:
         spreads = page.whole.columns
         return [_column_row(name, spread) for name, spread in spreads.items() if spread.n + spread.n_null]
     before, now = page.comparison.before.columns, page.comparison.now.columns
-    return [
-        _column_row(drift.column, now[drift.column], before[drift.column], drift) for drift in page.comparison.drifts
-    ]
+    drifts = {drift.column: drift for drift in page.comparison.drifts}
+    return [_column_row(name, now[name], before[name], drift) for name, drift in drifts.items()]
 
 
 def _column_row(
     name: str, now: Distribution, before: Distribution | None = None, drift: Drift | None = None
 ) -> _ColumnRow:
     column = COLUMN.get(name) or _STATE[name]
-    return _ColumnRow(
-        name=name,
-        unit=column.unit,
-        description=column.description,
-        svg=draw_spread(now, before),
-        now=now,
-        before=before,
-        drift=drift,
-    )
+    unit, description = column.unit, column.description
+    return _ColumnRow(name=name, unit=unit, description=description, now=now, before=before, drift=drift)
 
 
 def _image_rows(page: QualityPage) -> list[_ColumnRow]:
@@ -189,17 +174,8 @@ def _image_rows(page: QualityPage) -> list[_ColumnRow]:
             before, now = comparison.sharpness_before[proxy.name], comparison.sharpness_now[proxy.name]
             (drift,) = [drift for drift in comparison.image_drifts if drift.column == proxy.name]
         if now.n or (before is not None and before.n):
-            rows.append(
-                _ColumnRow(
-                    name=proxy.title,
-                    unit="",
-                    description=proxy.description,
-                    svg=draw_spread(now, before),
-                    now=now,
-                    before=before,
-                    drift=drift,
-                )
-            )
+            row = _ColumnRow(name=proxy.title, description=proxy.description, now=now, before=before, drift=drift)
+            rows.append(row)
     return rows
 
 
@@ -223,11 +199,11 @@ def _draw_columns(page: QualityPage) -> Picture | str:
         caption = "Columns with the largest drift: grey before, blue now, each as shares of its objects."
     if not panels:
         return "No column has values to draw."
-    alt = "Distributions of " + ", ".join(
-        f"{panel.title} (median {panel.now.quantile(0.5):.4g}"
-        + (f", before {panel.before.quantile(0.5):.4g})" if panel.before is not None else ")")
-        for panel in panels
-    )
+    medians = []
+    for panel in panels:
+        before_text = "" if panel.before is None else f", before {panel.before.quantile(0.5):.4g}"
+        medians.append(f"{panel.title} (median {panel.now.quantile(0.5):.4g}{before_text})")
+    alt = f"Distributions of {', '.join(medians)}"
     return picture(draw_columns(panels), alt=f"{alt}.", caption=caption)
 
 

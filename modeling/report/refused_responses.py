@@ -24,18 +24,11 @@ class RefusedResponses:
     """Responses that were refused for one reason."""
 
     pictures: tuple[Thumbnail, ...]
-    texts: tuple[tuple[str, str], ...]
-    """Object id and text of each response that is not an image."""
+    texts: tuple[tuple[str, str], ...]  # object id and text of each response that is not an image
 
 
 def show_refused(responses: pd.DataFrame) -> dict[str, RefusedResponses]:
-    """Group responses by reason.
-
-    Parameters
-    ----------
-    responses
-        `object_id`, `reason` (its name) and `body` (bytes).
-    """
+    """Group responses, with the columns `object_id`, `reason` (its name) and `body` (bytes), by reason."""
     return {str(reason): _show(group) for reason, group in responses.groupby("reason", sort=False)}
 
 
