@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.ensemble import RandomForestRegressor
 
 from modeling.evaluation.column_checks import Values
@@ -15,7 +14,6 @@ from modeling.evaluation.metrics import Regression
 
 FOREST_COLUMNS = ("modelMag_g", "modelMag_r", "modelMag_i")
 """Magnitudes of the bands that the images are made of (Wu & Boada 2019, section 4.2)."""
-
 N_TREES = 40
 MIN_LEAF = 8
 
@@ -32,13 +30,7 @@ class Baseline:
     """Reason for absent predictions, or number of rows that are left out; empty if all rows are predicted."""
 
     def against(self, true: Values) -> Regression | str:
-        """Measure the baseline on the rows that it predicts, or return the note if it predicts none.
-
-        Parameters
-        ----------
-        true
-            (object,) of the evaluated rows, without NaN.
-        """
+        """Measure the baseline on the rows that it predicts, true: (object,); return the note if it predicts none."""
         if self.predicted is None:
             return self.note
         scored = np.isfinite(self.predicted)
@@ -46,14 +38,7 @@ class Baseline:
 
 
 def predict_mean(train_labels: Values, n: int) -> Baseline:
-    """Predict the mean of the training labels for n objects.
-
-    Parameters
-    ----------
-    train_labels
-        (object,), without NaN.
-    n
-        Number of objects to predict.
+    """Predict the mean of the training labels, (object,) without NaN, for n objects.
 
     Examples
     --------
@@ -75,27 +60,16 @@ def predict_forest(
 
     Parameters
     ----------
-    train_catalog
-        Has `columns`, mag; null if unknown. Rows as in `train_labels`.
-    train_labels
-        (object,), without NaN.
-    catalog
-        Same columns of the rows to predict.
+    train_catalog, catalog
+        Have `columns`, mag; null if unknown. Rows of `train_catalog` as in `train_labels`.
     columns
         Inputs of the trees; by default the paper's g, r and i.
-    seed
-        Seed of the trees.
 
     Returns
     -------
     Baseline
         Training rows with a null magnitude are left out, and evaluated rows with one get NaN: no magnitude is
         imputed. Both are counted in `note`. No predictions if a column is absent or too few rows are complete.
-
-    Raises
-    ------
-    ValueError
-        Catalog and labels of different length.
     """
     name = "random forest on g, r, i magnitudes" if tuple(columns) == FOREST_COLUMNS else "random forest on magnitudes"
     if len(train_catalog) != len(train_labels):
@@ -105,16 +79,14 @@ def predict_forest(
         if absent or not columns:
             missing = f"values of {', '.join(absent)}" if absent else "magnitudes"
             return Baseline(name=name, predicted=None, note=f"not fitted: the {rows} rows lack {missing}")
-    train_magnitudes, magnitudes = _magnitudes(train_catalog, columns), _magnitudes(catalog, columns)
-    complete, scored = _complete(train_magnitudes), _complete(magnitudes)
+    train_magnitudes, magnitudes = (
+        table[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan) for table in (train_catalog, catalog)
+    )
+    complete, scored = (np.isfinite(values).all(axis=1) for values in (train_magnitudes, magnitudes))
     inputs = f"all {len(columns)} magnitudes" if len(columns) != len(FOREST_COLUMNS) else "all three magnitudes"
     if complete.sum() < 2 * MIN_LEAF or not scored.any():
-        return Baseline(
-            name=name,
-            predicted=None,
-            note=f"not fitted: {complete.sum()} training and {scored.sum()} evaluated rows have {inputs}, "
-            f"needed are {2 * MIN_LEAF} and 1",
-        )
+        found = f"{complete.sum()} training and {scored.sum()} evaluated rows have {inputs}"
+        return Baseline(name=name, predicted=None, note=f"not fitted: {found}, needed are {2 * MIN_LEAF} and 1")
     forest = RandomForestRegressor(n_estimators=N_TREES, min_samples_leaf=MIN_LEAF, random_state=seed, n_jobs=1)
     forest.fit(train_magnitudes[complete], train_labels[complete])
     predicted = np.full(len(catalog), np.nan)
@@ -134,11 +106,3 @@ def known_magnitudes(catalog: pd.DataFrame, names: Sequence[str]) -> tuple[str, 
     ('modelMag_g',)
     """
     return tuple(name for name in names if name in catalog.columns and catalog[name].notna().any())
-
-
-def _magnitudes(catalog: pd.DataFrame, columns: Sequence[str]) -> Values:
-    return catalog[list(columns)].to_numpy(dtype=np.float64, na_value=np.nan)
-
-
-def _complete(magnitudes: Values) -> NDArray[np.bool_]:
-    return np.asarray(np.isfinite(magnitudes).all(axis=1), dtype=np.bool_)

@@ -34,24 +34,13 @@ class BinnedRelation:
     p84: Values
 
     @classmethod
-    def of(
-        cls, x: ArrayLike, y: ArrayLike, *, bin_dex: float = MASS_BIN_DEX, min_per_bin: int = MIN_PER_BIN
-    ) -> BinnedRelation:
-        """Measure the relation between x and y.
+    def of(cls, x: ArrayLike, y: ArrayLike, *, bin_dex: float = MASS_BIN_DEX) -> BinnedRelation:
+        """Measure the relation between x and y, (object,) each, finite; for example log mass and metallicity.
 
-        Parameters
-        ----------
-        x, y
-            (object,) each, finite; for example log mass and metallicity.
-        bin_dex
-            Bin width in x; edges are its multiples, and a galaxy on an edge belongs to the bin above.
-        min_per_bin
-            Bins of fewer galaxies are left out.
+        Bin edges are multiples of `bin_dex`, and a galaxy on an edge belongs to the bin above.
 
         Raises
         ------
-        ValueError
-            Lengths differ, or values are not finite.
         SparseRelationError
             No bin holds enough galaxies.
         """
@@ -63,10 +52,10 @@ class BinnedRelation:
         order = np.argsort(place, kind="stable")
         bins, starts = np.unique(place[order], return_index=True)
         groups = zip(bins, np.split(y[order], starts[1:]), strict=True)
-        full = [(bin_, part) for bin_, part in groups if len(part) >= min_per_bin]
+        full = [(bin_, part) for bin_, part in groups if len(part) >= MIN_PER_BIN]
         if not full:
             raise SparseRelationError(
-                f"{x.size} galaxies, and no bin of {bin_dex:g} dex with {min_per_bin} of them: give more galaxies, or "
+                f"{x.size} galaxies, and no bin of {bin_dex:g} dex with {MIN_PER_BIN} of them: give more galaxies, or "
                 "wider bins"
             )
         low, middle, high = np.array([np.percentile(part, [16, 50, 84]) for _, part in full]).T
@@ -80,31 +69,21 @@ class BinnedRelation:
         )
 
     def at(self, x: ArrayLike) -> Values:
-        """Return the running median: linear between the medians of bins, continued to the outer edges of outer bins.
+        """Return the running median at x, NaN beyond the outer edges; same shape as x.
 
-        Parameters
-        ----------
-        x
-            Array of any shape.
-
-        Returns
-        -------
-        ndarray
-            Same shape; NaN beyond the outer edges.
+        It is linear between the medians of bins, and continued to the outer edges of the outer bins.
         """
         x = np.asarray(x, dtype=np.float64)
         half = self.bin_dex / 2
         first, last = self.centre[0] - half, self.centre[-1] + half
         slopes = np.diff(self.median) / np.diff(self.centre) if len(self.centre) > 1 else np.zeros(1)
         knots = np.concatenate([[first], self.centre, [last]])
-        values = np.concatenate(
-            [[self.median[0] - half * slopes[0]], self.median, [self.median[-1] + half * slopes[-1]]]
-        )
+        ends = self.median[0] - half * slopes[0], self.median[-1] + half * slopes[-1]
+        values = np.concatenate([ends[:1], self.median, ends[1:]])
         inside = (x >= first - 1e-9) & (x <= last + 1e-9)
         return np.where(inside, np.interp(x, knots, values), np.nan)
 
     def residuals(self, x: ArrayLike, y: ArrayLike) -> Values:
-        """Return y minus the running median at x; NaN outside the relation."""
         return np.asarray(y, dtype=np.float64) - self.at(x)
 
 

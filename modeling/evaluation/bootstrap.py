@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,25 +51,17 @@ class ValueWithIntervals:
 def resample(
     n: int, statistics: Callable[[NDArray[np.int64]], Values], *, rng: np.random.Generator, n_resamples: int
 ) -> Values:
-    """Compute statistics of resamples of n objects, drawn with replacement.
-
-    The draws are those of `scipy.stats.bootstrap` with the same generator.
+    """Compute statistics of resamples of n objects, drawn with replacement as by `scipy.stats.bootstrap`.
 
     Parameters
     ----------
-    n
-        Number of objects.
     statistics
         Function of the positions of the drawn objects, (resample, object), that returns (statistic, resample).
-    rng
-        Generator of the draws; `BATCH_VALUES` does not change them.
-    n_resamples
-        At least 1.
 
     Returns
     -------
     ndarray
-        (statistic, resample).
+        (statistic, resample). `BATCH_VALUES` changes no draw.
     """
     batch = max(1, BATCH_VALUES // max(1, n))
     sizes = [min(batch, n_resamples - start) for start in range(0, n_resamples, batch)]
@@ -87,10 +79,6 @@ def estimate_errors(
         Function of the columns that returns a fixed number of values.
     columns
         (object,) each, of one length; objects are drawn whole, with replacement.
-    seed
-        Seed of the draws.
-    n_resamples
-        At least 2.
 
     Returns
     -------
@@ -120,13 +108,7 @@ def estimate_errors(
 def resample_for_intervals(
     n: int, statistics: Callable[[NDArray[np.int64]], Values], *, rng: np.random.Generator, n_resamples: int
 ) -> Values:
-    """Resample as `resample` does, and return no resamples for a single object.
-
-    Raises
-    ------
-    ValueError
-        Too few resamples for a 95 % interval.
-    """
+    """Resample at least 100 times as `resample` does; return no resamples for a single object."""
     if n_resamples < MIN_FOR_INTERVALS:
         raise ValueError(f"{n_resamples} resamples are too few for a 95 % interval: give at least {MIN_FOR_INTERVALS}")
     if n < 2:
@@ -143,8 +125,6 @@ def estimate_metrics(
     ----------
     true, predicted
         (object,) each, finite; at least one object. Their order changes no number.
-    rng
-        Generator of the draws.
     n_resamples
         At least 100. 1,000 resamples of 20,466 objects take 1 to 2 s on one core.
 
@@ -152,26 +132,14 @@ def estimate_metrics(
     -------
     dict of ValueWithIntervals
         'rmse', 'nmad', 'bias', 'r2', 'beyond_3_nmad' and 'beyond_0p3_dex', as `Regression` and `Outliers` define them.
-
-    Raises
-    ------
-    ValueError
-        No objects, values that are not finite, or too few resamples.
     """
     # + 0.0 turns -0.0 into 0.0: a median could return either of them, depending on the order
     t, p = (values + 0.0 for values in check_columns(true=true, predicted=predicted))
     order = np.lexsort((p, t))
     t, p = t[order], p[order]
     errors = p - t
-    metrics, outliers = Regression.of(t, p), Outliers.of(errors)
-    values = {
-        "rmse": metrics.rmse,
-        "nmad": metrics.nmad,
-        "bias": metrics.bias,
-        "r2": metrics.r2,
-        "beyond_3_nmad": outliers.beyond_3_nmad,
-        "beyond_0p3_dex": outliers.beyond_0p3_dex,
-    }
+    values = asdict(Regression.of(t, p)) | asdict(Outliers.of(errors))
+    del values["n"]
 
     def statistics(rows: NDArray[np.int64]) -> Values:
         by_name = resampled_metrics(t[rows], errors[rows])
@@ -188,23 +156,14 @@ def estimate_means(
 ) -> dict[str, ValueWithIntervals]:
     """Compute means of columns of the same objects, with their bootstrap intervals.
 
-    Parameters
-    ----------
-    columns
-        (object,) each, finite, at least one object. The draws depend on their order: sort the objects first.
-    rng
-        Generator of the draws.
-    n_resamples
-        At least 100.
+    Columns are (object,), finite, with at least one object. The draws depend on their order: sort the objects first.
     """
     for name, values in columns.items():
         check_finite(values, name)
     table = np.stack(list(columns.values()))
 
-    def statistics(rows: NDArray[np.int64]) -> Values:
-        means: Values = table[:, rows].mean(axis=-1)
-        return means
-
-    draws = resample_for_intervals(table.shape[1], statistics, rng=rng, n_resamples=n_resamples)
+    draws = resample_for_intervals(
+        table.shape[1], lambda rows: table[:, rows].mean(axis=-1), rng=rng, n_resamples=n_resamples
+    )
     means = table.mean(axis=1).tolist()
     return {name: ValueWithIntervals.of(mean, found) for name, mean, found in zip(columns, means, draws, strict=True)}

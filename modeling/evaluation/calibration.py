@@ -15,7 +15,6 @@ PERCENTILES = (2.5, 16.0, 50.0, 84.0, 97.5)
 N_PIT_BINS = 10
 N_QUANTILES = 200
 """Quantiles in the integral over probabilities: the CRPS of a normal distribution is then right to 0.2 % of sigma."""
-
 _Z = ndtri(np.array(PERCENTILES) / 100)
 
 
@@ -35,26 +34,13 @@ class Calibration:
 
     @classmethod
     def empty(cls) -> Calibration:
-        """Return the calibration of zero objects."""
         no_values, no_flags = np.empty(0), np.empty(0, dtype=np.bool_)
         return cls(pit=no_values, crps=no_values, covered_68=no_flags, covered_95=no_flags)
 
     @classmethod
     def of_gaussian(cls, true: ArrayLike, predicted: ArrayLike, sigma: ArrayLike) -> Calibration:
-        """Compare true values with normal distributions.
+        """Compare true values with normal distributions; (object,) each, in the unit of the label, sigma above 0.
 
-        Parameters
-        ----------
-        true, predicted, sigma
-            (object,) each, in the unit of the label; finite, sigma above 0.
-
-        Raises
-        ------
-        ValueError
-            Different lengths, values that are not finite, or sigma of 0 or less.
-
-        Notes
-        -----
         CRPS = sigma (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi)), z = (true - predicted) / sigma: Gneiting et al.
         (2005), equation 5.
         """
@@ -80,11 +66,6 @@ class Calibration:
             (object,), in the unit of the label, finite.
         percentiles
             (object, 5), finite, never decreasing along the second axis.
-
-        Raises
-        ------
-        ValueError
-            Another shape, values that are not finite, or percentiles that cross.
 
         Notes
         -----

@@ -9,12 +9,7 @@ Values = NDArray[np.float64]
 
 
 def check_columns(**columns: ArrayLike) -> list[Values]:
-    """Return columns of equal length, which may be 0, as float64.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ, or a value is not finite.
+    """Return columns of equal length, which may be 0, as float64; raise `ValueError` for values that are not finite.
 
     Examples
     --------
@@ -31,26 +26,13 @@ def check_columns(**columns: ArrayLike) -> list[Values]:
 
 
 def check_finite(values: Values, name: str) -> None:
-    """Reject NaN and infinities.
-
-    Raises
-    ------
-    ValueError
-        Values are not finite; the message counts them.
-    """
     n_bad = int(np.count_nonzero(~np.isfinite(values)))
     if n_bad:
         raise ValueError(f"{n_bad} of {values.size} values of {name!r} are not finite: remove those rows first")
 
 
 def check_sigma(sigma: ArrayLike, n: int) -> Values:
-    """Return n standard deviations as float64.
-
-    Raises
-    ------
-    ValueError
-        Another length, or values that are not finite and above 0.
-    """
+    """Return n standard deviations, finite and above 0, as float64."""
     array = np.asarray(sigma, dtype=np.float64)
     if array.shape != (n,):
         raise ValueError(f"sigma has shape {array.shape}, expected is ({n},): give one standard deviation per object")

@@ -53,15 +53,8 @@ class PairedComparison:
         ----------
         true, first, second
             (object,) each, finite. Their order changes no number.
-        rng
-            Generator of the draws.
         n_resamples
             At least 100.
-
-        Raises
-        ------
-        ValueError
-            Different lengths, no objects, values that are not finite, or too few resamples.
         """
         metrics_first, metrics_second = Regression.of(true, first), Regression.of(true, second)
         t, a, b = (np.asarray(values, dtype=np.float64) for values in (true, first, second))
@@ -74,15 +67,9 @@ class PairedComparison:
             return np.stack([rmse[0] - rmse[1], scatter[0] - scatter[1]])
 
         draws = resample_for_intervals(len(t), differences, rng=rng, n_resamples=n_resamples)
-        rmse, scatter = (
-            _difference(value, found)
-            for value, found in zip(
-                (metrics_first.rmse - metrics_second.rmse, metrics_first.nmad - metrics_second.nmad), draws, strict=True
-            )
-        )
-        return cls(n=metrics_first.n, rmse=rmse, nmad=scatter)
-
-
-def _difference(value: float, draws: Values) -> MetricDifference:
-    intervals = ValueWithIntervals.of(value, draws)
-    return MetricDifference(value=value, low_95=intervals.low_95, high_95=intervals.high_95)
+        found = {}
+        for name, metric_draws in zip(("rmse", "nmad"), draws, strict=True):
+            value = getattr(metrics_first, name) - getattr(metrics_second, name)
+            ends = ValueWithIntervals.of(value, metric_draws)
+            found[name] = MetricDifference(value=value, low_95=ends.low_95, high_95=ends.high_95)
+        return cls(n=metrics_first.n, **found)

@@ -21,13 +21,7 @@ from schemas.errors import CatalogError, ContractError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluatedColumns:
-    """Names of the columns that are evaluated.
-
-    Raises
-    ------
-    ContractError
-        A name is given twice.
-    """
+    """Names of the columns that are evaluated; no name may be given twice."""
 
     true: str
     predicted: str
@@ -37,14 +31,12 @@ class EvaluatedColumns:
     """A second predictor, to be compared on the same rows."""
 
     def __post_init__(self) -> None:
-        names = self.names
-        for name in names:
-            if names.count(name) > 1:
+        for name in self.names:
+            if self.names.count(name) > 1:
                 raise ContractError(f"column {name!r} is named twice: give a different column for each option")
 
     @property
     def names(self) -> list[str]:
-        """Return the given names, in the order of the row checks."""
         return [name for name in (self.true, self.predicted, self.sigma, self.against) if name is not None]
 
 
@@ -74,13 +66,9 @@ class EvaluationResult:
         """Return plain values for JSON, with None for NaN."""
         plain: dict[str, object] = asdict(self)
         if self.comparison is not None:
-            differences = {"rmse": self.comparison.rmse, "nmad": self.comparison.nmad}
-            plain["comparison"] = {
-                "n": self.comparison.n,
-                **{
-                    name: {**asdict(difference), "is_significant": difference.is_significant}
-                    for name, difference in differences.items()
-                },
+            plain["comparison"] = {"n": self.comparison.n} | {
+                name: {**asdict(difference), "is_significant": difference.is_significant}
+                for name, difference in (("rmse", self.comparison.rmse), ("nmad", self.comparison.nmad))
             }
         return {name: _without_nan(value) for name, value in plain.items()}
 
@@ -105,17 +93,11 @@ def evaluate_predictions(
         Width of the bins of the true value, in the unit of the label.
     n_resamples
         Number of resamples of each bootstrap, at least 100.
-    seed
-        Seed of the bootstraps.
 
     Raises
     ------
     CatalogError
         A column is absent or not numeric, or no row is left.
-    ContractError
-        `bin_width` is out of range.
-    ValueError
-        `n_resamples` is below 100.
     """
     values, left_out = usable_rows(table, columns)
     true, predicted = values[columns.true], values[columns.predicted]
@@ -126,11 +108,8 @@ def evaluate_predictions(
     pit_counts, comparison = None, None
     if columns.sigma is not None:
         calibration = Calibration.of_gaussian(true, predicted, values[columns.sigma])
-        means = {
-            "crps": calibration.crps,
-            "coverage_68": calibration.covered_68.astype(np.float64),
-            "coverage_95": calibration.covered_95.astype(np.float64),
-        }
+        covered_68, covered_95 = (c.astype(np.float64) for c in (calibration.covered_68, calibration.covered_95))
+        means = {"crps": calibration.crps, "coverage_68": covered_68, "coverage_95": covered_95}
         metrics |= estimate_means(means, rng=for_sigma, n_resamples=n_resamples)
         pit_counts = calibration.pit_counts()
     if columns.against is not None:
@@ -153,12 +132,7 @@ def evaluate_predictions(
 def usable_rows(table: pd.DataFrame, columns: EvaluatedColumns) -> tuple[dict[str, Values], dict[str, int]]:
     """Return the values of the rows that are evaluated, sorted, and count the other rows by their first reason.
 
-    Parameters
-    ----------
-    table
-        One row per object.
-    columns
-        Names of the columns. Null, NaN, -9999 and infinities are missing values; sigma must be above 0.
+    Null, NaN, -9999 and infinities are missing values; sigma must be above 0.
 
     Returns
     -------

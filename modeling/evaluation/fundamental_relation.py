@@ -61,8 +61,6 @@ def measure_fundamental_relation(
 
     Raises
     ------
-    ValueError
-        Lengths differ, or values are not finite.
     SparseRelationError
         Fewer than 20 galaxies are left in bins of enough galaxies.
     """

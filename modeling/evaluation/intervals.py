@@ -58,8 +58,6 @@ class ConformalIntervals:
         ------
         TrainingError
             Fewer rows than the 68 % interval needs.
-        ValueError
-            Different lengths, values that are not finite, or sigma of 0 or less.
         """
         t, p = check_columns(true=true, predicted=predicted)
         scores = np.abs(t - p)
@@ -77,19 +75,10 @@ class ConformalIntervals:
         return cls(n=t.size, by_sigma=sigma is not None, score_68=narrow, score_95=wide)
 
     def half_widths(self, sigma: Values, level: float) -> Values:
-        """Return half the width of the interval of each object, in the unit of the label.
+        """Return half the width of the interval of each object, in the unit of the label, (object,).
 
-        Parameters
-        ----------
-        sigma
-            (object,) Predicted standard deviations; only their number counts unless `by_sigma`.
-        level
-            0.68 or 0.95.
-
-        Returns
-        -------
-        ndarray
-            (object,); NaN if the validation rows were too few for this level.
+        `level` is 0.68 or 0.95; NaN if the validation rows were too few for it. Only the number of the predicted
+        standard deviations counts unless `by_sigma`.
         """
         score = {CONFORMAL_LEVELS[0]: self.score_68, CONFORMAL_LEVELS[1]: self.score_95}[level]
         if score is None:

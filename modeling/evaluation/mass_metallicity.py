@@ -23,7 +23,6 @@ from modeling.evaluation.metrics import nmad
 
 TREMONTI_RANGE = (8.5, 11.5)
 """log masses between which Tremonti et al. (2004) fitted their relation."""
-
 PIVOT_LOG_MASS = 10.0
 """Limit between low and high masses; the sample's median is 10.06."""
 
@@ -31,15 +30,7 @@ PIVOT_LOG_MASS = 10.0
 def tremonti_metallicity(log_mass: ArrayLike) -> Values:
     """Return 12 + log(O/H) = -1.492 + 1.847 log M - 0.08026 (log M)^2 (Tremonti et al. 2004, equation 3).
 
-    Parameters
-    ----------
-    log_mass
-        Array of any shape.
-
-    Returns
-    -------
-    ndarray
-        Same shape; NaN for NaN and outside 8.5 < log M < 11.5, the range of the fit.
+    NaN for NaN and outside 8.5 < log M < 11.5, the range of the fit; same shape as `log_mass`.
 
     Examples
     --------
@@ -67,49 +58,34 @@ class MzrScatter:
     """(bin,) Ratio of the NMADs within each bin."""
 
 
-def measure_mzr_scatter(
-    log_mass: ArrayLike, true: ArrayLike, predicted: ArrayLike, *, bin_dex: float = MASS_BIN_DEX, seed: int = 0
-) -> MzrScatter:
+def measure_mzr_scatter(log_mass: ArrayLike, true: ArrayLike, predicted: ArrayLike, *, seed: int = 0) -> MzrScatter:
     """Measure the scatter of the true and the predicted relation, and their ratio (Wu & Boada 2019, section 5).
 
     The running median is interpolated between bins of mass, so that the slope within a bin adds no scatter. Each
-    resample of the bootstrap has a new running median.
-
-    Parameters
-    ----------
-    log_mass, true, predicted
-        (object,) each, finite.
-    bin_dex
-        Width of the bins of mass.
-    seed
-        Seed of the bootstrap.
+    resample of the bootstrap has a new running median. Columns are (object,), finite.
 
     Raises
     ------
-    ValueError
-        Lengths differ, or values are not finite.
     SparseRelationError
         No bin holds enough galaxies.
     """
     mass, true, predicted = check_columns(log_mass=log_mass, true=true, predicted=predicted)
-    relation = BinnedRelation.of(mass, true, bin_dex=bin_dex)
+    relation = BinnedRelation.of(mass, true)
     inside = np.isfinite(relation.at(mass))
 
     def scatters(mass: Values, true: Values, predicted: Values) -> list[float]:
         try:
-            of_true, of_predicted = (_scatter(mass, values, bin_dex) for values in (true, predicted))
+            of_true, of_predicted = (_scatter(mass, values) for values in (true, predicted))
         except SparseRelationError:  # a resample of very few galaxies: the error is then NaN
             return [float("nan")] * 3
         return [of_true, of_predicted, of_predicted / of_true if of_true > 0 else float("nan")]
 
     of_true, of_predicted, ratio = estimate_errors(scatters, mass[inside], true[inside], predicted[inside], seed=seed)
     by_bin = []
-    place = np.floor(mass / bin_dex + 1e-9)
-    residuals = [
-        BinnedRelation.of(mass, values, bin_dex=bin_dex).residuals(mass, values) for values in (true, predicted)
-    ]
+    place = np.floor(mass / MASS_BIN_DEX + 1e-9)
+    residuals = [BinnedRelation.of(mass, values).residuals(mass, values) for values in (true, predicted)]
     for centre in relation.centre:
-        chosen = place == np.floor(centre / bin_dex)
+        chosen = place == np.floor(centre / MASS_BIN_DEX)
         true_nmad = nmad(residuals[0][chosen])
         by_bin.append(nmad(residuals[1][chosen]) / true_nmad if true_nmad > 0 else float("nan"))
     return MzrScatter(
@@ -122,8 +98,8 @@ def measure_mzr_scatter(
     )
 
 
-def _scatter(mass: Values, metallicity: Values, bin_dex: float) -> float:
-    residual = BinnedRelation.of(mass, metallicity, bin_dex=bin_dex).residuals(mass, metallicity)
+def _scatter(mass: Values, metallicity: Values) -> float:
+    residual = BinnedRelation.of(mass, metallicity).residuals(mass, metallicity)
     return nmad(residual[np.isfinite(residual)])
 
 
@@ -139,21 +115,9 @@ class MassSlopes:
 
 
 def measure_flattening(true: ArrayLike, predicted: ArrayLike, *, seed: int = 0) -> ValueWithError:
-    """Measure the least-squares slope of predicted against true; below 1 if predictions are biased to the mean.
+    """Measure the least-squares slope of predicted against true, (object,); below 1 if biased to the mean.
 
     Wu & Boada (2019, section 4.2) describe it as too high predictions of low metallicities, and too low ones of high.
-
-    Parameters
-    ----------
-    true, predicted
-        (object,) each, finite.
-    seed
-        Seed of the bootstrap.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ, or values are not finite.
     """
     true, predicted = check_columns(true=true, predicted=predicted)
     [slope] = estimate_errors(lambda t, p: [least_squares_slope(t, p)], true, predicted, seed=seed)
@@ -161,28 +125,11 @@ def measure_flattening(true: ArrayLike, predicted: ArrayLike, *, seed: int = 0) 
 
 
 def measure_mass_slopes(
-    log_mass: ArrayLike, true: ArrayLike, predicted: ArrayLike, *, pivot: float = PIVOT_LOG_MASS, seed: int = 0
+    log_mass: ArrayLike, true: ArrayLike, predicted: ArrayLike, *, seed: int = 0
 ) -> dict[str, MassSlopes]:
     """Measure slopes of the true and the predicted mass-metallicity relation at low and at high masses.
 
-    Parameters
-    ----------
-    log_mass, true, predicted
-        (object,) each, finite.
-    pivot
-        log mass at which 'high' begins.
-    seed
-        Seed of the bootstrap.
-
-    Returns
-    -------
-    dict
-        'low' and 'high'; a side with fewer than 5 galaxies is absent.
-
-    Raises
-    ------
-    ValueError
-        Lengths differ, or values are not finite.
+    Columns are (object,), finite. The result has 'low' and 'high'; a side with fewer than 5 galaxies is absent.
     """
     mass, true, predicted = check_columns(log_mass=log_mass, true=true, predicted=predicted)
 
@@ -191,7 +138,7 @@ def measure_mass_slopes(
         return [of_true, of_predicted, of_predicted - of_true]
 
     found = {}
-    for side, chosen in (("low", mass < pivot), ("high", mass >= pivot)):
+    for side, chosen in (("low", mass < PIVOT_LOG_MASS), ("high", mass >= PIVOT_LOG_MASS)):
         n = int(np.count_nonzero(chosen))
         if n >= MIN_PER_BIN:
             columns = (mass[chosen], true[chosen], predicted[chosen])

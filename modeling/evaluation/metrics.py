@@ -27,10 +27,7 @@ BIN_DEX = 0.1
 def nmad(values: ArrayLike) -> float:
     """Return the normalised median absolute deviation, 1.4826 median |x - median x| (Wu & Boada 2019, section 4.1).
 
-    Parameters
-    ----------
-    values
-        (n,). The result is NaN if one of them is, or for n = 0.
+    NaN if one of the values, (n,), is NaN, or for n = 0.
 
     Examples
     --------
@@ -61,17 +58,7 @@ class Regression:
 
     @classmethod
     def of(cls, true: ArrayLike, predicted: ArrayLike) -> Regression:
-        """Compare predictions with true values.
-
-        Parameters
-        ----------
-        true, predicted
-            (object,) each. Remove rows without a label or a prediction first.
-
-        Raises
-        ------
-        ValueError
-            Different lengths, no rows, or values that are not finite.
+        """Compare predictions with true values, (object,) each, finite; at least one object.
 
         Examples
         --------
@@ -94,12 +81,7 @@ class Regression:
 
 
 def exact_mean(values: Values) -> float:
-    """Return the mean by an exact sum (`math.fsum`): the same bits in any order.
-
-    Parameters
-    ----------
-    values
-        (n,), at least one, finite. A million values take 0.1 s.
+    """Return the mean of finite values, (n,), by an exact sum: the same bits in any order. A million values take 0.1 s.
 
     Examples
     --------
@@ -133,13 +115,7 @@ class Outliers:
 
 
 def resampled_metrics(true: Values, errors: Values) -> dict[str, Values]:
-    """Compute all metrics of many resamples at once, by name, (resample,) each.
-
-    Parameters
-    ----------
-    true, errors
-        (resample, object) each.
-    """
+    """Compute all metrics of many resamples (resample, object) at once, by name, (resample,) each."""
     mean_square = np.mean(errors**2, axis=-1)
     variance = np.var(true, axis=-1)
     centre, scatter = centre_and_nmad(errors)
@@ -169,7 +145,7 @@ class BinMetrics:
 
 
 def metrics_by_bin(true: ArrayLike, predicted: ArrayLike, width: float = BIN_DEX) -> tuple[BinMetrics, ...]:
-    """Compute metrics in bins of the true value.
+    """Compute metrics in bins of the true value that hold objects, from low to high.
 
     Parameters
     ----------
@@ -178,16 +154,6 @@ def metrics_by_bin(true: ArrayLike, predicted: ArrayLike, width: float = BIN_DEX
     width
         Width of a bin, in the unit of the label. Edges are whole multiples of it; a value on an edge, to a billionth
         of the width, counts to the bin above.
-
-    Returns
-    -------
-    tuple of BinMetrics
-        Bins that hold objects, from low to high.
-
-    Raises
-    ------
-    ContractError
-        `width` is not a positive number, or too small to separate bins.
 
     Examples
     --------
@@ -204,16 +170,8 @@ def metrics_by_bin(true: ArrayLike, predicted: ArrayLike, width: float = BIN_DEX
     found = []
     for number in np.unique(place).tolist():
         chosen = place == number
-        metrics = Regression.of(t[chosen], p[chosen])
-        found.append(
-            BinMetrics(
-                # 12 digits: an edge is 8.7 and not 8.700000000000001
-                low=float(f"{number * width:.12g}"),
-                high=float(f"{(number + 1) * width:.12g}"),
-                n=metrics.n,
-                rmse=metrics.rmse,
-                nmad=metrics.nmad,
-                bias=metrics.bias,
-            )
-        )
+        m = Regression.of(t[chosen], p[chosen])
+        # 12 digits: an edge is 8.7 and not 8.700000000000001
+        low, high = (float(f"{edge * width:.12g}") for edge in (number, number + 1))
+        found.append(BinMetrics(low=low, high=high, n=m.n, rmse=m.rmse, nmad=m.nmad, bias=m.bias))
     return tuple(found)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
@@ -20,15 +20,12 @@ PERCENTILE_COLUMNS = ("p2_5", "p16", "p50", "p84", "p97_5")
 SPREADS = ("sigma", "view_spread", "ensemble_spread")
 WIDTHS = {"width_68": ("p16", "p84"), "width_95": ("p2_5", "p97_5")}
 """Widths in `PredictionSummary.columns`: differences of two percentiles."""
-
 MASS_EDGES = np.linspace(7.0, 12.4, 28)
 """log10(M / solar mass), bins of 0.2 dex."""
 METALLICITY_EDGES = np.linspace(7.0, 10.0, 301)
 """12 + log(O/H), bins of 0.01 dex."""
-
 MIN_PER_BIN = 5
 """Bins with fewer objects have no meaningful median."""
-
 Integers = NDArray[np.int64]
 
 
@@ -50,14 +47,9 @@ class CalibrationTally:
 
     @classmethod
     def of(cls, table: pd.DataFrame, true: Values) -> CalibrationTally:
-        """Compare predictions with known values.
+        """Compare predictions with known values, (object,), NaN if unknown.
 
-        Parameters
-        ----------
-        table
-            Column `prediction`, and `PERCENTILE_COLUMNS` or `sigma` if they exist.
-        true
-            (object,); NaN if unknown.
+        The table has the column `prediction`, and `PERCENTILE_COLUMNS` or `sigma` if they exist.
         """
         predicted = table["prediction"].to_numpy(dtype=np.float64)
         known = np.isfinite(true) & np.isfinite(predicted)
@@ -75,36 +67,32 @@ class CalibrationTally:
         )
 
     def __add__(self, other: CalibrationTally) -> CalibrationTally:
-        return CalibrationTally(
-            n=self.n + other.n,
-            squared_error=self.squared_error + other.squared_error,
-            error=self.error + other.error,
-            n_with_bars=self.n_with_bars + other.n_with_bars,
-            n_68=self.n_68 + other.n_68,
-            n_95=self.n_95 + other.n_95,
-            pit_counts=self.pit_counts + other.pit_counts,
-            crps=self.crps + other.crps,
-        )
+        sums = {item.name: getattr(self, item.name) + getattr(other, item.name) for item in fields(self)}
+        return CalibrationTally(**sums)
 
     @property
     def rmse(self) -> float:
-        return math.sqrt(self.squared_error / self.n) if self.n else math.nan
+        return math.sqrt(_ratio(self.squared_error, self.n))
 
     @property
     def bias(self) -> float:
-        return self.error / self.n if self.n else math.nan
+        return _ratio(self.error, self.n)
 
     @property
     def coverage_68(self) -> float:
-        return self.n_68 / self.n_with_bars if self.n_with_bars else math.nan
+        return _ratio(self.n_68, self.n_with_bars)
 
     @property
     def coverage_95(self) -> float:
-        return self.n_95 / self.n_with_bars if self.n_with_bars else math.nan
+        return _ratio(self.n_95, self.n_with_bars)
 
     @property
     def mean_crps(self) -> float:
-        return self.crps / self.n_with_bars if self.n_with_bars else math.nan
+        return _ratio(self.crps, self.n_with_bars)
+
+
+def _ratio(total: float, n: int) -> float:
+    return total / n if n else math.nan
 
 
 def _calibrate(table: pd.DataFrame, true: Values, predicted: Values) -> Calibration:
@@ -221,18 +209,15 @@ def flagged_positions(table: pd.DataFrame, bits: Mapping[str, int], most: int) -
     return {name: np.flatnonzero(raised)[:most].tolist() for name, raised in _flags(table, bits).items()}
 
 
-def relation_percentiles(counts: Integers, shares: Sequence[float] = (0.16, 0.5, 0.84)) -> tuple[Values, Values]:
+def relation_percentiles(counts: Integers) -> tuple[Values, Values]:
     """Return the centres of mass bins that hold at least 5 objects, and percentiles of the predictions in them.
 
-    Returns
-    -------
-    tuple of two arrays
-        (bin,) log10(M / solar mass), and (bin, share).
+    Shapes are (bin,), log10(M / solar mass), and (bin, share) for the 16th, 50th and 84th percentile.
     """
     filled = counts.sum(axis=1) >= MIN_PER_BIN
     centres = (MASS_EDGES[1:] + MASS_EDGES[:-1])[filled] / 2
-    percentiles = np.empty((centres.size, len(shares)))
+    percentiles = np.empty((centres.size, 3))
     for place, row in enumerate(counts[filled]):
         cumulative = np.concatenate([[0], np.cumsum(row)]) / row.sum()
-        percentiles[place] = np.interp(shares, cumulative, METALLICITY_EDGES)
+        percentiles[place] = np.interp((0.16, 0.5, 0.84), cumulative, METALLICITY_EDGES)
     return centres, percentiles

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from galstore.atomic_write import atomic_file
 from schemas.errors import ExportError, TrainingError, WeightsError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 TAGS = {"train_loss": "train/loss", "rmse": "validation/rmse", "nmad": "validation/nmad"}
 """Tags of TensorBoard; the other numbers of an epoch go to `training/`."""
-
 NOT_CURVES = ("epoch", "seconds")
 
 
@@ -50,14 +50,12 @@ def write_training_curve(path: Path, model: StoredModel) -> None:
     from modeling.figures.style import figure_png
 
     image = figure_png(draw_training(log, best_epoch=model.config["best_epoch"]))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}")
-    draft.write_bytes(image)
-    draft.replace(path)
+    with atomic_file(path) as draft:
+        draft.write_bytes(image)
 
 
 def write_tensorboard(folder: Path, log: Sequence[EpochRecord]) -> int:
-    """Write a training log as event files, with one point per epoch and number.
+    """Write a training log as event files, with one point per epoch and number; return the number of points.
 
     Parameters
     ----------
@@ -65,11 +63,6 @@ def write_tensorboard(folder: Path, log: Sequence[EpochRecord]) -> int:
         Folder of this training alone: TensorBoard names a curve after its folder.
     log
         Epochs in order. TensorBoard's wall clock starts at zero and counts the seconds of the training steps.
-
-    Returns
-    -------
-    int
-        Number of points written.
 
     Raises
     ------
@@ -89,17 +82,10 @@ def write_tensorboard(folder: Path, log: Sequence[EpochRecord]) -> int:
     try:
         for record in log:
             wall_s += record.seconds
-            for name, number in _numbers(record).items():
-                writer.add_scalar(TAGS.get(name, f"training/{name}"), number, record.epoch, walltime=wall_s)
-                n_points += 1
+            for name, value in asdict(record).items():
+                if name not in NOT_CURVES and isinstance(value, int | float):
+                    writer.add_scalar(TAGS.get(name, f"training/{name}"), value, record.epoch, walltime=wall_s)
+                    n_points += 1
     finally:
         writer.close()
     return n_points
-
-
-def _numbers(record: EpochRecord) -> dict[str, float]:
-    return {
-        name: value
-        for name, value in asdict(record).items()
-        if name not in NOT_CURVES and isinstance(value, int | float)
-    }

@@ -15,32 +15,20 @@ N_COLUMNS = 5
 
 
 def gallery_rows(true: Values, predicted: Values, *, seed: int = 0) -> dict[str, NDArray[np.int64]]:
-    """Choose the objects of Figure 1.
-
-    Parameters
-    ----------
-    true, predicted
-        (object,), finite.
-    seed
-        Seed of the random row.
-
-    Returns
-    -------
-    dict
-        Seven titles, in order; up to five row numbers each.
-    """
+    """Choose the objects of Figure 1: seven titles, in order, with up to five row numbers each."""
     rng = np.random.default_rng(seed)
     error = predicted - true
     n = min(N_COLUMNS, len(true))
-    return {
-        "lowest predicted": np.argsort(predicted)[:n],
-        "highest predicted": np.argsort(-predicted)[:n],
-        "lowest true": np.argsort(true)[:n],
-        "highest true": np.argsort(-true)[:n],
-        "most under-predicted": np.argsort(error)[:n],
-        "most over-predicted": np.argsort(-error)[:n],
-        "random": rng.choice(len(true), size=n, replace=False),
+    ranked = {
+        "lowest predicted": predicted,
+        "highest predicted": -predicted,
+        "lowest true": true,
+        "highest true": -true,
+        "most under-predicted": error,
+        "most over-predicted": -error,
     }
+    rows = {title: np.argsort(values)[:n] for title, values in ranked.items()}
+    return {**rows, "random": rng.choice(len(true), size=n, replace=False)}
 
 
 def draw_gallery(
@@ -68,30 +56,14 @@ def draw_gallery(
             row = chosen[column]
             _label_cutout(axis, 0.03, f"{predicted[row]:.2f}", "left", BLUE)
             _label_cutout(axis, 0.97, f"{true[row]:.2f}", "right", ORANGE)
-        row_axes[0].text(
-            -0.06,
-            0.5,
-            title.replace(" ", "\n", 1),
-            transform=row_axes[0].transAxes,
-            fontsize=8,
-            ha="right",
-            va="center",
-        )
+        heading, place = title.replace(" ", "\n", 1), row_axes[0].transAxes
+        row_axes[0].text(-0.06, 0.5, heading, transform=place, fontsize=8, ha="right", va="center")
     figure.subplots_adjust(left=0.165, right=0.995, bottom=0.005, top=0.968, wspace=0.04, hspace=0.04)
     figure.text(0.58, 0.994, "predicted (left, blue) and true (right, orange)", fontsize=8, ha="center", va="top")
     return figure
 
 
 def _label_cutout(axis: Axes, x: float, text: str, align: str, colour: str) -> None:
-    axis.text(
-        x,
-        0.035,
-        text,
-        transform=axis.transAxes,
-        fontsize=7,
-        fontweight="bold",
-        color="white",
-        ha=align,
-        va="bottom",
-        bbox={"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"},
-    )
+    box = {"facecolor": colour, "edgecolor": "none", "boxstyle": "round,pad=0.15"}
+    label = axis.text(x, 0.035, text, transform=axis.transAxes, ha=align, va="bottom", bbox=box)
+    label.set(fontsize=7, fontweight="bold", color="white")

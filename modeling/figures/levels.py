@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 def draw_levels(images: Mapping[int, NDArray[np.uint8] | NDArray[np.float32]], title: str, path: Path) -> None:
     """Write a PNG with all levels of one object side by side, drawn at the same size.
 
-    Parameters
-    ----------
-    images
-        Counts by side in px, shape (side, side, band), bands in the order red, green, blue.
-    title
-        Title of the figure.
-    path
-        Path of the file.
+    Images are counts by side in px, shape (side, side, band), bands in the order red, green, blue.
     """
     figure = Figure(figsize=(1.6 * len(images), 2.1), layout="constrained")
     FigureCanvasAgg(figure)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,7 +20,6 @@ from modeling.figures.resolution import SweepPoint, draw_resolution
 from modeling.figures.style import Values, mark_simulated
 
 QUANTITIES = ("true", "predicted", "log_mass", "predicted_log_mass", "log_sfr")
-
 ReadCutouts = Callable[[NDArray[np.int64]], NDArray[np.uint8]]
 
 
@@ -47,10 +47,7 @@ class Galaxies:
 
     def complete(self, *names: str) -> NDArray[np.bool_]:
         """Return a mask of the galaxies with all of these quantities, (object,)."""
-        complete = np.ones(len(self.columns[names[0]]), dtype=np.bool_)
-        for name in names:
-            complete &= np.isfinite(self.columns[name])
-        return complete
+        return np.asarray(np.isfinite([self.columns[name] for name in names]).all(axis=0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +63,7 @@ class PaperFigure:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _Plan(NamedTuple):
     name: str
     title: str
     needs: tuple[str, ...]
@@ -91,40 +87,40 @@ def _draw_fundamental(log_mass: Values, log_sfr: Values, true: Values, predicted
 
 PLANS = (
     _Plan(
-        name="figure-2-distributions",
-        title="distributions of true and predicted values",
-        needs=("true", "predicted"),
-        draw=lambda true, predicted, label: draw_distributions(true, predicted, label=label),
+        "figure-2-distributions",
+        "distributions of true and predicted values",
+        ("true", "predicted"),
+        lambda true, predicted, label: draw_distributions(true, predicted, label=label),
     ),
     _Plan(
-        name="figure-3-comparison",
-        title="predicted against true, and its scatter",
-        needs=("true", "predicted"),
-        draw=lambda true, predicted, label: draw_comparison(true, predicted, label=label),
+        "figure-3-comparison",
+        "predicted against true, and its scatter",
+        ("true", "predicted"),
+        lambda true, predicted, label: draw_comparison(true, predicted, label=label),
     ),
     _Plan(
-        name="figure-5a-mass",
-        title="stellar mass, predicted against true",
-        needs=("log_mass", "predicted_log_mass"),
-        draw=lambda mass, predicted, label: relations.draw_mass_comparison(mass, predicted),  # noqa: ARG005
+        "figure-5a-mass",
+        "stellar mass, predicted against true",
+        ("log_mass", "predicted_log_mass"),
+        lambda mass, predicted, label: relations.draw_mass_comparison(mass, predicted),  # noqa: ARG005
     ),
     _Plan(
-        name="figure-5b-metallicity-from-mass",
-        title="metallicity from the predicted mass through Tremonti et al. (2004), against true",
-        needs=("true", "predicted_log_mass"),
-        draw=_draw_from_mass,
+        "figure-5b-metallicity-from-mass",
+        "metallicity from the predicted mass through Tremonti et al. (2004), against true",
+        ("true", "predicted_log_mass"),
+        _draw_from_mass,
     ),
     _Plan(
-        name="figure-6-mass-metallicity",
-        title="mass-metallicity relation, true and predicted",
-        needs=("log_mass", "true", "predicted"),
-        draw=_draw_mzr,
+        "figure-6-mass-metallicity",
+        "mass-metallicity relation, true and predicted",
+        ("log_mass", "true", "predicted"),
+        _draw_mzr,
     ),
     _Plan(
-        name="fundamental-relation",
-        title="residual metallicity against residual star formation rate",
-        needs=("log_mass", "log_sfr", "true", "predicted"),
-        draw=_draw_fundamental,
+        "fundamental-relation",
+        "residual metallicity against residual star formation rate",
+        ("log_mass", "log_sfr", "true", "predicted"),
+        _draw_fundamental,
     ),
 )
 
@@ -140,8 +136,6 @@ def draw_paper_figures(galaxies: Galaxies, *, label: str, simulated: bool = Fals
         Name of the target, as in '12 + log(O/H)'.
     simulated
         Mark each figure as one of simulated galaxies.
-    seed
-        Seed of the random row of Figure 1.
 
     Returns
     -------

@@ -49,19 +49,8 @@ class Measurement:
 def measure_paper_numbers(galaxies: Galaxies, *, of_metallicity: bool = True, seed: int = 0) -> list[Measurement]:
     """Measure every number that the available quantities allow; numbers of too few galaxies are left out.
 
-    Parameters
-    ----------
-    galaxies
-        Rows that lack a quantity are left out of the numbers that need it.
-    of_metallicity
-        True if the values are metallicities; otherwise the numbers of the paper do not apply.
-    seed
-        Seed of the bootstraps.
-
-    Returns
-    -------
-    list of Measurement
-        In dex, dex per dex, or without unit (ratio, rank correlation).
+    Units are dex, dex per dex, or none (ratio, rank correlation). Unless values are metallicities, the numbers of
+    the paper do not apply.
     """
     steps: tuple[tuple[tuple[str, ...], Callable[..., Iterator[Measurement]]], ...] = (
         (("true", "predicted"), _of_metallicity),

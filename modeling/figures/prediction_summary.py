@@ -59,12 +59,7 @@ def draw_pit(tallies: Mapping[str, CalibrationTally]) -> Figure:
 def draw_relation(counts: Integers, *, label: str) -> Figure:
     """Draw predicted metallicity against mass, its median, 16th and 84th percentiles, and Tremonti et al. (2004).
 
-    Parameters
-    ----------
-    counts
-        `modeling.evaluation.prediction_summary.PredictionSummary.relation`, with at least one object.
-    label
-        Name of the quantity.
+    Counts are `modeling.evaluation.prediction_summary.PredictionSummary.relation`, with at least one object.
     """
     figure, axis = one_panel(3.1)
     # bins of 0.01 dex are needed for the percentiles; 0.05 dex are easier to read

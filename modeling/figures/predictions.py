@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure, SubFigure
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from modeling.evaluation.metrics import Regression
@@ -32,22 +32,13 @@ if TYPE_CHECKING:
 
 METALLICITY_RANGE = (8.2, 9.3)
 """Range of the axes in the paper's Figure 3, 12 + log(O/H)."""
-
 BIN_DEX = 0.1
 MIN_PER_BIN = 5
 """Bins with fewer galaxies have no meaningful scatter, and are not drawn."""
 
 
 def draw_distributions(true: Values, predicted: Values, *, label: str) -> Figure:
-    """Draw Figure 2: distributions of the true and the predicted values.
-
-    Parameters
-    ----------
-    true, predicted
-        (object,), finite.
-    label
-        Name of the quantity, for the axis.
-    """
+    """Draw Figure 2: distributions of the true and the predicted values, (object,) each, finite."""
     figure, axis = one_panel()
     low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
     bins: list[float] = np.linspace(low, high, n_bins(len(true)) + 1).tolist()
@@ -59,27 +50,17 @@ def draw_distributions(true: Values, predicted: Values, *, label: str) -> Figure
 
 
 def draw_comparison(true: Values, predicted: Values, *, label: str) -> Figure:
-    """Draw Figure 3: predicted against true, and the scatter.
+    """Draw Figure 3: predicted against true, (object,) each, finite, and the scatter.
 
     The lower panel is a 2-D histogram on a logarithmic colour scale with the one-to-one line and the running median,
     plus and minus RMSE and NMAD of each 0.1-dex bin of the true value. The upper panel shows the same RMSE and NMAD as
-    markers with areas proportional to the number of galaxies, and the global values as lines.
-
-    Parameters
-    ----------
-    true, predicted
-        (object,), finite. The axes are those of the paper if they hold 95 % of the values, otherwise they follow the
-        data. Fewer than 1,000 galaxies are drawn as points.
-    label
-        Name of the quantity.
+    markers with areas proportional to the number of galaxies, and the global values as lines. The axes are those of the
+    paper if they hold 95 % of the values, else they follow the data. Fewer than 1,000 galaxies are drawn as points.
     """
-    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
-    fill_comparison(figure, true, predicted, x_label=f"true {label}", y_label=f"predicted {label}")
-    return figure
+    return compare_values(true, predicted, x_label=f"true {label}", y_label=f"predicted {label}")
 
 
-def fill_comparison(
-    panel: Figure | SubFigure,
+def compare_values(
     true: Values,
     predicted: Values,
     *,
@@ -87,27 +68,14 @@ def fill_comparison(
     y_label: str,
     bin_dex: float = BIN_DEX,
     usual_range: tuple[float, float] = METALLICITY_RANGE,
-) -> None:
-    """Draw the two panels of `draw_comparison` into a figure or a part of one.
-
-    Parameters
-    ----------
-    panel
-        Empty figure.
-    true, predicted
-        (object,), finite.
-    x_label, y_label
-        Labels of the axes.
-    bin_dex
-        Width of the bins of the true value.
-    usual_range
-        Range of the axes if it holds 95 % of the values.
-    """
+) -> Figure:
+    """Draw the two panels of `draw_comparison` for any quantity; the usual range is used if it holds 95 % of values."""
     low, high = _square_range(true, predicted, usual_range)
-    upper, lower = panel.subplots(2, 1, height_ratios=[1, 2.6], sharex=True)
+    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
+    upper, lower = figure.subplots(2, 1, height_ratios=[1, 2.6], sharex=True)
     mesh = draw_counts(lower, true, predicted, x_range=(low, high), y_range=(low, high))
     if mesh is not None:
-        count_bar(panel, mesh, lower, location="bottom", aspect=40, pad=0.02)
+        count_bar(figure, mesh, lower, location="bottom", aspect=40, pad=0.02)
     lower.plot([low, high], [low, high], color=GREY, linewidth=1, linestyle="--", label="one to one")
     shown = (true >= low) & (true <= high)
     centre, count, middle, rmse, scatter = _binned(true[shown], predicted[shown], bin_dex)
@@ -125,18 +93,12 @@ def fill_comparison(
     ):
         upper.scatter(centre, values, s=area + 4, color=colour, marker=marker, alpha=0.75, linewidths=0)
         upper.axhline(everywhere, color=colour, linewidth=1, linestyle=":" if name == "NMAD" else "-")
-        upper.annotate(
-            f"{name} {everywhere:.4f}",
-            (0.985, 0.97 if name == "RMSE" else 0.8),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            color=colour,
-            fontsize=8,
-        )
+        place, text = (0.985, 0.97 if name == "RMSE" else 0.8), f"{name} {everywhere:.4f}"
+        upper.annotate(text, place, xycoords="axes fraction", ha="right", va="top", color=colour, fontsize=8)
     # room for the two numbers above the highest marker
     upper.set(ylabel="scatter [dex]", ylim=(0, 1.55 * max(overall.rmse, overall.nmad, rmse.max(initial=0))))
     tidy(upper, lower)
+    return figure
 
 
 def draw_training(log: Sequence[EpochRecord], *, best_epoch: int) -> Figure:
@@ -160,9 +122,8 @@ def draw_predictors(predictors: Mapping[str, Regression]) -> Figure:
     axis = figure.subplots()
     for place, (_, result) in enumerate(ordered):
         axis.plot([result.nmad, result.rmse], [place, place], color="#cccccc", linewidth=2, zorder=1)
-        axis.annotate(
-            f"{result.rmse:.3f}", (result.rmse, place), (7, 0), textcoords="offset points", fontsize=8, va="center"
-        )
+        label, point = f"{result.rmse:.3f}", (result.rmse, place)
+        axis.annotate(label, point, (7, 0), textcoords="offset points", fontsize=8, va="center")
     places = range(len(ordered))
     axis.scatter([r.rmse for _, r in ordered], places, color=BLUE, s=36, label="RMSE", zorder=2)
     axis.scatter([r.nmad for _, r in ordered], places, color=GREEN, s=30, marker="D", label="NMAD", zorder=2)
@@ -174,7 +135,7 @@ def draw_predictors(predictors: Mapping[str, Regression]) -> Figure:
     return figure
 
 
-def _binned(true: Values, predicted: Values, bin_dex: float = BIN_DEX) -> tuple[Values, Values, Values, Values, Values]:
+def _binned(true: Values, predicted: Values, bin_dex: float) -> tuple[Values, ...]:
     """Return centre, number, median, RMSE and NMAD of each bin of the true value with enough galaxies."""
     place = np.floor(true / bin_dex + 1e-9).astype(np.int64)
     lines = []
@@ -184,8 +145,7 @@ def _binned(true: Values, predicted: Values, bin_dex: float = BIN_DEX) -> tuple[
             result = Regression.of(true[chosen], predicted[chosen])
             middle = float(np.median(predicted[chosen]))
             lines.append(((bin_ + 0.5) * bin_dex, result.n, middle, result.rmse, result.nmad))
-    centre, count, middle_line, rmse, scatter = np.array(lines, dtype=np.float64).reshape(-1, 5).T
-    return centre, count, middle_line, rmse, scatter
+    return tuple(np.array(lines, dtype=np.float64).reshape(-1, 5).T)
 
 
 def _square_range(true: Values, predicted: Values, usual: tuple[float, float]) -> tuple[float, float]:

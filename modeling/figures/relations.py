@@ -8,10 +8,9 @@ from matplotlib.figure import Figure
 from modeling.evaluation.binned_relation import MASS_BIN_DEX, BinnedRelation
 from modeling.evaluation.fundamental_relation import FundamentalRelation, Trend
 from modeling.evaluation.mass_metallicity import TREMONTI_RANGE, MzrScatter, tremonti_metallicity
-from modeling.figures.predictions import METALLICITY_RANGE, fill_comparison
+from modeling.figures.predictions import METALLICITY_RANGE, compare_values
 from modeling.figures.style import (
     BLUE,
-    COLUMN_INCHES,
     GREEN,
     GREY,
     ORANGE,
@@ -26,63 +25,27 @@ from modeling.figures.style import (
 
 MASS_RANGE = (8.4, 11.4)
 """Range of log mass in the paper's figures."""
-
 MASS_LABEL = "log(M / M$_\\odot$)"
-SFR_LABEL = "log SFR"
-
 Range = tuple[float, float]
 
 
 def draw_mass_comparison(log_mass: Values, predicted_log_mass: Values) -> Figure:
-    """Draw Figure 5, left: predicted stellar mass against the catalog's, in bins of 0.2 dex; see `draw_comparison`.
-
-    Parameters
-    ----------
-    log_mass, predicted_log_mass
-        (object,), finite, log10(M / solar mass).
-    """
-    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
-    fill_comparison(
-        figure,
-        log_mass,
-        predicted_log_mass,
-        x_label=f"true {MASS_LABEL}",
-        y_label=f"predicted {MASS_LABEL}",
-        bin_dex=MASS_BIN_DEX,
-        usual_range=MASS_RANGE,
-    )
-    return figure
+    """Draw Figure 5, left: predicted log10(M / solar mass) against the catalog's, (object,), in bins of 0.2 dex."""
+    labels = {"x_label": f"true {MASS_LABEL}", "y_label": f"predicted {MASS_LABEL}"}
+    return compare_values(log_mass, predicted_log_mass, **labels, bin_dex=MASS_BIN_DEX, usual_range=MASS_RANGE)
 
 
 def draw_metallicity_from_mass(true: Values, from_mass: Values, *, label: str) -> Figure:
-    """Draw Figure 5, right: metallicity from the predicted mass against the true one.
-
-    Parameters
-    ----------
-    true, from_mass
-        (object,), finite.
-    label
-        Name of the quantity.
-    """
-    figure = Figure(figsize=(COLUMN_INCHES, COLUMN_INCHES * 1.4), layout="constrained")
-    fill_comparison(figure, true, from_mass, x_label=f"true {label}", y_label=f"{label} from predicted mass")
-    return figure
+    """Draw Figure 5, right: metallicity from the predicted mass against the true one, (object,) each, finite."""
+    return compare_values(true, from_mass, x_label=f"true {label}", y_label=f"{label} from predicted mass")
 
 
 def draw_mzr(log_mass: Values, true: Values, predicted: Values, *, label: str, scatter: MzrScatter) -> Figure:
     """Draw the mass-metallicity relation, true (left) and predicted (right), with Tremonti et al. (2004) on both.
 
     Each panel is a 2-D histogram with the median and the 16th and 84th percentiles in bins of 0.2 dex; the right one
-    repeats the true median, which shows where the predicted relation is flatter.
-
-    Parameters
-    ----------
-    log_mass, true, predicted
-        (object,), finite.
-    label
-        Name of the quantity.
-    scatter
-        Scatter of the same galaxies, for the numbers in the panels.
+    repeats the true median, which shows where the predicted relation is flatter. Columns are (object,), finite; the
+    scatter belongs to the same galaxies.
     """
     figure = Figure(figsize=(PAGE_INCHES, 3.3), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -138,29 +101,22 @@ def draw_fundamental_relation(relation: FundamentalRelation) -> Figure:
         binned = BinnedRelation.of(x, values)
         shown = (binned.centre > x_range[0]) & (binned.centre < x_range[1])
         bars = np.array([binned.median - binned.p16, binned.p84 - binned.median])[:, shown]
-        axis.errorbar(
-            binned.centre[shown], binned.median[shown], yerr=bars, color=colour, fmt="o", markersize=3.5, linewidth=1
-        )
+        centre, median = binned.centre[shown], binned.median[shown]
+        axis.errorbar(centre, median, yerr=bars, color=colour, fmt="o", markersize=3.5, linewidth=1)
         ends = np.array(x_range)
         middle = float(values.mean() - trend.slope.value * x.mean())
         axis.plot(ends, middle + trend.slope.value * ends, color=GREEN, linewidth=1.4)
         axis.text(0.97, 0.97, _trend_text(trend), transform=axis.transAxes, fontsize=8, ha="right", va="top")
-        axis.set(
-            xlabel=f"residual {SFR_LABEL} at given mass [dex]",
-            ylabel=f"residual {name} metallicity [dex]",
-            xlim=x_range,
-            ylim=y_range,
-        )
+        axis.set(xlabel="residual log SFR at given mass [dex]", ylabel=f"residual {name} metallicity [dex]")
+        axis.set(xlim=x_range, ylim=y_range)
     panels[1].tick_params(labelleft=True)
     tidy(*panels)
     return figure
 
 
 def _trend_text(trend: Trend) -> str:
-    lines = (
-        f"Spearman {trend.spearman.value:+.3f} ± {trend.spearman.error:.3f}",
-        f"slope {trend.slope.value:+.3f} ± {trend.slope.error:.3f}",
-    )
+    numbers = (("Spearman", trend.spearman), ("slope", trend.slope))
+    lines = [f"{name} {number.value:+.3f} ± {number.error:.3f}" for name, number in numbers]
     return "\n".join(lines).replace("-", "\N{MINUS SIGN}")
 
 

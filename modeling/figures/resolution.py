@@ -17,7 +17,6 @@ from schemas.errors import CatalogError
 
 NETWORK = "network"
 """Predictor whose rows are drawn as the main curve."""
-
 SWEEP_COLUMNS = ("predictor", "level", "rmse", "nmad")
 
 
@@ -42,11 +41,8 @@ class SweepPoint:
 def read_sweep(path: Path) -> list[SweepPoint]:
     """Read a sweep: CSV with the columns predictor, level, rmse, nmad.
 
-    Parameters
-    ----------
-    path
-        `predictor` is `network` for the curve, with `level` its side in px; the rows of other predictors, with `level`
-        empty or 0, are baselines. Without the column `predictor` all rows are the network's.
+    `predictor` is `network` for the curve, with `level` its side in px; the rows of other predictors, with `level`
+    empty or 0, are baselines. Without the column `predictor` all rows are the network's.
 
     Raises
     ------
@@ -67,15 +63,9 @@ def read_sweep(path: Path) -> list[SweepPoint]:
     points = []
     for number, row in enumerate(table.to_dict(orient="records"), start=2):
         try:
-            level = row["level"]
-            points.append(
-                SweepPoint(
-                    predictor=str(row.get("predictor", NETWORK)),
-                    level=0 if pd.isna(level) else int(level),
-                    rmse=float(row["rmse"]),
-                    nmad=float(row["nmad"]),
-                )
-            )
+            predictor, level = str(row.get("predictor", NETWORK)), 0 if pd.isna(row["level"]) else int(row["level"])
+            rmse, nmad = float(row["rmse"]), float(row["nmad"])
+            points.append(SweepPoint(predictor=predictor, level=level, rmse=rmse, nmad=nmad))
         except ValueError as error:
             raise CatalogError(f"line {number} of sweep {path} cannot be read: {error}") from error
     if not any(point.predictor == NETWORK and point.level for point in points):
@@ -86,38 +76,23 @@ def read_sweep(path: Path) -> list[SweepPoint]:
 def draw_resolution(points: Sequence[SweepPoint]) -> Figure:
     """Draw Figure 4: RMSE (above) and NMAD (below) against the side of the images, on a logarithmic axis.
 
-    Parameters
-    ----------
-    points
-        Points with a level are drawn as one curve per predictor, points without one as horizontal lines.
+    Points with a level are drawn as one curve per predictor, points without one as horizontal lines.
     """
     figure = Figure(figsize=(COLUMN_INCHES, 4.6), layout="constrained")
     panels = figure.subplots(2, 1, sharex=True)
     levels = sorted({point.level for point in points if point.level})
-    curves = {point.predictor: None for point in points if point.level}
+    curves = dict.fromkeys(point.predictor for point in points if point.level)
+    ordered = sorted(curves, key=lambda predictor: predictor != NETWORK)
+    styles = ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^")) * 9
+    note = {"textcoords": "offset points", "fontsize": 7, "color": GREY, "ha": "right", "va": "bottom"}
     for axis, name in zip(panels, ("rmse", "nmad"), strict=True):
-        for predictor, (colour, marker) in zip(
-            sorted(curves, key=lambda predictor: predictor != NETWORK),
-            ((BLUE, "o"), (ORANGE, "s"), (PURPLE, "^")) * 9,
-            strict=False,
-        ):
+        for predictor, (colour, marker) in zip(ordered, styles, strict=False):
             line = sorted((p.level, getattr(p, name)) for p in points if p.predictor == predictor and p.level)
-            axis.plot(
-                *zip(*line, strict=True), color=colour, marker=marker, markersize=4, linewidth=1.4, label=predictor
-            )
-        flat = [(getattr(point, name), point.predictor) for point in points if not point.level]
-        for value, predictor in flat:
+            x, y = zip(*line, strict=True)
+            axis.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.4, label=predictor)
+        for value, predictor in [(getattr(point, name), point.predictor) for point in points if not point.level]:
             axis.axhline(value, color=GREY, linewidth=1, linestyle="--")
-            axis.annotate(
-                predictor,
-                (levels[-1], value),
-                (0, 1.5),
-                textcoords="offset points",
-                fontsize=7,
-                color=GREY,
-                ha="right",
-                va="bottom",
-            )
+            axis.annotate(predictor, (levels[-1], value), (0, 1.5), **note)
         highest = max(getattr(point, name) for point in points)
         axis.set(ylabel=f"{name.upper()} [dex]", ylim=(0, 1.14 * highest))
     panels[1].set_xscale("log", base=2)

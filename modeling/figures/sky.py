@@ -19,6 +19,8 @@ TYPICAL_IN_CELL = 10
 SMALL_FIELD_DEG = 60.0
 """Limit in right ascension and declination below which a survey is drawn as a field, not on the whole sky."""
 GRID = (360, 720)
+Bounds = tuple[float, float, float, float]
+"""Right ascension from, to, declination from, to; deg."""
 
 
 def map_order(sky: SkyCounts) -> int:
@@ -62,10 +64,11 @@ def draw_sky(sky: SkyCounts) -> Figure:
     return figure
 
 
-def _small_field(sky: SkyCounts) -> tuple[float, float, float, float] | None:
-    """Return the bounds (ra from, to, dec from, to; deg) of a small survey; None for a larger one."""
-    cells = np.flatnonzero(sky.registered)
-    ra, dec = _centres(cells)
+def _small_field(sky: SkyCounts) -> Bounds | None:
+    """Return the bounds of a small survey; None for a larger one."""
+    from cdshealpix.nested import healpix_to_lonlat
+
+    ra, dec = (angle.to_value("deg") for angle in healpix_to_lonlat(np.flatnonzero(sky.registered), SKY_ORDER))
     margin = 1.0
     low, high = float(dec.min()) - margin, float(dec.max()) + margin
     # the survey is outside the largest gap in right ascension
@@ -77,13 +80,6 @@ def _small_field(sky: SkyCounts) -> tuple[float, float, float, float] | None:
     if width > SMALL_FIELD_DEG or high - low > SMALL_FIELD_DEG or max(abs(low), abs(high)) > 75:
         return None
     return first - margin, first + width + margin, low, high
-
-
-def _centres(cells: NDArray[np.int64]) -> tuple[Values, Values]:
-    from cdshealpix.nested import healpix_to_lonlat
-
-    lon, lat = healpix_to_lonlat(cells, SKY_ORDER)
-    return np.asarray(lon.to_value("deg")), np.asarray(lat.to_value("deg"))
 
 
 def _values_at(ra: Values, dec: Values, values: Values) -> NDArray[np.float64]:
@@ -104,9 +100,7 @@ def _draw_whole(axis: mpl.axes.Axes, values: Values, norm: Normalize) -> None:
     axis.grid(color=GREY, linewidth=0.4, alpha=0.6)
 
 
-def _draw_field(
-    axis: mpl.axes.Axes, values: Values, norm: Normalize, bounds: tuple[float, float, float, float]
-) -> None:
+def _draw_field(axis: mpl.axes.Axes, values: Values, norm: Normalize, bounds: Bounds) -> None:
     ra_edges, dec_edges = np.linspace(*bounds[:2], GRID[0]), np.linspace(*bounds[2:], GRID[0])
     ra, dec = np.meshgrid((ra_edges[1:] + ra_edges[:-1]) / 2, (dec_edges[1:] + dec_edges[:-1]) / 2)
     drawn = _values_at(ra, dec, values)

@@ -23,25 +23,18 @@ from numpy.typing import NDArray
 from schemas.errors import ContractError
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#666666"
-PURPLE, YELLOW = "#CC79A7", "#E69F00"
-
+PURPLE = "#CC79A7"
 COLUMN_INCHES = 3.5
 """Width of one column of a journal page; text of 7-9 points needs no scaling there."""
-
 PAGE_INCHES = 7.2
 """Width of both columns."""
-
 FORMATS = ("png", "pdf")
-
 COUNTS = ListedColormap(mpl.colormaps["Greys"](np.linspace(0.2, 1, 256)), name="counts")
 """Colours of a 2-D histogram: grey from the first galaxy on, since white is invisible."""
-
 SIMULATED = "simulated galaxies"
 """Label of every figure of a simulated sky."""
-
 MIN_FOR_HISTOGRAM = 1000
 """Fewer galaxies are drawn as points: their histogram is mostly empty."""
-
 Values = NDArray[np.float64]
 
 
@@ -53,26 +46,18 @@ def figure_png(figure: Figure, dpi: int = 200) -> bytes:
     return buffer.getvalue()
 
 
-def figure_pdf(figure: Figure) -> bytes:
-    """Return a figure as PDF, without a creation date; text is stored as fonts, not outlines, as journals require."""
+def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - as in matplotlib
+    """Return a figure as a file of one of `FORMATS`; raise `ContractError` for another format."""
+    if format not in FORMATS:
+        raise ContractError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
+    if format == "png":
+        return figure_png(figure, dpi=300)
     buffer = io.BytesIO()
     nameless = {"Creator": None, "Producer": None, "CreationDate": None}
+    # text is stored as fonts, not outlines, as journals require
     with mpl.rc_context({"pdf.fonttype": 42}):
         figure.savefig(buffer, format="pdf", dpi=300, metadata=nameless)
     return buffer.getvalue()
-
-
-def figure_bytes(figure: Figure, format: str) -> bytes:  # noqa: A002 - as in matplotlib
-    """Return a figure as a file of one of `FORMATS`.
-
-    Raises
-    ------
-    ContractError
-        Another format.
-    """
-    if format not in FORMATS:
-        raise ContractError(f"format {format!r} is unknown: choose one of {', '.join(FORMATS)}")
-    return figure_pdf(figure) if format == "pdf" else figure_png(figure, dpi=300)
 
 
 def mark_simulated(figure: Figure) -> None:
@@ -84,7 +69,6 @@ def mark_simulated(figure: Figure) -> None:
 
 
 def one_panel(height_inches: float = 2.7) -> tuple[Figure, Axes]:
-    """Return a figure of one column's width and its axes."""
     figure = Figure(figsize=(COLUMN_INCHES, height_inches), layout="constrained")
     axis = figure.subplots()
     tidy(axis)
@@ -106,45 +90,19 @@ def legend(axis: Axes, **options: Any) -> Legend:
 
 
 def draw_counts(
-    axis: Axes,
-    x: Values,
-    y: Values,
-    *,
-    x_range: tuple[float, float],
-    y_range: tuple[float, float],
-    alpha: float = 1,
+    axis: Axes, x: Values, y: Values, *, x_range: tuple[float, float], y_range: tuple[float, float], alpha: float = 1
 ) -> QuadMesh | None:
     """Draw galaxies as a 2-D histogram on a logarithmic colour scale, or as points if they are few.
 
-    Parameters
-    ----------
-    axis
-        Target axes.
-    x, y
-        (object,), finite.
-    x_range, y_range
-        Range of the histogram.
-    alpha
-        Below 1 if lines are drawn over it.
-
-    Returns
-    -------
-    QuadMesh or None
-        Histogram, for `count_bar`; None for points.
+    The returned mesh is for `count_bar`; None for points. Use alpha below 1 if lines are drawn over it.
     """
     if len(x) < MIN_FOR_HISTOGRAM:
         axis.scatter(x, y, s=8, color=GREY, alpha=0.55, linewidths=0)
         return None
     # rasterized: one image in a PDF, not thousands of squares with hairlines between them
+    bins, norm = 55 if len(x) > 5000 else 33, LogNorm(vmin=1)
     *_, mesh = axis.hist2d(
-        x,
-        y,
-        bins=55 if len(x) > 5000 else 33,
-        range=[x_range, y_range],
-        norm=LogNorm(vmin=1),
-        cmap=COUNTS,
-        alpha=alpha,
-        rasterized=True,
+        x, y, bins=bins, range=[x_range, y_range], norm=norm, cmap=COUNTS, alpha=alpha, rasterized=True
     )
     share_counts([mesh])
     return mesh

@@ -16,14 +16,11 @@ from schemas.predictions import Flag
 SATURATED_COUNTS = 250.0
 MAX_SATURATED = 0.02
 """Share of pixels that are saturated in all bands."""
-
 EMPTY_COUNTS = 0.5
 MAX_EMPTY = 0.3
 """Share of pixels that are empty in all bands."""
-
 MAX_GRADIENT = 32.0
 """Difference in colour between the skies of opposite sides, counts."""
-
 MAX_SINGLE_BAND = 0.10
 """Share of the pixels that are bright in one band and dark in the others."""
 SINGLE_BAND_COUNTS = 60.0

@@ -8,7 +8,7 @@ the magnitude does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
@@ -18,11 +18,9 @@ from modeling.outliers.regions import MahalanobisRegion, Values, standardise, wi
 
 PHOTOMETRY = ("modelMag_g", "modelMag_r", "modelMag_i")
 """Catalog columns that give r, g - r and r - i."""
-
 COMPARED_COLUMNS = (*PHOTOMETRY, "petroR90_r", "pixel_scale")
 """Catalog columns of the comparison: AB mag, arcsec, arcsec per pixel. The compared values are r, g - r, r - i and
 the logarithm of petroR90."""
-
 _RIDGE = 10.0
 """Penalty of the regression, whose inputs are standardised."""
 _N_FOLDS = 5
@@ -44,20 +42,10 @@ class CatalogConsistency:
 
     @classmethod
     def fit(cls, statistics: Values, catalog: pd.DataFrame) -> tuple[CatalogConsistency, Values] | None:
-        """Fit to training rows; the threshold, 1, is still to be set.
+        """Fit to statistics (object, statistic) and `COMPARED_COLUMNS` of training rows, with a threshold of 1.
 
-        Parameters
-        ----------
-        statistics
-            (object, statistic) of their images.
-        catalog
-            `COMPARED_COLUMNS` of the same objects, NaN if unknown.
-
-        Returns
-        -------
-        tuple of CatalogConsistency and ndarray, or None
-            The array holds the scores of training rows that were left out in turn. None if fewer than two objects per
-            fold have all values.
+        Return also the scores of training rows that were left out in turn, or None if fewer than two objects per fold
+        have all values.
         """
         from sklearn.linear_model import Ridge
         from sklearn.model_selection import KFold, cross_val_predict
@@ -82,9 +70,6 @@ class CatalogConsistency:
         """Return distances of catalog values from the image in thresholds, (object,); NaN if a value is unknown."""
         inputs = standardise(_features(statistics, catalog), self.centre, self.spread)
         return self.residuals.score(_compared_values(catalog) - inputs @ self.weights.T - self.offsets)
-
-    def with_threshold(self, threshold: float) -> CatalogConsistency:
-        return replace(self, residuals=replace(self.residuals, threshold=threshold))
 
 
 def has_compared_columns(catalog: pd.DataFrame | None) -> TypeGuard[pd.DataFrame]:

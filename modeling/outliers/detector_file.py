@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from modeling.outliers.catalog_consistency import CatalogConsistency
 from modeling.outliers.image_scores import COUNTEREXAMPLES_NAME, ImageScorer
 from modeling.outliers.ood_score import OODDetector
-from modeling.outliers.regions import LogisticDiscriminant, MahalanobisRegion, Values
+from modeling.outliers.regions import LogisticDiscriminant, MahalanobisRegion
 from schemas.errors import WeightsError
 
 _IMAGE = "image."
@@ -22,7 +22,6 @@ _LINEAR = ("centre", "spread", "weights", "offsets")
 
 
 def detector_to_bytes(detector: OODDetector) -> bytes:
-    """Serialise a detector as a safetensors file."""
     discriminant, consistency = None, detector.consistency
     regions = {"embedding": detector.embedding}
     for name, model in detector.image.models.items():
@@ -33,13 +32,13 @@ def detector_to_bytes(detector: OODDetector) -> bytes:
     if detector.photometry is not None:
         regions["photometry"] = detector.photometry
     arrays = {"mean": detector.mean, "components": detector.components}
-    for name, region in regions.items():
-        arrays |= _region_arrays(name, region)
+    stored = regions if consistency is None else {**regions, "agreement.missed": consistency.residuals}
+    for name, region in stored.items():
+        arrays |= {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
     if discriminant is not None:
         arrays |= {f"contrast.{name}": getattr(discriminant, name) for name in _LINEAR}
     if consistency is not None:
         arrays |= {f"agreement.{name}": getattr(consistency, name) for name in _LINEAR}
-        arrays |= _region_arrays("agreement.missed", consistency.residuals)
     numbers = {
         "borders": {name: region.threshold for name, region in regions.items()},
         "contrast_border": None if discriminant is None else discriminant.threshold,
@@ -52,27 +51,16 @@ def detector_to_bytes(detector: OODDetector) -> bytes:
     return bytes(save(contiguous, metadata={"support": json.dumps(numbers, sort_keys=True)}))
 
 
-def _region_arrays(name: str, region: MahalanobisRegion) -> dict[str, Values]:
-    return {f"{name}.centre": region.centre, f"{name}.axes": region.axes}
-
-
 def read_ood_detector(path: Path) -> OODDetector:
-    """Read a file of `detector_to_bytes`.
-
-    Raises
-    ------
-    WeightsError
-        The file is missing or damaged, or does not hold a detector.
-    """
+    """Read a file of `detector_to_bytes`; raise `WeightsError` for a missing or damaged one."""
     try:
         with safe_open(path, framework="np") as file:
             numbers = json.loads((file.metadata() or {})["support"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
 
         def region(name: str, threshold: float) -> MahalanobisRegion:
-            return MahalanobisRegion(
-                centre=arrays[f"{name}.centre"], axes=arrays[f"{name}.axes"], threshold=float(threshold)
-            )
+            centre, axes = arrays[f"{name}.centre"], arrays[f"{name}.axes"]
+            return MahalanobisRegion(centre=centre, axes=axes, threshold=float(threshold))
 
         regions = {name: region(name, threshold) for name, threshold in numbers["borders"].items()}
         image: dict[str, MahalanobisRegion | LogisticDiscriminant] = {

@@ -9,18 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
-
 MIN_GRAIN_PX = 8
 """Below this side images are too small for their grain."""
-
 LAGS = (1, 2, 4)
 """Distances in pixels at which differences are measured."""
-
 QUANTUM = 0.1
 """Counts that are added before a logarithm: below the rounding of 8 bits."""
-
 _N_STRIPS = 4
-
 fast_sums = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "contract"})
 """Compile a function whose sums may be reordered for speed."""
 
@@ -28,15 +23,7 @@ fast_sums = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz", "cont
 def measure_grain(planes: Floats) -> Floats:
     """Measure the noise of the sky per band, its growth with distance, and the same at the centre of the image.
 
-    Parameters
-    ----------
-    planes
-        (object, band, y, x) counts, at least 8 px a side.
-
-    Returns
-    -------
-    ndarray
-        (object, statistic).
+    Planes are (object, band, y, x) counts, at least 8 px a side; the result is (object, statistic).
     """
     quarter = planes.shape[2] // 4
     grey = planes.mean(axis=1, keepdims=True)
@@ -45,11 +32,11 @@ def measure_grain(planes: Floats) -> Floats:
     noise = [_noise(grey, lag) for lag in lags]
     centre = np.ascontiguousarray(grey[:, 0, quarter:-quarter, quarter:-quarter])
     inner = [rms_step(centre, lag) for lag in lags]
+    growth = [*pairwise(noise), *pairwise(inner)]
     parts = [
         np.log(bands + QUANTUM),
         np.log((noise[0] + QUANTUM) / (bands.mean(axis=1, keepdims=True) + QUANTUM)),
-        *(np.log((far + QUANTUM) / (near + QUANTUM)) for near, far in pairwise(noise)),
-        *(np.log((far + QUANTUM) / (near + QUANTUM)) for near, far in pairwise(inner)),
+        *(np.log((far + QUANTUM) / (near + QUANTUM)) for near, far in growth),
         np.log((inner[0] + QUANTUM) / (centre.std(axis=(1, 2)) + QUANTUM)),
     ]
     return np.column_stack(parts).astype(np.float32)

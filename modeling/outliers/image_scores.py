@@ -15,12 +15,9 @@ from modeling.outliers.synthetic_outliers import COUNTEREXAMPLES, MIN_COUNTEREXA
 from modeling.outliers.thumbnails import Images, Thumbnails
 
 COUNTEREXAMPLES_NAME = "counterexamples"
-
 N_FOLDS = 5
 """Folds by which training rows are left out in turn."""
-
 _BATCH = 256
-
 Statistics = Mapping[str, Values]
 """Statistics of images, (object, statistic) by group, as `measure_images` returns them."""
 
@@ -37,13 +34,12 @@ class TrainingStatistics:
     def of(cls, pixels: Images, finer: Images | None) -> TrainingStatistics:
         rng = np.random.default_rng(0)
         batches = [slice(start, start + _BATCH) for start in range(0, len(pixels), _BATCH)]
-        kinds = COUNTEREXAMPLES.values() if pixels.shape[1] >= MIN_COUNTEREXAMPLE_PX else ()
-        images = [(pixels[batch], None if finer is None else finer[batch]) for batch in batches]
-        others = [
-            np.concatenate([join_groups(measure_pixels(make(coarse, fine, rng))) for coarse, fine in images])
-            for make in kinds
-        ]
-        return cls(ordinary=measure_pixels(pixels), others=np.array(others))
+        kinds = COUNTEREXAMPLES if pixels.shape[1] >= MIN_COUNTEREXAMPLE_PX else ()
+        others = []
+        for make in kinds:
+            images = (make(pixels[batch], None if finer is None else finer[batch], rng) for batch in batches)
+            others.append(np.concatenate([join_groups(measure_images(Thumbnails.of(part))) for part in images]))
+        return cls(ordinary=measure_images(Thumbnails.of(pixels)), others=np.array(others))
 
     def take(self, rows: NDArray[np.intp]) -> TrainingStatistics:
         return TrainingStatistics(
@@ -88,13 +84,8 @@ class ImageScorer:
         return scores
 
     def with_thresholds(self, thresholds: Mapping[str, float]) -> ImageScorer:
-        return ImageScorer(
-            models={name: replace(model, threshold=thresholds[name]) for name, model in self.models.items()}
-        )
-
-
-def measure_pixels(pixels: Images) -> dict[str, Values]:
-    return measure_images(Thumbnails.of(pixels))
+        models = {name: replace(model, threshold=thresholds[name]) for name, model in self.models.items()}
+        return ImageScorer(models=models)
 
 
 def join_groups(statistics: Statistics) -> Values:
@@ -105,14 +96,8 @@ def join_groups(statistics: Statistics) -> Values:
 def joint_thresholds(scores: Mapping[str, Values], *, n_validation: int, share: float) -> dict[str, float]:
     """Choose thresholds with equal shares of objects above each, and the given share of objects above any of them.
 
-    Parameters
-    ----------
-    scores
-        (object,) by name, NaN if unknown.
-    n_validation
-        Number of validation rows, the last ones. At most `share` of them alone is above a threshold, too.
-    share
-        Share of objects above any threshold.
+    Scores are (object,) by name, NaN if unknown; validation rows are the last ones. At most the same share of the
+    validation rows alone is above a threshold, too.
     """
     for share_each in np.linspace(share, 0, 31):
         thresholds = {

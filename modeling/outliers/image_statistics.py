@@ -16,7 +16,6 @@ from modeling.outliers.thumbnails import Thumbnails, lower_median, radii, take_p
 
 RINGS = (0.0, 0.08, 0.16, 0.24, 0.32, 0.42, 0.54, 0.68, 0.84, 1.0)
 """Edges of the rings of the light profile, in halves of the side."""
-
 GROWTH = (0.3, 0.5, 0.7, 0.9)
 """Shares of the light whose radii are measured."""
 
@@ -24,11 +23,8 @@ GROWTH = (0.3, 0.5, 0.7, 0.9)
 def measure_images(images: Thumbnails) -> dict[str, NDArray[np.float64]]:
     """Measure statistics of images, in groups.
 
-    Returns
-    -------
-    dict
-        Arrays (object, statistic), finite, by 'light', 'colour', 'shape', 'edge' and, from 8 px on, 'grain'; below
-        4 px 'colour' alone. The number of statistics depends on the side and the number of bands only.
+    Arrays are (object, statistic), finite, by 'light', 'colour', 'shape', 'edge' and, from 8 px on, 'grain'; below
+    4 px 'colour' alone. The number of statistics depends on the side and the number of bands only.
     """
     planes, sky = images.planes, images.frame
     if sky is None or images.sides is None:
@@ -106,9 +102,8 @@ def _moments(side: int) -> Floats:
     """Return 1, y, x, y², x², xy inside the largest circle, in pixels from the centre, (pixel, 6)."""
     y, x = (axis.ravel() for axis in np.mgrid[:side, :side] - (side - 1) / 2)
     inside = radii(side).ravel() < 1
-    return np.asarray(
-        np.stack([np.ones(y.size), y, x, y * y, x * x, x * y], axis=1) * inside[:, None], dtype=np.float32
-    )
+    moments = np.stack([np.ones(y.size), y, x, y * y, x * x, x * y], axis=1)
+    return np.asarray(moments * inside[:, None], dtype=np.float32)
 
 
 def _shapes(grey: Floats) -> list[Floats]:
@@ -133,7 +128,4 @@ def _edges(light: Floats, skies: Floats) -> list[Floats]:
     """Measure the greatest step between neighbouring rows or columns, and the unevenness of the sky."""
     rows, columns = light.mean(axis=3), light.mean(axis=2)
     steps = [np.abs(np.diff(profile, axis=2)).max(axis=2) for profile in (rows, columns)]
-    return [
-        np.log(np.maximum(*steps) + QUANTUM),
-        np.log(skies.max(axis=0) - skies.min(axis=0) + 0.5),
-    ]
+    return [np.log(np.maximum(*steps) + QUANTUM), np.log(skies.max(axis=0) - skies.min(axis=0) + 0.5)]

@@ -28,51 +28,38 @@ from modeling.outliers.image_scores import (
     TrainingStatistics,
     join_groups,
     joint_thresholds,
-    measure_pixels,
     quantile_threshold,
 )
+from modeling.outliers.image_statistics import measure_images
 from modeling.outliers.regions import MahalanobisRegion, Values
-from modeling.outliers.thumbnails import Images
+from modeling.outliers.thumbnails import Images, Thumbnails
 from schemas.errors import TrainingError
 
 MAX_ROWS = 2048
 """Training rows, and validation rows, that a detector is fitted to: 100 MB of images at 128 px."""
-
 MIN_DETECTOR_ROWS = 30
 """Training rows, and validation rows, that a detector needs."""
-
 IMAGE_SHARE = 0.02
 """Share of validation rows and of training rows above any threshold of the images."""
-
 CATALOG_SHARE = 0.01
 """Share of validation rows above the threshold of the magnitudes; and, together with training rows left out in turn,
 above that of the consistency with the catalog."""
-
 N_COMPONENTS = 24
 """Principal components of the embedding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DetectorExamples:
-    """Objects that a detector is fitted to.
-
-    Attributes
-    ----------
-    embedding
-        (object, feature), from `Prediction`.
-    pixels
-        (object, y, x, band) counts at the level of the network.
-    catalog
-        `modeling.outliers.catalog_consistency.COMPARED_COLUMNS`, NaN if unknown; None without a catalog.
-    finer
-        Same images at the next finer level, (object, 2 y, 2 x, band): training galaxies at twice the scale. None at
-        the finest level.
-    """
+    """Objects that a detector is fitted to."""
 
     embedding: NDArray[np.float32]
+    """(object, feature), from `Prediction`."""
     pixels: Images
+    """(object, y, x, band) counts at the level of the network."""
     catalog: pd.DataFrame | None = None
+    """`modeling.outliers.catalog_consistency.COMPARED_COLUMNS`, NaN if unknown."""
     finer: Images | None = None
+    """Same images at the next finer level, (object, 2 y, 2 x, band): training galaxies at twice the scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,12 +86,8 @@ class OODDetector:
     def fit(cls, train: DetectorExamples, validation: DetectorExamples, labels: Values) -> OODDetector:
         """Fit a detector to the training rows of a network, with thresholds from validation rows.
 
-        Parameters
-        ----------
-        train, validation
-            At least `MIN_DETECTOR_ROWS` each; some thousands suffice.
-        labels
-            Labels of all training rows, NaN if unknown.
+        Each set needs `MIN_DETECTOR_ROWS`; some thousands suffice. Labels are those of all training rows, NaN if
+        unknown.
 
         Raises
         ------
@@ -124,12 +107,14 @@ class OODDetector:
         embedding = MahalanobisRegion.fit(_project(vectors, mean, components))
         embedding_scores = embedding.score(_project(validation.embedding, mean, components))
         statistics = TrainingStatistics.of(train.pixels, train.finer)
-        validation_statistics = measure_pixels(validation.pixels)
+        validation_statistics = measure_images(Thumbnails.of(validation.pixels))
         image = ImageScorer.fit(statistics)
         # the network was fitted to the training rows: their embeddings do not represent new objects
         scores = {"embedding": np.concatenate([np.full(n_train, np.nan), embedding_scores])}
         scores |= image.held_out_scores(statistics, validation_statistics)
         thresholds = joint_thresholds(scores, n_validation=n_validation, share=IMAGE_SHARE)
+        known = labels[np.isfinite(labels)]
+        low, high = np.quantile(known, [0.01, 0.99]).tolist() if known.size else (math.nan, math.nan)
         return cls(
             embedding=replace(embedding, threshold=thresholds["embedding"]),
             mean=mean,
@@ -139,34 +124,28 @@ class OODDetector:
             consistency=_fit_consistency(
                 join_groups(statistics.ordinary), train.catalog, join_groups(validation_statistics), validation.catalog
             ),
-            label_range=_label_range(labels),
+            label_range=(low, high),
             n_train=n_train,
             n_validation=n_validation,
         )
 
     def score(self, embedding: NDArray[np.float32], statistics: Statistics) -> Values:
-        """Return the OOD score of images, (object,): the largest of `scores`.
-
-        Parameters
-        ----------
-        embedding
-            (object, feature), from `Prediction`.
-        statistics
-            Statistics of the images at the network's level, from `measure_images`.
-        """
+        """Return the OOD score of images, (object,): the largest of `scores`."""
         return np.asarray(np.max(list(self.scores(embedding, statistics).values()), axis=0), dtype=np.float64)
 
     def scores(self, embedding: NDArray[np.float32], statistics: Statistics) -> dict[str, Values]:
-        """Return the scores of images by name, (object,): they show why an image is flagged."""
+        """Return the scores of images by name, (object,): they show why an image is flagged.
+
+        The embedding, (object, feature), comes from `Prediction`; statistics are of images at the network's level.
+        """
         projected = _project(embedding, self.mean, self.components)
         return {"embedding": self.embedding.score(projected), **self.image.scores(statistics)}
 
     def photometry_score(self, catalog: pd.DataFrame) -> Values:
         """Return scores of magnitudes and colours, (object,); NaN if a magnitude or the region is unknown."""
-        colours = _photometry(catalog)
-        if self.photometry is None or colours is None:
+        if self.photometry is None or not set(PHOTOMETRY) <= set(catalog.columns):
             return np.full(len(catalog), np.nan)
-        return self.photometry.score(colours)
+        return self.photometry.score(magnitude_and_colours(catalog))
 
     def catalog_score(self, statistics: Statistics, catalog: pd.DataFrame) -> Values:
         """Return scores of the consistency of images with the catalog, (object,); NaN if a value is unknown."""
@@ -183,17 +162,11 @@ def _project(embedding: NDArray[np.floating], mean: Values, components: Values) 
     return np.concatenate([along, np.log(remainder + 1e-6)[:, None]], axis=1)
 
 
-def _photometry(catalog: pd.DataFrame | None) -> Values | None:
-    if catalog is None or not set(PHOTOMETRY) <= set(catalog.columns):
-        return None
-    return magnitude_and_colours(catalog)
-
-
 def _fit_photometry(train: pd.DataFrame | None, validation: pd.DataFrame | None) -> MahalanobisRegion | None:
-    fit_to, held_out = _photometry(train), _photometry(validation)
-    if fit_to is None or held_out is None:
+    if train is None or validation is None or not set(PHOTOMETRY) <= set(train.columns) & set(validation.columns):
         return None
-    fit_to, held_out = (values[np.isfinite(values).all(axis=1)] for values in (fit_to, held_out))
+    colours = map(magnitude_and_colours, (train, validation))
+    fit_to, held_out = (values[np.isfinite(values).all(axis=1)] for values in colours)
     if min(len(fit_to), len(held_out)) < MIN_DETECTOR_ROWS:
         return None
     region = MahalanobisRegion.fit(fit_to)
@@ -216,12 +189,5 @@ def _fit_consistency(
     scores = np.concatenate([left_out, validation[np.isfinite(validation)]])
     if scores.size < MIN_DETECTOR_ROWS:
         return None
-    return consistency.with_threshold(quantile_threshold(scores, CATALOG_SHARE))
-
-
-def _label_range(labels: Values) -> tuple[float, float]:
-    known = labels[np.isfinite(labels)]
-    if not known.size:
-        return math.nan, math.nan
-    low, high = np.quantile(known, [0.01, 0.99])
-    return float(low), float(high)
+    residuals = replace(consistency.residuals, threshold=quantile_threshold(scores, CATALOG_SHARE))
+    return replace(consistency, residuals=residuals)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
-
 _WINSORISED = 0.01
 """Values beyond these quantiles are clipped to them before a fit."""
 _INVERSE_REGULARISATION = 0.1

@@ -53,12 +53,7 @@ def opposite_bands(pixels: Images, finer: Images | None, rng: np.random.Generato
 
 Counterexample = Callable[[Images, Images | None, np.random.Generator], Floats]
 """Function of pixels (object, y, x, band), the same images at the next finer level if it exists, and a generator."""
-
-COUNTEREXAMPLES: dict[str, Counterexample] = {
-    "twice_as_large": twice_as_large,
-    "half_as_large": half_as_large,
-    "opposite_bands": opposite_bands,
-}
+COUNTEREXAMPLES: tuple[Counterexample, ...] = (twice_as_large, half_as_large, opposite_bands)
 
 
 def _doubled(images: Floats, axis: int) -> Floats:

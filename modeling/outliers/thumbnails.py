@@ -13,37 +13,26 @@ from modeling.outliers.grain import MIN_GRAIN_PX, Floats, fast_sums, measure_gra
 
 Images = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
 """(object, y, x, band) counts, 0-255; y and x are equally long."""
-
 THUMBNAIL_PX = 32
 MIN_SIDE_PX = 4
 """Below this side an image is described by its mean colour."""
-
 SIDES = ("top", "bottom", "left", "right")
-
 _BATCH = 128
 """Images at a time: 25 MB of floats at 128 px."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Thumbnails:
-    """Images of at most 32 px, with their skies, and the grain that is lost at this size.
-
-    Attributes
-    ----------
-    planes
-        (object, band, y, x) counts, an order with fast sums over bands and sides.
-    frame
-        (object, band) Lower median of the outer eighth of the frame; None below 4 px.
-    sides
-        (side, object, band) The same for each of `SIDES`; None below 4 px.
-    grain
-        (object, statistic) Grain of the images at full size; None below 8 px.
-    """
+    """Images of at most 32 px, with their skies, and the grain that is lost at this size."""
 
     planes: Floats
+    """(object, band, y, x) counts, an order with fast sums over bands and sides."""
     frame: Floats | None
+    """(object, band) Lower median of the outer eighth of the frame; None below 4 px."""
     sides: Floats | None
+    """(side, object, band) The same for each of `SIDES`; None below 4 px."""
     grain: Floats | None
+    """(object, statistic) Grain of the images at full size; None below 8 px."""
 
     @classmethod
     def of(cls, pixels: Images) -> Thumbnails:

@@ -96,7 +96,7 @@ def test_the_comparison_follows_data_outside_the_papers_axes():
 def test_the_scatter_is_that_of_each_bin_of_a_tenth_dex():
     true = np.repeat([8.55, 8.75], 6)
     errors = np.array([0.1] * 6 + [0.3, -0.3] * 3)
-    centre, count, middle, rmse, scatter = figures._binned(true, true + errors)
+    centre, count, middle, rmse, scatter = figures._binned(true, true + errors, 0.1)
     np.testing.assert_allclose(centre, [8.55, 8.75])
     np.testing.assert_allclose(count, [6, 6])
     np.testing.assert_allclose(middle, [8.65, 8.75])

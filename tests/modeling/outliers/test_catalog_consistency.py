@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +30,8 @@ def simulate(*, following: bool, seed: int = 0, shown_at: float = 1.0) -> tuple[
 def test_images_of_another_object_or_at_another_scale_are_inconsistent(following) -> None:
     consistency, left_out = CatalogConsistency.fit(*simulate(following=following))
     assert left_out.shape == (N,)
-    consistency = consistency.with_threshold(float(np.quantile(left_out, 0.99)))
+    residuals = replace(consistency.residuals, threshold=float(np.quantile(left_out, 0.99)))
+    consistency = replace(consistency, residuals=residuals)
 
     def beyond(statistics: np.ndarray, catalog: pd.DataFrame) -> float:
         return float(np.mean(consistency.score(statistics, catalog) > 1))
