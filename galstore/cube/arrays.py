@@ -30,18 +30,10 @@ CHECKSUM_BYTES = 4
 
 
 def require_array(group: zarr.Group, path: str) -> AnyArray:
-    """Return an array of a group.
-
-    Raises
-    ------
-    KeyError
-        `path` does not exist.
-    TypeError
-        `path` is a group.
-    """
+    """Return an array of a group, or raise `KeyError` or `StoreError` if `path` does not exist or is a group."""
     node = group[path]
     if not isinstance(node, zarr.Array):
-        raise TypeError(f"{path} is a group, expected an array")
+        raise StoreError(f"{path} is a group, expected an array: name one of its arrays")
     return node
 
 
@@ -49,12 +41,11 @@ def require_group(group: zarr.Group, path: str) -> zarr.Group:
     """Return a group inside a group; errors as in `require_array`."""
     node = group[path]
     if not isinstance(node, zarr.Group):
-        raise TypeError(f"{path} is an array, expected a group")
+        raise StoreError(f"{path} is an array, expected a group")
     return node
 
 
 def read_attributes(group: zarr.Group) -> Attributes:
-    """Return a copy of the attributes of a group."""
     return group.attrs.asdict()
 
 
@@ -62,6 +53,11 @@ def read_array(group: zarr.Group, path: str, rows: slice | npt.NDArray[np.int64]
     """Return the values of an array of a group, all of them or those at some rows."""
     array = require_array(group, path)
     return np.asarray(array[rows] if isinstance(rows, slice) else array.oindex[rows])
+
+
+def pad_bytes(contents: Sequence[bytes], width: int) -> npt.NDArray[np.uint8]:
+    """Return bytes of at most `width` as an array of shape (n, width), padded with zeros."""
+    return np.array(contents, dtype=f"S{width}").view(np.uint8).reshape(-1, width)
 
 
 def rows_of_chunk(chunk: Chunk) -> slice:
@@ -73,10 +69,7 @@ def rows_of_chunk(chunk: Chunk) -> slice:
 def read_chunks(chunks: Sequence[Chunk]) -> list[Values]:
     """Read chunks concurrently. Each has the chunk shape of its array, or less at the end.
 
-    Raises
-    ------
-    StoreError
-        A chunk is damaged.
+    A damaged chunk raises `StoreError`.
     """
     return [
         content if isinstance(content, np.ndarray) else _decode(chunk, content)
@@ -89,21 +82,8 @@ def read_chunks_into(
 ) -> None:
     """Read rows of an array. A chunk of which all rows are wanted is decoded into its place in `out`.
 
-    Parameters
-    ----------
-    array
-        Has any number of chunks along its first axis.
-    rows
-        Ascending and unique, shape (n,).
-    out
-        (n, ...), C-contiguous.
-    scale
-        Factor for the stored values; None leaves them as they are.
-
-    Raises
-    ------
-    StoreError
-        A chunk is damaged.
+    `rows` ascend and are unique, shape (n,); `out` is C-contiguous, (n, ...); `scale` multiplies the stored values. A
+    damaged chunk raises `StoreError`.
     """
     length = array.chunks[0]
     numbers, starts = np.unique(rows // length, return_index=True)
@@ -132,7 +112,8 @@ async def _fetch_all(chunks: Sequence[Chunk]) -> list[Buffer | Values | None]:
 async def _fetch(chunk: Chunk) -> Buffer | Values | None:
     """Return a chunk as stored, decoded if its codecs are not the cube's, or None if it was never written."""
     array, number = chunk
-    if not _has_cube_codecs(array):
+    # those of the cube: little-endian values, compressed by Blosc, with a CRC-32C
+    if [type(codec) for codec in getattr(array.metadata, "codecs", ())] != [BytesCodec, BloscCodec, Crc32cCodec]:
         return np.asarray(await array.async_array.getitem(rows_of_chunk(chunk)))
     key = array.metadata.encode_chunk_key((number, *[0] * (array.ndim - 1)))
     return await array.store.get(f"{array.path}/{key}", default_buffer_prototype())
@@ -140,8 +121,8 @@ async def _fetch(chunk: Chunk) -> Buffer | Values | None:
 
 def _decode(chunk: Chunk, stored: Buffer | None, out: Values | None = None) -> Values:
     array, number = chunk
+    out = np.empty(array.chunks, dtype=array.dtype) if out is None else out
     if stored is None:
-        out = np.empty(array.chunks, dtype=array.dtype) if out is None else out
         out[...] = array.fill_value
         return out
     content = stored.as_numpy_array()
@@ -151,14 +132,5 @@ def _decode(chunk: Chunk, stored: Buffer | None, out: Values | None = None) -> V
             f"chunk {number} of {array.path} is damaged (its checksum differs): run `galstore verify` to find all "
             "damage, and `galstore rebuild` to repair it"
         )
-    if out is not None:
-        Blosc().decode(body, out)
-        return out
-    return np.frombuffer(Blosc().decode(body), dtype=array.dtype).reshape(array.chunks)
-
-
-def _has_cube_codecs(array: AnyArray) -> bool:
-    """Return whether chunks are little-endian values, compressed by Blosc, with a CRC-32C."""
-    expected = (BytesCodec, BloscCodec, Crc32cCodec)
-    codecs = getattr(array.metadata, "codecs", ())
-    return len(codecs) == len(expected) and all(map(isinstance, codecs, expected))
+    Blosc().decode(body, out)
+    return out

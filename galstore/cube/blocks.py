@@ -35,12 +35,7 @@ class Block:
 
 
 def blocks_with(is_marked: npt.NDArray[np.bool_]) -> tuple[Block, ...]:
-    """Return the blocks with at least one marked row.
-
-    Parameters
-    ----------
-    is_marked
-        One flag per object, shape (object,).
+    """Return the blocks with at least one marked row; `is_marked` has one flag per object.
 
     Examples
     --------

@@ -37,10 +37,7 @@ class _Column:
 class ColumnCache:
     """Cache of the columns of one snapshot, usable from several threads.
 
-    Parameters
-    ----------
-    max_bytes
-        Bytes that stay in memory between two calls. The least recently used columns are dropped first.
+    Between two calls at most `max_bytes` stay in memory. The least recently used columns are dropped first.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
@@ -51,10 +48,7 @@ class ColumnCache:
     def take(self, arrays: Sequence[AnyArray], rows: npt.NDArray[np.int64]) -> list[Values]:
         """Return the values of each array at the given rows, shape (n, ...), in their order.
 
-        Raises
-        ------
-        StoreError
-            A chunk is damaged.
+        A damaged chunk raises `StoreError`.
         """
         with self._lock:
             columns = self._load(arrays, [np.unique(rows // array.chunks[0]) for array in arrays])
@@ -81,19 +75,20 @@ class ColumnCache:
             self._columns.clear()
 
     def _load(self, arrays: Sequence[AnyArray], numbers: Sequence[npt.NDArray[np.int64]]) -> list[_Column]:
-        """Return the column of each array, with the given chunks read."""
         columns = [self._column(array) for array in arrays]
-        missing = dict.fromkeys(
-            (index, int(number))
-            for index, wanted in enumerate(numbers)
-            for number in wanted[~columns[index].is_read[wanted]]
-        )
-        listed = list(missing)
-        for first in range(0, len(listed), CONCURRENT_CHUNKS):
-            batch = listed[first : first + CONCURRENT_CHUNKS]
-            chunks = read_chunks([(arrays[index], number) for index, number in batch])
-            for (index, number), chunk in zip(batch, chunks, strict=True):
-                self._put(columns[index], arrays[index], number, chunk)
+        by_name = {
+            (array.path, number): (column, (array, int(number)))
+            for column, array, wanted in zip(columns, arrays, numbers, strict=True)
+            for number in wanted[~column.is_read[wanted]]
+        }
+        missing = list(by_name.values())
+        for first in range(0, len(missing), CONCURRENT_CHUNKS):
+            batch = missing[first : first + CONCURRENT_CHUNKS]
+            for (column, chunk), values in zip(batch, read_chunks([chunk for _, chunk in batch]), strict=True):
+                place = column.values[rows_of_chunk(chunk)]
+                place[...] = values[: place.shape[0]]
+                column.is_read[chunk[1]] = True
+                column.n_bytes += place.nbytes
         return columns
 
     def _column(self, array: AnyArray) -> _Column:
@@ -104,14 +99,6 @@ class ColumnCache:
             self._columns[array.path] = column
         self._columns.move_to_end(array.path)
         return column
-
-    def _put(self, column: _Column, array: AnyArray, number: int, chunk: Values) -> None:
-        if column.is_read[number]:  # one call asked for the same array twice
-            return
-        place = column.values[rows_of_chunk((array, number))]
-        place[...] = chunk[: place.shape[0]]
-        column.is_read[number] = True
-        column.n_bytes += place.nbytes
 
     def _evict(self) -> None:
         n_bytes = sum(column.n_bytes for column in self._columns.values())

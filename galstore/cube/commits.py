@@ -44,18 +44,13 @@ logger = logging.getLogger(__name__)
 
 
 class _OvertakenError(Exception):
-    """Error: another writer committed between opening and committing."""
+    """Another writer committed between opening and committing."""
 
 
 def create_repository(path: str) -> icechunk.Repository:
     """Open the repository in a local folder or under `s3://bucket/prefix`, or create an empty one.
 
-    The caller holds `write_lock`.
-
-    Raises
-    ------
-    StoreError
-        Other files are in the way.
+    The caller holds `write_lock`. Other files in the way raise `StoreError`.
     """
     with storage_errors(path):
         if not _has_created(path):
@@ -120,13 +115,7 @@ def _blocked_error(path: str, reason: str) -> StoreError:
 
 
 def open_repository(path: str) -> icechunk.Repository:
-    """Open the repository at `path`.
-
-    Raises
-    ------
-    StoreNotFoundError
-        No repository exists, or nothing was committed to it yet.
-    """
+    """Open the repository at `path`; without one, or before its first commit, raise `StoreNotFoundError`."""
     repository = _open(path)
     with storage_errors(path):
         if _is_empty(repository):
@@ -194,20 +183,14 @@ def commit(
 ) -> _Result:
     """Apply a change to the tip and commit it. A change that writes nothing makes no commit.
 
+    Message and metadata are stored with the commit, together with a `commit_id` that identifies a commit whose response
+    was lost.
+
     Parameters
     ----------
-    path
-        Path of the cube.
     change
         Writes into a session at the tip. It is called with a newer session if another writer came first, so it must
-        depend on the session only and leave no other side effects.
-    message, metadata
-        Stored with the commit, together with a `commit_id` that identifies a commit whose response was lost.
-
-    Returns
-    -------
-    object
-        Result of the last call of `change`.
+        depend on the session only and leave no other side effects. The result of its last call is returned.
 
     Raises
     ------

@@ -50,15 +50,12 @@ class RunSummary:
     first: datetime
     last: datetime
     n_registered: int
-    """Number of objects added."""
     n_settled: int
     """Number of cutouts stored or quarantined, less those made pending again."""
     n_predicted: int
-    """Number of predictions written."""
 
     @property
     def seconds(self) -> float:
-        """Seconds between the first and the last commit; 0 for one commit."""
         return (self.last - self.first).total_seconds()
 
     @property
@@ -92,10 +89,7 @@ def read_history(path: str) -> list[Commit]:
 
 
 def summarise_runs(path: str, max_runs: int = 12) -> list[RunSummary]:
-    """Return the last runs of a cube, newest first, as far as its history goes back.
-
-    Two snapshots are read per run.
-    """
+    """Return the last runs of a cube, newest first, as far as its history goes back; read two snapshots per run."""
     # the first, empty commit of the repository has no operation, and is older than the cube
     history = [commit for commit in read_history(path) if commit.operation]
     groups = [list(group) for _, group in groupby(history, key=lambda commit: commit.run or commit.operation)]
@@ -134,10 +128,7 @@ def _counts(path: str, snapshot: str | None) -> tuple[int, int]:
 def trace_lineage(path: str, name: str) -> list[Ancestor]:
     """Trace predictions (by model id) or a training set back to the survey's query, step by step.
 
-    Raises
-    ------
-    FeatureError
-        The cube has neither predictions nor a training set named `name`.
+    An unknown name raises `FeatureError`.
     """
     cube = open_cube(path)
     models, sets = cube.group_names("predictions"), cube.group_names("training_sets")

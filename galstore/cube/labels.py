@@ -20,25 +20,10 @@ from schemas.cube import LABEL_VIEW
 def update_labels(
     session: icechunk.Session, root: zarr.Group, rows: npt.NDArray[np.int64], labels: pd.DataFrame, *, run_id: str
 ) -> int:
-    """Write changed labels into the view, inside a commit.
+    """Write changed labels into the view, inside a commit, and return the number of changed objects.
 
-    Parameters
-    ----------
-    session
-        Session of the commit; the snapshot it started from keeps the superseded version.
-    root
-        Root group of the session.
-    rows
-        Row of each object, shape (object,).
-    labels
-        One row per object. Columns that are not labels are ignored; NaN removes a label.
-    run_id
-        All changes of one run make one version.
-
-    Returns
-    -------
-    int
-        Number of changed objects.
+    All changes of one run make one version; the snapshot that the session started from keeps the superseded one.
+    `labels` has one line for each of `rows`. Columns that are not labels are ignored; NaN removes a label.
     """
     view = require_group(root, f"labels/{LABEL_VIEW}")
     names = [name for name in view.array_keys() if name in labels]

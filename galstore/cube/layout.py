@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from galstore.cube.arrays import AnyArray, Attributes, require_array
+from galstore.cube.arrays import Attributes, require_array
 from galstore.cube.commits import commit, create_repository, repository_exists, write_lock
 from galstore.cube.index.segments import ATTRIBUTE
 from galstore.cube.reader import open_cube
@@ -50,21 +50,8 @@ BODY_CODEC = BloscCodec(cname="zstd", clevel=1, shuffle="noshuffle")
 def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool = False) -> bool:
     """Create the cube unless it exists, and return whether it was created.
 
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    survey
-        Name of the survey, stored in the cube.
-    scale
-        Scale rule of all cutouts of this cube.
-    simulated
-        The sky is simulated; every report of this cube says so.
-
-    Raises
-    ------
-    StoreError
-        The existing cube has another scale rule or composite, or would mix real and simulated skies.
+    An existing cube with another scale rule or composite, or with a real instead of a simulated sky, raises
+    `StoreError`. Every report of a simulated sky says so.
     """
     if repository_exists(path):
         cube = open_cube(path)
@@ -94,21 +81,20 @@ def ensure_cube(path: str, *, survey: str, scale: CutoutScale, simulated: bool =
 
 def lengthen(root: zarr.Group, n_objects: int) -> None:
     """Extend all object arrays of the cube to `n_objects`; new rows hold fill values."""
-    for array in _object_arrays(root):
-        array.resize((n_objects, *array.shape[1:]))
+    for _, node in root.members(max_depth=None):
+        if isinstance(node, zarr.Array) and (getattr(node.metadata, "dimension_names", None) or [""])[0] == "object":
+            node.resize((n_objects, *node.shape[1:]))
 
 
 def create_training_set(root: zarr.Group, name: str, n_members: int, attributes: Attributes) -> zarr.Group:
     """Create the group of a training set with its arrays `row`, `object_id` and `split`, shape (member,)."""
     group = root.create_group(f"training_sets/{name}", attributes=dict(attributes))
-    for column, dtype, column_attributes in (
+    for column, dtype, described in (
         ("row", "int64", {"long_name": "Row of the object in the cube"}),
         ("object_id", "int64", {"long_name": "Object id"}),
         ("split", "int8", {"long_name": "Part of the training set", **_flag_attributes(Split)}),
     ):
-        create_column(
-            group, column, dtype, fill=-1, attributes=column_attributes, n_objects=n_members, dimension="member"
-        )
+        create_column(group, column, dtype, fill=-1, attributes=described, n_objects=n_members, dimension="member")
     return group
 
 
@@ -137,15 +123,6 @@ def _describe_column(column: Column | FeatureColumn) -> Attributes:
         "ucd": column.ucd,
         "valid_range": [column.valid_min, column.valid_max],
     }
-
-
-def _object_arrays(root: zarr.Group) -> list[AnyArray]:
-    members = root.members(max_depth=None)
-    return [node for _, node in members if isinstance(node, zarr.Array) and _dimensions(node)[:1] == ("object",)]
-
-
-def _dimensions(array: AnyArray) -> tuple[str | None, ...]:
-    return getattr(array.metadata, "dimension_names", None) or ()
 
 
 def _create_arrays(root: zarr.Group, survey: str, scale: CutoutScale) -> None:
@@ -274,12 +251,7 @@ def create_column(
 def multiscales_attributes(sides_px: Sequence[int] = LEVELS) -> dict[str, object]:
     """Return the attributes of a pyramid after the Zarr `multiscales` convention.
 
-    Scale and translation are relative to the level before.
-
-    Parameters
-    ----------
-    sides_px
-        Sides of the levels, descending.
+    Scale and translation are relative to the level before; the sides descend.
 
     Examples
     --------

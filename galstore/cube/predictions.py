@@ -37,12 +37,6 @@ def write_predictions(
 
     Parameters
     ----------
-    path
-        Path of the cube.
-    model_id
-        Id of the model.
-    rows
-        Row numbers, shape (n,).
     values
         Arrays of shape (n,) by names of `PREDICTION_COLUMNS`. `mean` is required; absent columns become unknown.
     attributes

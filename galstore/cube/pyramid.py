@@ -16,12 +16,7 @@ from schemas.cutouts import SIDE_PX
 
 
 def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Values]:
-    """Build all eight levels of a stack of cutouts, as the cube stores them.
-
-    Parameters
-    ----------
-    pixels
-        Counts, shape (object, 128, 128, band), uint8.
+    """Build all eight levels of a stack of cutouts, uint8 of shape (object, 128, 128, band), as the cube stores them.
 
     Returns
     -------
@@ -29,11 +24,6 @@ def build_pyramid(pixels: npt.NDArray[np.uint8]) -> dict[int, Values]:
         Side in px -> stored values, shape (object, side, side, band): uint8 counts at 128, 64 and 32 px, uint16 in
         units of 1/256 count below. 64 and 32 px are rounded to whole counts, ties to even; 16 and 8 px are exact;
         below, the error is at most 1/512 count.
-
-    Raises
-    ------
-    ValueError
-        The stack has another shape or type.
     """
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:3] != (SIDE_PX, SIDE_PX):
         raise ValueError(

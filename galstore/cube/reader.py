@@ -111,10 +111,7 @@ class Cube:
         return read_attributes(require_group(self._root, name))
 
     def read_values(self, names: Sequence[str], rows: npt.NDArray[np.int64]) -> dict[str, Values]:
-        """Return values of columns (such as `catalog/ra`) at `rows`, in their order, through the cache.
-
-        A damaged chunk raises `StoreError`.
-        """
+        """Return values of columns (such as `catalog/ra`) at `rows`, in their order, through the cache."""
         return dict(zip(names, self._columns.take([self.array(name) for name in names], rows), strict=True))
 
     def read_state(self, name: str) -> Values:
@@ -165,10 +162,7 @@ class Cube:
         return self._index("id").rows_of(np.asarray(object_ids, dtype=np.int64))
 
     def rows_of(self, object_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the row of each object id, in the same order.
-
-        An id that is not registered raises `CatalogError`.
-        """
+        """Return the row of each object id, in the same order; an unknown id raises `CatalogError`."""
         rows = self.find_rows(object_ids)
         missing = np.asarray(object_ids)[rows < 0]
         if missing.size:
@@ -181,12 +175,8 @@ class Cube:
     def objects_in_cone(self, ra_deg: float, dec_deg: float, radius_deg: float) -> pd.DataFrame:
         """Return the objects within a radius around a position (ICRS, boundary included), nearest first.
 
-        Columns are row, object_id, ra, dec and separation (along a great circle), the last three in degrees.
-
-        Raises
-        ------
-        PositionError
-            Position or radius is out of range.
+        Columns are row, object_id, ra, dec and separation (along a great circle), the last three in degrees. A position
+        or radius out of range raises `PositionError`.
         """
         return pd.DataFrame(entries_in_cone(self._index("sky"), ra_deg, dec_deg, radius_deg))
 
@@ -196,28 +186,15 @@ class Cube:
         return self._indexes[name]
 
     def read_pixels(self, level: int, rows: npt.NDArray[np.int64], out: Values | None = None) -> Values:
-        """Read the images of some objects at one level.
+        """Read the images of some objects at one level (side in px), into `out` if given.
 
-        Parameters
-        ----------
-        level
-            Side in px.
-        rows
-            Row numbers, shape (n,), in any order; ascending rows are read fastest.
-        out
-            Array to write to and return.
-
-        Returns
-        -------
-        ndarray
-            Counts, shape (n, side, side, band): uint8 at 128, 64 and 32 px, float32 below.
+        Rows may have any order; ascending ones are read fastest. Images are counts, shape (n, side, side, band), uint8
+        at 128, 64 and 32 px and float32 below.
 
         Raises
         ------
         StoreError
             Unknown level, a row without a stored cutout, or a damaged chunk.
-        ValueError
-            `out` has another shape.
         """
         spec = _level(level)
         array = self.array(spec.path)
@@ -277,12 +254,8 @@ def _level(side_px: int) -> Level:
 def open_cube(path: str, *, snapshot_id: str | None = None, as_of: datetime | None = None) -> Cube:
     """Open a cube at its last commit, at one snapshot, or as it was at a time.
 
-    Raises
-    ------
-    StoreNotFoundError
-        No cube exists at this path.
-    StoreError
-        The snapshot does not exist or was expired, or the cube is younger than `as_of`.
+    Without a cube at this path, raise `StoreNotFoundError`; without the snapshot, or one as old as `as_of`,
+    `StoreError`.
     """
     repository = open_repository(path)
     try:

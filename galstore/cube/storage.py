@@ -30,7 +30,6 @@ LOGS_FILTER = ",".join(
 
 
 def is_remote(path: str) -> bool:
-    """Return whether the cube is on an object store, not in a local folder."""
     return "://" in path
 
 

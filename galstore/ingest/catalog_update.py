@@ -21,10 +21,12 @@ from galstore.cube.index.lookup import index_objects, open_index
 from galstore.cube.labels import update_labels
 from galstore.cube.layout import lengthen
 from galstore.ingest.rejected_rows import empty_rejected, reject_repeated, store_rejected
-from galstore.ingest.seen_rows import SeenRows
 from galstore.survey.row_checks import PreparedCatalog
 from schemas.catalog import CATALOG_COLUMNS, LABEL_COLUMNS
 from schemas.cube import LABEL_VIEW, Listing
+
+_Flags = npt.NDArray[np.bool_]
+_Rows = npt.NDArray[np.int64]
 
 WHOLE_ID = re.compile(r"\d{1,18}|[0-8]\d{18}")
 """Decimal numbers below 9 x 10^18, which fit into 64 bits."""
@@ -72,18 +74,10 @@ class Registration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogUpdate:
-    """One update of a catalog: its name, its source and its extent.
+    """One update of a catalog: its name, its source (service, selection, file or hash) and its extent.
 
-    Attributes
-    ----------
-    catalog
-        Name of the catalog, stored once in the cube's `catalogs` and by index for each object.
-    provenance
-        Service, selection, file or hash, stored with the name.
-    whole
-        The update lists the complete catalog, so that other objects of the catalog have vanished.
-    run_id
-        Label changes of one run make one version of the label view.
+    A `whole` update lists the complete catalog, so that its other objects have vanished. Label changes of one run make
+    one version of the label view.
     """
 
     catalog: str
@@ -92,27 +86,52 @@ class CatalogUpdate:
     run_id: str = ""
 
 
+class SeenRows:
+    """Rows that a catalog lists, at one or two bytes per object of the cube."""
+
+    def __init__(self) -> None:
+        self._accepted = np.zeros(0, dtype=bool)
+        self._rejected = np.zeros(0, dtype=bool)
+
+    def has_accepted(self, rows: _Rows) -> _Flags:
+        """Return which rows an earlier page listed in an accepted line; -1 stands for no row."""
+        inside = (rows >= 0) & (rows < self._accepted.size)
+        return np.asarray(inside & self._accepted[np.where(inside, rows, 0)] if self._accepted.size else inside & False)
+
+    def add(self, accepted: _Rows, *, rejected: _Rows) -> None:
+        self._accepted = _set_flags(self._accepted, accepted)
+        self._rejected = _set_flags(self._rejected, rejected)
+
+    @property
+    def n_accepted(self) -> int:
+        return int(np.count_nonzero(self._accepted))
+
+    def listed(self, n_rows: int) -> _Flags:
+        """Return which of the first n rows the catalog lists, in accepted or rejected lines, shape (n_rows,)."""
+        listed = np.zeros(n_rows, dtype=bool)
+        for flags in (self._accepted, self._rejected):
+            listed[: flags.size] |= flags[:n_rows]
+        return listed
+
+
+def _set_flags(flags: _Flags, rows: _Rows) -> _Flags:
+    if rows.size and rows.max() >= flags.size:
+        flags = np.concatenate([flags, np.zeros(int(rows.max()) + 1 - flags.size, dtype=bool)])
+    flags[rows] = True
+    return flags
+
+
 def register_page(
     path: str, update: CatalogUpdate, prepared: PreparedCatalog, seen: SeenRows | None = None
 ) -> Registration:
     """Register one page of a catalog in one commit: append new objects, update changed labels.
 
-    Other columns of known objects keep their first values.
-
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    update
-        Update that the page belongs to.
-    prepared
-        Checked rows of the page.
-    seen
-        Rows of earlier pages, to which this page's rows are added. A repeated row is rejected.
+    Other columns of known objects keep their first values. The page's rows are added to `seen`, those of earlier pages;
+    a repeated row is rejected.
     """
     seen = seen or SeenRows()
 
-    def write(session: icechunk.Session) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Registration]:
+    def write(session: icechunk.Session) -> tuple[_Rows, _Rows, Registration]:
         root = zarr.open_group(session.store, mode="a")
         index, n_before = open_index(root, "id"), require_array(root, "catalog/object_id").shape[0]
         rows = index.rows_of(prepared.rows["object_id"].to_numpy(dtype=np.int64))
@@ -177,7 +196,7 @@ def _append(root: zarr.Group, new: pd.DataFrame, update: CatalogUpdate, *, first
                 require_array(root, f"{group}/{name}")[first:last] = new[name].to_numpy()
 
 
-def _unflag_vanished(root: zarr.Group, update: CatalogUpdate, rows: npt.NDArray[np.int64]) -> None:
+def _unflag_vanished(root: zarr.Group, update: CatalogUpdate, rows: _Rows) -> None:
     """Remove the flag from vanished objects that their catalog lists again; `rows` ascend."""
     vanished = rows[read_array(root, "state/listing", rows) == Listing.VANISHED] if rows.size else rows
     names = _catalog_names(root)
@@ -187,8 +206,7 @@ def _unflag_vanished(root: zarr.Group, update: CatalogUpdate, rows: npt.NDArray[
             require_array(root, "state/listing").oindex[vanished[in_catalog]] = Listing.LISTED
 
 
-def _parse_ids(texts: pd.Series[str]) -> npt.NDArray[np.int64]:
-    """Return the ids that are whole numbers of 64 bits."""
+def _parse_ids(texts: pd.Series[str]) -> _Rows:
     return np.array([int(text) for text in texts if WHOLE_ID.fullmatch(text)], dtype=np.int64)
 
 

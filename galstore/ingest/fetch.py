@@ -47,21 +47,16 @@ class CutoutSource:
         return replace(self, known_good=self.build_request(row, ra_deg=ra, dec_deg=dec, scale_arcsec=scale))
 
     def build_request(self, row: int, *, ra_deg: float, dec_deg: float, scale_arcsec: float) -> CutoutRequest:
-        """Build the request for one object."""
         params = self.service.cutout_params(ra_deg=ra_deg, dec_deg=dec_deg, scale_arcsec=scale_arcsec)
         return CutoutRequest(row=row, url=self.service.cutout_url, params=params)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlockTask:
-    """Open rows of one block: pending ones, and quarantined ones that are retried.
+    """Open rows of one block: pending ones, and those in quarantine for the reasons that are retried.
 
-    Attributes
-    ----------
-    retried
-        Reasons of quarantine that are retried.
-    to_recheck
-        Row and number of requests so far, for objects that share their image. If given, only these are requested.
+    `to_recheck` holds row and number of requests so far, for objects that share their image. If given, only these are
+    requested.
     """
 
     block: Block
@@ -80,14 +75,10 @@ class FetchedBlock:
 
     Attributes
     ----------
-    rows, responses, scales_arcsec
-        Row, response and pixel scale (arcsec/px) of each object.
     keys
         `CutoutRequest.query` of each object; without keys, images are not checked for repeats.
-    to_recheck
-        Row and number of requests so far, for objects that share their image.
-    n_extra_requests
-        Number of requests for other objects.
+    to_recheck, n_extra_requests
+        See `Collected`.
     down
         Message of the circuit breaker, if the service failed before all rows had a response.
     """
@@ -112,12 +103,10 @@ class FetchedBlock:
 
     def without_pixels(self) -> FetchedBlock:
         """Return a copy that is small to send: without pixels, which follow from the bodies, and few refused bodies."""
-        return replace(
-            self, responses=tuple(replace(response, pixels=None) for response in limit_refused(self.responses))
-        )
+        responses = tuple(replace(response, pixels=None) for response in limit_refused(self.responses))
+        return replace(self, responses=responses)
 
     def select(self, is_selected: _Flags) -> FetchedBlock:
-        """Return a copy with some of the rows."""
         chosen = np.flatnonzero(is_selected)
         return replace(
             self,
@@ -147,9 +136,14 @@ def fetch_block(cube: Cube, task: BlockTask, source: CutoutSource, service_state
             others = [source.known_good]
     collected = Collected(responses=())
     if requests:
-        is_recheck = bool(task.to_recheck)
-        collected = run(_collect(requests, source, service_state, others, is_recheck=is_recheck))
-    responses = sorted(collected.responses, key=lambda response: response.row)
+        base_url, limits = source.service.base_url, source.request_limits
+        rate_limiter = RateLimiter(limits.requests_per_second, partial(service_state.lease_slots, base_url))
+        shared = rate_limiter, partial(service_state.find_repeats, base_url)
+        if task.to_recheck:
+            collected = run(recheck_cutouts(requests, others, limits, *shared))
+        else:
+            collected = run(collect_cutouts(requests, limits, *shared, known_good=source.known_good))
+    responses = collected.responses
     rows = {response.row for response in responses}
     is_final = [request.row in rows for request in requests]
     return FetchedBlock(
@@ -180,19 +174,3 @@ def _build_requests(
         for row, ra, dec, scale in zip(rows, ra_deg, dec_deg, scales_arcsec, strict=True)
     ]
     return requests, scales_arcsec
-
-
-async def _collect(
-    requests: list[CutoutRequest],
-    source: CutoutSource,
-    service_state: ServiceState,
-    others: list[CutoutRequest],
-    *,
-    is_recheck: bool,
-) -> Collected:
-    base_url, limits = source.service.base_url, source.request_limits
-    rate_limiter = RateLimiter(limits.requests_per_second, partial(service_state.lease_slots, base_url))
-    repeat_detector = partial(service_state.find_repeats, base_url)
-    if is_recheck:
-        return await recheck_cutouts(requests, others, limits, rate_limiter, repeat_detector)
-    return await collect_cutouts(requests, limits, rate_limiter, repeat_detector, known_good=source.known_good)

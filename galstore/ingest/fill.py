@@ -37,14 +37,9 @@ logger = logging.getLogger(__name__)
 def plan_block_tasks(
     cube: Cube, rows: npt.NDArray[np.int64] | None = None, *, retried: frozenset[Reason] = frozenset()
 ) -> tuple[BlockTask, ...]:
-    """Return tasks for the blocks with cutouts to fetch.
+    """Return tasks for the blocks with cutouts to fetch; with `rows`, only blocks with some of them.
 
-    Parameters
-    ----------
-    rows
-        Only blocks with some of these rows; all by default.
-    retried
-        Reasons of quarantine that are retried.
+    Objects in quarantine for one of the reasons `retried` are fetched as well.
     """
     is_wanted = _open_rows(cube, retried)
     if rows is not None:
@@ -78,22 +73,11 @@ def fill_cube(
 ) -> FillResult:
     """Fill the open rows of some blocks.
 
-    Memory is bounded by the blocks in progress and not yet committed: about 2 MB each here, 150 MB in a worker.
+    Rows that another run fills first are left to it. Memory is bounded by the blocks in progress and not yet committed:
+    about 2 MB each here, 150 MB in a worker.
 
     Parameters
     ----------
-    path
-        Path of the cube.
-    tasks
-        Blocks, see `plan_block_tasks`. Rows that another run fills first are left to it.
-    source
-        Service and settings of the requests.
-    executor
-        Workers; each block is one task.
-    blocks_per_commit
-        Number of finished blocks per commit.
-    run_id
-        Stored with every commit.
     on_commit
         Called with the counts of each commit after it succeeds.
     on_block

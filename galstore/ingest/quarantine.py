@@ -19,15 +19,7 @@ _STATE = ("catalog", "reason", "attempts", "http_status")
 
 
 def read_quarantine(cube: Cube, reasons: Collection[Reason] = ()) -> pd.DataFrame:
-    """Return the quarantined objects in row order, columns `QUARANTINE_COLUMNS`.
-
-    Parameters
-    ----------
-    cube
-        Snapshot to read.
-    reasons
-        Reasons to include; all by default.
-    """
+    """Return the quarantined objects of some reasons (by default all) in row order, columns `QUARANTINE_COLUMNS`."""
     codes = cube.read_state("reason")
     chosen = cube.read_state("status") == Status.QUARANTINED
     if reasons:
@@ -50,30 +42,18 @@ def sample_quarantine(cube: Cube, max_per_reason: int) -> pd.DataFrame:
 
 def _table(cube: Cube, rows: npt.NDArray[np.int64]) -> pd.DataFrame:
     columns = ("catalog/object_id", "catalog/ra", "catalog/dec", *(f"state/{name}" for name in _STATE))
-    values = cube.read_values(columns, rows)
+    values = {path.split("/")[1]: column for path, column in cube.read_values(columns, rows).items()}
     names = [str(entry["name"]) for entry in cube.attributes["catalogs"]]
-    return pd.DataFrame(
-        {
-            "row": rows,
-            "object_id": values["catalog/object_id"],
-            "ra": values["catalog/ra"],
-            "dec": values["catalog/dec"],
-            "catalog": [names[index] for index in values["state/catalog"]],
-            "reason": [Reason(code).name.lower() for code in values["state/reason"]],
-            "attempts": values["state/attempts"],
-            "http_status": values["state/http_status"],
-        },
-        columns=list(QUARANTINE_COLUMNS),
-    )
+    catalogs = [names[index] for index in values["catalog"]]
+    reasons = [Reason(code).name.lower() for code in values["reason"]]
+    table = {"row": rows, **values, "catalog": catalogs, "reason": reasons}
+    return pd.DataFrame(table, columns=list(QUARANTINE_COLUMNS))
 
 
 def parse_reasons(names: Collection[str]) -> frozenset[Reason]:
     """Return reasons of quarantine by their names in lower case; "all" stands for every reason.
 
-    Raises
-    ------
-    RecipeError
-        A name is not a reason.
+    Another name raises `RecipeError`.
 
     Examples
     --------

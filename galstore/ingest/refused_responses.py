@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from galstore.cube.arrays import read_array, require_array
+from galstore.cube.arrays import pad_bytes, read_array, require_array
 from galstore.cube.layout import create_body_array, create_state_column
 from galstore.cube.reader import Cube
 from galstore.survey.responses import CutoutResponse
@@ -23,14 +23,8 @@ _BODY = "refused/body"
 def store_refused(root: zarr.Group, responses: Iterable[CutoutResponse]) -> None:
     """Store the bodies of refused responses, up to `MOST_REFUSED` per reason.
 
-    Earlier bodies are dropped if their object has an image or another reason by now.
-
-    Parameters
-    ----------
-    root
-        Root group of a writable session that holds the state of these responses.
-    responses
-        All responses of a commit; valid images and responses without a body are ignored.
+    Earlier bodies are dropped if their object has an image or another reason by now. `root` holds the state of these
+    responses, all of one commit; valid images and responses without a body are ignored.
     """
     refused = [response for response in responses if response.refused]
     if not refused:
@@ -53,10 +47,7 @@ def store_refused(root: zarr.Group, responses: Iterable[CutoutResponse]) -> None
 def read_refused(cube: Cube) -> pd.DataFrame:
     """Return the stored refused responses of quarantined objects, in order of arrival.
 
-    Returns
-    -------
-    DataFrame
-        `row`, `reason` (a code of `Reason`) and `body` (the beginning, at most 16 kB, bytes).
+    Columns are `row`, `reason` (a code of `Reason`) and `body` (the beginning, at most 16 kB, bytes).
     """
     root = zarr.open_group(cube.store, mode="r")
     return _read_current(root) if _BODY in root else pd.DataFrame({"row": [], "reason": [], "body": []})
@@ -94,9 +85,7 @@ def _read_current(root: zarr.Group) -> pd.DataFrame:
 
 
 def _write(root: zarr.Group, refused: pd.DataFrame) -> None:
-    bodies = np.zeros((len(refused), DELIVERED_BYTES), dtype=np.uint8)
-    for padded, body in zip(bodies, refused["body"], strict=True):
-        padded[: len(body)] = np.frombuffer(body, dtype=np.uint8)
+    bodies = pad_bytes(refused["body"].tolist(), DELIVERED_BYTES)
     columns = {"row": refused["row"], "reason": refused["reason"], "length": refused["body"].map(len)}
     for name, values in {**columns, "body": bodies}.items():
         array = require_array(root, f"refused/{name}")

@@ -13,8 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from galstore.cube.labels import tag_label_versions
-from galstore.ingest.catalog_update import CatalogUpdate, Registration, finish_update, register_page
-from galstore.ingest.seen_rows import SeenRows
+from galstore.ingest.catalog_update import CatalogUpdate, Registration, SeenRows, finish_update, register_page
 from galstore.survey.catalog_files.reader import read_catalog_pages
 from galstore.survey.row_checks import prepare_catalog, require_kept_rows
 from galstore.survey.skyserver import SkyServer
@@ -37,18 +36,10 @@ def register_survey(
     whole: bool = True,
     run_id: str = "",
 ) -> Registration:
-    """Query a survey's catalog page by page and register it.
+    """Query a survey's catalog page by page (see `query_catalog`) and register it under the name `survey`.
 
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    survey
-        Name of the catalog.
-    columns, limit, page_rows
-        Arguments of `query_catalog`; by default all columns of the paper's query.
-    whole
-        The selection is the complete catalog, so that other objects of the survey have vanished. Ignored with a limit.
+    By default, all columns of the paper's query are registered. A `whole` selection is the complete catalog, so that
+    other objects of the survey have vanished; it is ignored with a limit.
 
     Raises
     ------
@@ -73,16 +64,9 @@ def register_survey(
 def register_file(
     path: str, catalog: Path, *, name: str = "", page_rows: int = 50_000, run_id: str = ""
 ) -> tuple[Registration, pd.DataFrame]:
-    """Register a user's catalog file, page by page.
+    """Register a user's catalog file in any format of `read_catalog_pages`, page by page.
 
-    Parameters
-    ----------
-    path
-        Path of the cube.
-    catalog
-        File in any format of `read_catalog_pages`.
-    name
-        Name of the catalog; by default the file's name without its ending.
+    By default the catalog is named after the file, without the ending.
 
     Returns
     -------
@@ -106,13 +90,7 @@ def register_file(
 
 
 def file_digest(file: Path) -> str:
-    """Return the SHA-256 of a file, hexadecimal.
-
-    Raises
-    ------
-    CatalogError
-        The file cannot be read.
-    """
+    """Return the SHA-256 of a file, hexadecimal; an unreadable file raises `CatalogError`."""
     try:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import zarr
 
-from galstore.cube.arrays import Values, read_array, require_array
+from galstore.cube.arrays import Values, pad_bytes, read_array, require_array
 from schemas.catalog import REJECTED_TABLE_COLUMNS, RejectReason
 from schemas.cube import REJECTED_COLUMNS
 
 
 def empty_rejected() -> pd.DataFrame:
-    """Return a table without rejected rows."""
     return pd.DataFrame(columns=list(REJECTED_TABLE_COLUMNS))
 
 
@@ -25,25 +23,14 @@ def reject_repeated(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def store_rejected(root: zarr.Group, catalog: int, rejected: pd.DataFrame, *, whole: bool) -> None:
-    """Replace the rejected rows of a catalog: all of them, or those of the same objects.
-
-    Parameters
-    ----------
-    root
-        Root group of a writable session.
-    catalog
-        Index of the catalog.
-    rejected
-        Columns `REJECTED_TABLE_COLUMNS`.
-    whole
-        Replace all rows of the catalog.
-    """
+    """Replace the rejected rows of the catalog with this index: all if `whole`, or those of the same objects."""
     old = {column.name: read_array(root, f"rejected/{column.name}") for column in REJECTED_COLUMNS}
+    widths = {name: old[name].shape[1] for name in ("object_id", "column", "value")}
     new: dict[str, Values] = {
         "catalog": np.full(len(rejected), catalog),
         "row": rejected["row"].to_numpy(dtype=np.int64),
         "reason": np.array([RejectReason[name.upper()] for name in rejected["reason"]], dtype=np.uint8),
-        **{name: _encode(rejected[name], old[name].shape[1]) for name in ("object_id", "column", "value")},
+        **{name: pad_bytes(_encode(rejected[name], width), width) for name, width in widths.items()},
     }
     is_superseded = old["catalog"] == catalog
     if not whole:
@@ -58,11 +45,6 @@ def store_rejected(root: zarr.Group, catalog: int, rejected: pd.DataFrame, *, wh
         array[:] = merged
 
 
-def _encode(texts: pd.Series[str], width: int) -> npt.NDArray[np.uint8]:
-    """Encode texts as UTF-8 of at most `width` bytes, padded with zeros."""
-    encoded = np.zeros((len(texts), width), dtype=np.uint8)
-    for padded, text in zip(encoded, texts, strict=True):
-        # cut between characters, not inside one
-        raw = str(text).encode()[:width].decode(errors="ignore").encode()
-        padded[: len(raw)] = np.frombuffer(raw, dtype=np.uint8)
-    return encoded
+def _encode(texts: pd.Series[str], width: int) -> list[bytes]:
+    """Encode texts as UTF-8 of at most `width` bytes, cut between characters."""
+    return [str(text).encode()[:width].decode(errors="ignore").encode() for text in texts]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from galstore.cube.arrays import AnyArray, Values, require_array
+from galstore.cube.arrays import AnyArray, Values, pad_bytes, require_array
 from galstore.cube.commits import BRANCH, commit, open_repository
 from galstore.cube.pyramid import build_pyramid
 from galstore.ingest.fetch import FetchedBlock
@@ -54,16 +54,10 @@ class FillResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilledBlock:
-    """Result of a block task: a fork with the images, not committed yet.
+    """Result of a block task: a fork with the images (None without images), not committed yet.
 
-    Attributes
-    ----------
-    fork
-        Session with the images; None without images.
-    fetched
-        Rows and responses, without pixels.
-    n_objects, status, attempts
-        Length of the cube, and state of the block's rows, when the fork was made.
+    `fetched` comes without pixels. `n_objects`, `status` and `attempts` are the length of the cube, and the state of
+    the block's rows, when the fork was made.
     """
 
     fork: icechunk.ForkSession | None
@@ -155,9 +149,7 @@ def _write_images(root: zarr.Group, fetched: FetchedBlock) -> bool:
     if not stored:
         return False
     rows = np.array([response.row for response in stored], dtype=np.int64)
-    bodies = np.zeros((len(stored), DELIVERED_BYTES), dtype=np.uint8)
-    for padded, response in zip(bodies, stored, strict=True):
-        padded[: len(response.body)] = np.frombuffer(response.body, dtype=np.uint8)
+    bodies = pad_bytes([response.body for response in stored], DELIVERED_BYTES)
     _overwrite_rows(require_array(root, "delivered/body"), rows, bodies)
     images = [check_image(response.body).pixels if response.pixels is None else response.pixels for response in stored]
     for side, level in build_pyramid(np.stack([image for image in images if image is not None])).items():

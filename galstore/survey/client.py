@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from functools import partial
 from importlib.metadata import version
-from types import MappingProxyType
 
 import aiohttp
 from yarl import URL
@@ -24,8 +22,6 @@ MAX_READ_BYTES = DELIVERED_BYTES + 65_536
 """Longer bodies are not read to the end: this is enough to recognise a page or a text, and it bounds the memory."""
 
 MAX_REDIRECTS = 3
-
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class ConnectionLostError(aiohttp.ClientError):
@@ -50,19 +46,10 @@ async def fetch_cutouts(
 
     Parameters
     ----------
-    requests
-        Cutouts to fetch.
-    request_limits
-        Limits of the client.
     rate_limiter
         Grants a slot to every request and retry; by default a rate limiter for this call alone.
     known_good
         Request that succeeded before. It distinguishes failing objects from an outage if none of `requests` succeeds.
-
-    Yields
-    ------
-    CutoutResponse
-        An image, or the reason for its absence.
 
     Raises
     ------
@@ -72,7 +59,11 @@ async def fetch_cutouts(
     """
     async with open_session(request_limits) as session:
         rate_limiter = rate_limiter or RateLimiter(request_limits.requests_per_second)
-        loop = RetryLoop(partial(fetch_once, session), request_limits, rate_limiter)
+
+        async def send(request: CutoutRequest) -> CutoutResponse:
+            return classify_response(request, await send_request(session, request))
+
+        loop = RetryLoop(send, request_limits, rate_limiter)
         held: list[CutoutResponse] = []
         works = False
         async with aclosing(loop.run(requests)) as finished:
@@ -131,21 +122,10 @@ async def raise_on_lost_connection(
         raise ConnectionLostError(str(error)) from error
 
 
-async def fetch_once(session: aiohttp.ClientSession, request: CutoutRequest) -> CutoutResponse:
-    """Send one request and classify the response.
-
-    Raises
-    ------
-    TransientError
-        There is no image, but a retry may bring it.
-    """
-    return classify_response(request, await send_request(session, request))
-
-
 async def send_request(session: aiohttp.ClientSession, request: CutoutRequest) -> HttpResponse:
     """Send one request; network errors are returned as `failure` of the response."""
-    status, headers, body = 0, _NO_HEADERS, b""
-    failure, n_redirects = Reason.NONE, 0
+    headers: Mapping[str, str] = {}
+    status, body, failure, n_redirects = 0, b"", Reason.NONE, 0
     try:
         url = URL(f"{request.url}?{request.query}", encoded=True)
         async with session.get(url, headers=request.headers, max_redirects=MAX_REDIRECTS) as response:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import cycle
-from types import TracebackType
 from typing import Self
 
 from galstore.survey.client import fetch_cutouts
@@ -59,12 +58,8 @@ async def collect_cutouts(
 ) -> Collected:
     """Fetch cutouts to the end, and set aside images that another request received too: a cache may be stuck.
 
-    Parameters
-    ----------
-    requests, request_limits, rate_limiter, known_good
-        See `fetch_cutouts`. Requests with the same parameters may have the same image.
-    repeat_detector
-        Detector with the images of the run's other calls; by default it starts empty.
+    Parameters are those of `fetch_cutouts`, and a detector with the images of the run's other calls. Requests with the
+    same parameters may have the same image.
     """
     repeat_detector = repeat_detector or local_repeat_detector()
     by_row = {request.row: request for request in requests}
@@ -99,24 +94,19 @@ async def recheck_cutouts(
 ) -> Collected:
     """Find the owners of shared images; only one recheck may run at a time.
 
-    Objects are requested one after the other, past all caches. Each request follows a request for one of `others`, so
-    that a cache which repeats its last response repeats that image. An image that comes twice in a row belongs to the
-    object. An object without one within `attempts` requests (at least three) gets REPEATED_BODY. So do all objects that
-    receive the same image in this way.
-
-    Parameters
-    ----------
-    requests
-        Objects to recheck.
-    others
-        Objects with undisputed images.
-    request_limits, rate_limiter, repeat_detector
-        See `collect_cutouts`.
+    Objects are requested one after the other, past all caches. Each request follows a request for one of `others`,
+    objects with undisputed images, so that a cache which repeats its last response repeats that image. An image that
+    comes twice in a row belongs to the object. An object without one within `attempts` requests (at least three) gets
+    REPEATED_BODY. So do all objects that receive the same image in this way.
     """
-    rate_limiter = rate_limiter or RateLimiter(request_limits.requests_per_second)
-    return await _Recheck(others, request_limits, rate_limiter, repeat_detector or local_repeat_detector()).run(
-        requests
+    recheck = _Recheck(
+        known_good=others[0] if others else None,
+        others=cycle(others),
+        request_limits=request_limits,
+        rate_limiter=rate_limiter or RateLimiter(request_limits.requests_per_second),
+        repeat_detector=repeat_detector or local_repeat_detector(),
     )
+    return await recheck.run(requests)
 
 
 class _ImageReporter:
@@ -148,9 +138,7 @@ class _ImageReporter:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         if self._sending is None:
             return
         if error is not None:
@@ -161,22 +149,17 @@ class _ImageReporter:
             await self._sending
 
 
+@dataclass(slots=True, kw_only=True)
 class _Recheck:
     """Recheck of objects, one after the other, each time after an object with an undisputed image."""
 
-    def __init__(
-        self,
-        others: Sequence[CutoutRequest],
-        request_limits: RequestLimits,
-        rate_limiter: RateLimiter,
-        repeat_detector: RepeatDetector,
-    ) -> None:
-        self._request_limits, self._rate_limiter = request_limits, rate_limiter
-        self._repeat_detector = repeat_detector
-        self._known_good = others[0] if others else None
-        self._others = cycle(others)
-        self._n_attempts: Counter[int] = Counter()
-        self._n_extra_requests = 0
+    known_good: CutoutRequest | None
+    others: Iterator[CutoutRequest]
+    request_limits: RequestLimits
+    rate_limiter: RateLimiter
+    repeat_detector: RepeatDetector
+    n_attempts: Counter[int] = field(default_factory=Counter)
+    n_extra_requests: int = 0
 
     async def run(self, requests: Sequence[CutoutRequest]) -> Collected:
         down, responses = None, list[CutoutResponse]()
@@ -191,45 +174,44 @@ class _Recheck:
             ReceivedImage(request.query, response.digest, response.confirmed)
             for request, response in zip(requests, responses, strict=False)
         ]
-        repeats = await self._repeat_detector(images)
+        repeats = await self.repeat_detector(images)
         return Collected(
             responses=tuple(
-                replace(_as_repeated(response) if is_repeat else response, attempts=self._n_attempts[response.row])
+                replace(_as_repeated(response) if is_repeat else response, attempts=self.n_attempts[response.row])
                 for response, is_repeat in zip(responses, repeats, strict=True)
             ),
-            n_extra_requests=self._n_extra_requests,
+            n_extra_requests=self.n_extra_requests,
             down=down,
         )
 
     async def _recheck(self, request: CutoutRequest) -> CutoutResponse:
         previous = NO_IMAGE
-        for _ in range(max(MIN_RECHECKS, self._request_limits.attempts - 1)):
+        for _ in range(max(MIN_RECHECKS, self.request_limits.attempts - 1)):
             other = await self._fetch_other()
             response = await self._fetch(request)
-            self._n_attempts[request.row] += response.attempts
+            self.n_attempts[request.row] += response.attempts
             if response.reason is not Reason.NONE:
                 return response
             if response.digest == previous != other:
                 image = ReceivedImage(request.query, previous, confirmed=True)
-                (is_repeat,) = await self._repeat_detector([image])
+                (is_repeat,) = await self.repeat_detector([image])
                 return _as_repeated(response) if is_repeat else replace(response, confirmed=True)
             previous = response.digest if response.digest != other else NO_IMAGE
         return _as_repeated(response)
 
     async def _fetch_other(self) -> bytes:
-        """Fetch an object with an undisputed image, and return the digest received."""
-        request = next(self._others, None)
+        request = next(self.others, None)
         if request is None:
             return NO_IMAGE
         response = await self._fetch(request)
-        self._n_extra_requests += response.attempts
+        self.n_extra_requests += response.attempts
         return response.digest
 
     async def _fetch(self, request: CutoutRequest) -> CutoutResponse:
         # the service ignores unknown parameters, while a cache takes the address for a new page
         params = {**request.params, "_": str(time.time_ns())}
         uncached = replace(request, params=params, headers={**request.headers, "Cache-Control": "no-cache"})
-        stream = fetch_cutouts([uncached], self._request_limits, self._rate_limiter, known_good=self._known_good)
+        stream = fetch_cutouts([uncached], self.request_limits, self.rate_limiter, known_good=self.known_good)
         (response,) = [response async for response in stream]
         return response
 

@@ -53,15 +53,7 @@ class LegacySurveyViewer:
 
 
 def catalog_service_of(survey: SurveySection, base_url: str) -> SkyServer:
-    """Return the catalog service of a recipe.
-
-    Parameters
-    ----------
-    survey
-        Section of the recipe.
-    base_url
-        Address of the survey: `survey.base_url`, or an emulator on loopback.
-    """
+    """Return the catalog service of a recipe at its `survey.base_url`, or at an emulator on loopback."""
     return SkyServer(base_url=base_url.rstrip("/"), data_release=survey.data_release)
 
 

@@ -61,7 +61,10 @@ def check_image(body: bytes) -> ImageCheck:
     (<Reason.ERROR_MESSAGE: 14>, <Reason.HTML_PAGE: 13>)
     """
     if not body.startswith(_SOI):
-        return ImageCheck(reason=_classify_other(body))
+        beginning = body[:_TEXT_CHECK_BYTES]
+        if _PAGE.search(beginning):
+            return ImageCheck(reason=Reason.HTML_PAGE)
+        return ImageCheck(reason=Reason.ERROR_MESSAGE if _is_text(beginning) else Reason.NOT_A_JPEG)
     reason, pixels = _decode(body)
     if pixels is None:
         return ImageCheck(reason=reason)
@@ -118,13 +121,6 @@ def _is_flat(pixels: npt.NDArray[np.uint8]) -> bool:
     if float(part @ part) - float(part.sum()) ** 2 / part.size > 2 * MIN_STANDARD_DEVIATION**2 * pixels.size:
         return False
     return bool(pixels.std() < MIN_STANDARD_DEVIATION)
-
-
-def _classify_other(body: bytes) -> Reason:
-    beginning = body[:_TEXT_CHECK_BYTES]
-    if _PAGE.search(beginning):
-        return Reason.HTML_PAGE
-    return Reason.ERROR_MESSAGE if _is_text(beginning) else Reason.NOT_A_JPEG
 
 
 def _is_text(beginning: bytes) -> bool:

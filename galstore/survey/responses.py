@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlencode
 
@@ -20,8 +21,6 @@ from schemas.cutouts import TRANSIENT_REASONS, Reason
 from schemas.errors import ServiceError
 
 _NEEDS_NO_ENCODING = re.compile(r"[A-Za-z0-9._-]*")
-
-_NOT_FOUND, _REQUEST_TIMEOUT, _TOO_MANY_REQUESTS, _UNAVAILABLE = 404, 408, 429, 503
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +99,10 @@ class TransientError(ServiceError):
         super().__init__(f"{response.reason.name} (status {response.http_status})")
         self.response = response
         self.wait_s = wait_s
-        self.pauses_all = wait_s is not None and response.http_status in (_TOO_MANY_REQUESTS, _UNAVAILABLE)
+        self.pauses_all = wait_s is not None and response.http_status in (
+            HTTPStatus.TOO_MANY_REQUESTS,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        )
 
 
 def classify_response(request: CutoutRequest, received: HttpResponse) -> CutoutResponse:
@@ -115,18 +117,11 @@ def classify_response(request: CutoutRequest, received: HttpResponse) -> CutoutR
     if reason is Reason.NONE:
         image = check_image(received.body)
         reason = image.reason
-        if reason is Reason.NONE:
-            return CutoutResponse(
-                row=request.row,
-                reason=reason,
-                http_status=received.status,
-                attempts=1,
-                body=received.body,
-                digest=hashlib.sha256(received.body).digest(),
-                pixels=image.pixels,
-            )
-    refused = received.body[:DELIVERED_BYTES]
-    response = CutoutResponse(row=request.row, reason=reason, http_status=received.status, attempts=1, refused=refused)
+    response = CutoutResponse(row=request.row, reason=reason, http_status=received.status, attempts=1)
+    if reason is Reason.NONE:
+        digest = hashlib.sha256(received.body).digest()
+        return replace(response, body=received.body, digest=digest, pixels=image.pixels)
+    response = replace(response, refused=received.body[:DELIVERED_BYTES])
     if reason in TRANSIENT_REASONS:
         raise TransientError(response, wait_s=retry_after_s(received.headers.get("Retry-After")))
     return response
@@ -136,11 +131,11 @@ def _classify_status(status: int) -> Reason:
     """Return the reason that follows from a status; NONE if the body decides."""
     if status < 400:
         return Reason.NONE
-    if status == _NOT_FOUND:
+    if status == HTTPStatus.NOT_FOUND:
         return Reason.OUT_OF_FOOTPRINT
-    if status == _TOO_MANY_REQUESTS:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
         return Reason.TOO_MANY_REQUESTS
-    return Reason.SERVICE_ERROR if status >= 500 or status == _REQUEST_TIMEOUT else Reason.CLIENT_ERROR
+    return Reason.SERVICE_ERROR if status >= 500 or status == HTTPStatus.REQUEST_TIMEOUT else Reason.CLIENT_ERROR
 
 
 def retry_after_s(header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> float | None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
-
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from galstore.survey.rate_limit import RateLimiter
 from galstore.survey.responses import CutoutRequest, CutoutResponse, TransientError
@@ -28,22 +27,10 @@ logger = logging.getLogger(__name__)
 class RequestLimits:
     """Limits on the load that a run puts on a service.
 
-    Parameters
-    ----------
-    requests_per_second
-        Rate of the whole run, including retries; enforced by a `RateLimiter`.
-    concurrency
-        Concurrent requests of this process. An object that waits for its retry is not counted.
-    connect_timeout_s
-        Time limit for a connection.
-    read_timeout_s
-        Time limit for the whole response, from the connection on.
-    attempts
-        Maximum number of requests per object.
-    retry_budget_s
-        No retry starts later than this after the first request for the object.
-    breaker_failures
-        Number of consecutive failures that opens the circuit breaker.
+    The rate holds for the whole run, including retries. Concurrency counts the requests of this process, without the
+    objects that wait for a retry. `read_timeout_s` limits the whole response, from the connection on. No retry starts
+    later than `retry_budget_s` after the first request for the object. `breaker_failures` failures in a row open the
+    circuit breaker.
     """
 
     requests_per_second: float
@@ -109,29 +96,25 @@ class RetryLoop:
 
     async def _complete(self, request: CutoutRequest) -> tuple[CutoutRequest, CutoutResponse]:
         """Send a request until its response is final; the caller has taken the slot of the first attempt."""
-        n_attempts, first_s = 0, 0.0
-
-        async def attempt() -> CutoutResponse:
-            nonlocal n_attempts, first_s
-            if n_attempts:
-                await self._slots.acquire()
+        limits, n_attempts, first_s = self._request_limits, 0, 0.0
+        wait_s: float | None
+        while True:
             try:
                 await self._wait_for_rate_limit()
                 n_attempts += 1
                 first_s = first_s or time.monotonic()
-                return await self._send_once(request)
+                response, wait_s = await self._send_once(request), None
+            except TransientError as error:
+                # exponential, with full jitter
+                backoff_s = random.uniform(0, min(MAX_WAIT_S, 0.25 * 2.0 ** min(n_attempts - 1, 10)))  # noqa: S311
+                response, wait_s = error.response, min(MAX_WAIT_S, max(error.wait_s or 0.0, backoff_s))
             finally:
                 self._slots.release()
-
-        def is_exhausted(state: RetryCallState) -> bool:
-            next_s = time.monotonic() - first_s + state.upcoming_sleep
-            return n_attempts >= self._request_limits.attempts or next_s > self._request_limits.retry_budget_s
-
-        try:
-            response = await attempt()
-        except TransientError as error:
-            response = await _retry(error, attempt, is_exhausted)
-        return request, response if n_attempts == 1 else replace(response, attempts=n_attempts)
+            next_s = time.monotonic() - first_s + (wait_s or 0.0)
+            if wait_s is None or n_attempts >= limits.attempts or next_s > limits.retry_budget_s:
+                return request, response if n_attempts == 1 else replace(response, attempts=n_attempts)
+            await asyncio.sleep(wait_s)
+            await self._slots.acquire()
 
     async def _wait_for_rate_limit(self) -> None:
         await self._rate_limiter.acquire()
@@ -159,14 +142,10 @@ class RetryLoop:
 
 
 class CircuitBreaker:
-    """Circuit breaker that stops new objects while requests fail in a row.
+    """Circuit breaker that stops new objects after `n_failures` failed requests in a row.
 
-    Parameters
-    ----------
-    n_failures
-        Number of consecutive failures that opens the breaker. While it is open, an equal number of objects may still
-        start, because the client reports an outage after this number of failed objects. The service then gets their
-        retries, not a first attempt for every object of the survey.
+    While it is open, an equal number of objects may still start, because the client reports an outage after this number
+    of failed objects. The service then gets their retries, not a first attempt for every object of the survey.
     """
 
     def __init__(self, n_failures: int) -> None:
@@ -195,35 +174,3 @@ class CircuitBreaker:
             self._closed.clear()
             await self._closed.wait()
         self._n_started += 1
-
-
-async def _retry(
-    first: TransientError,
-    attempt: Callable[[], Awaitable[CutoutResponse]],
-    is_exhausted: Callable[[RetryCallState], bool],
-) -> CutoutResponse:
-    """Retry after a failed first attempt; most objects succeed at once and skip the cost of the retry machinery."""
-    failed: list[TransientError] = [first]
-
-    async def raise_first_or_attempt() -> CutoutResponse:
-        if failed:
-            raise failed.pop()
-        return await attempt()
-
-    retrying = AsyncRetrying(
-        retry=retry_if_exception_type(TransientError), stop=is_exhausted, wait=_wait_s, reraise=True
-    )
-    try:
-        response: CutoutResponse = await retrying(raise_first_or_attempt)
-    except TransientError as last:
-        return last.response
-    return response
-
-
-_BACKOFF = wait_random_exponential(multiplier=0.25, max=MAX_WAIT_S)
-
-
-def _wait_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    requested_s = error.wait_s if isinstance(error, TransientError) else None
-    return min(MAX_WAIT_S, max(requested_s or 0.0, _BACKOFF(state)))

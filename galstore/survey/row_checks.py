@@ -35,14 +35,8 @@ REMEDY: Mapping[RejectReason, str] = {
 class PreparedCatalog:
     """Accepted and rejected rows of a catalog; together they are all rows of the input.
 
-    Attributes
-    ----------
-    rows
-        One row per object, with columns from `schemas.catalog.COLUMN` in their types; missing values are NaN.
-    rejected
-        One line per rejected row, with the columns `REJECTED_TABLE_COLUMNS`.
-    ignored_columns
-        Columns of the input without a contract; they are not stored.
+    `rows` has columns from `schemas.catalog.COLUMN` in their types; missing values are NaN. `rejected` has the columns
+    `REJECTED_TABLE_COLUMNS`. `ignored_columns` are those of the input without a contract; they are not stored.
     """
 
     rows: pd.DataFrame
@@ -58,14 +52,7 @@ def prepare_catalog(frame: pd.DataFrame, *, origin: str, first_row: int = 0) -> 
     id or position. SDSS observes some galaxies more than once: of several valid rows with one object id, the first is
     accepted.
 
-    Parameters
-    ----------
-    frame
-        The catalog, or one page of it.
-    origin
-        Name of the catalog in error messages.
-    first_row
-        Number of the page's first row in the catalog.
+    `frame` is the catalog or one page of it, which starts at `first_row`; `origin` names it in error messages.
 
     Raises
     ------
@@ -92,20 +79,7 @@ def prepare_catalog(frame: pd.DataFrame, *, origin: str, first_row: int = 0) -> 
 
 
 def require_kept_rows(n_kept: int, rejected: pd.DataFrame, *, origin: str) -> None:
-    """Raise an error if all rows of a catalog were rejected.
-
-    Parameters
-    ----------
-    n_kept, rejected
-        Number of accepted rows, and the table of the rejected ones.
-    origin
-        Name of the catalog in the error message.
-
-    Raises
-    ------
-    CatalogError
-        All rows were rejected. The message has the most frequent reason, a value, and the remedy.
-    """
+    """Raise `CatalogError` with the most frequent reason, a value and the remedy if all rows were rejected."""
     if n_kept or rejected.empty:
         return
     reason = str(rejected["reason"].mode().iloc[0])
@@ -191,8 +165,7 @@ def _rename_columns(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
             f"{origin} has no column {' and no column '.join(sorted(missing, reverse=True))}: add the position in "
             f"degrees, which cutouts need (columns found: {', '.join(names)})"
         )
-    unique = frame.loc[:, ~frame.columns.duplicated()]
-    return unique.rename(columns=matches)
+    return frame.loc[:, ~frame.columns.duplicated()].rename(columns=matches)
 
 
 def _parse_numbers(values: pd.Series, name: str, faults: _Faults) -> pd.Series:

@@ -44,16 +44,8 @@ def build_query(selection: Selection, columns: Sequence[str], *, top: int, after
     Pages are ordered by (objID, specObjID): a galaxy observed on two plates has one objID and two rows, and neither may
     be lost between two pages.
 
-    Parameters
-    ----------
-    selection
-        Selection of galaxies.
-    columns
-        Names from `QUERY_COLUMNS`; objID and specObjID are always added.
-    top
-        Number of rows per page.
-    after
-        objID and specObjID of the previous page's last row.
+    `columns` are from `QUERY_COLUMNS`; objID and specObjID are always added. `top` is the number of rows per page, and
+    `after` holds objID and specObjID of the previous page's last row.
 
     Examples
     --------
@@ -90,21 +82,10 @@ def count_catalog(service: SkyServer, selection: Selection) -> int:
 def query_catalog(
     service: SkyServer, selection: Selection, *, columns: Sequence[str], limit: int = 0, page_rows: int = 50_000
 ) -> Iterator[pd.DataFrame]:
-    """Query the catalog page by page, ordered by objID.
+    """Query the catalog page by page, ordered by objID; at most `limit` rows, 0 = all.
 
-    Parameters
-    ----------
-    service, selection, columns
-        See `build_query`.
-    limit
-        Maximum number of rows; 0 = all.
-    page_rows
-        Rows per query. The service silently cuts every result at 500,000 rows.
-
-    Yields
-    ------
-    pandas.DataFrame
-        The columns, with objID and specObjID as 64-bit integers; no page is empty.
+    Pages have the columns, with objID and specObjID as 64-bit integers, and are never empty. The service silently cuts
+    every result at 500,000 rows.
 
     Raises
     ------
@@ -133,25 +114,8 @@ def query_catalog(
             return
 
 
-@retry(
-    retry=retry_if_exception_type(ServiceError),
-    stop=stop_after_attempt(4),
-    wait=wait_random_exponential(multiplier=0.5, max=30),
-    reraise=True,
-)
-def query_sql(service: SkyServer, sql: str) -> pd.DataFrame:
-    """Run one SQL query, with up to four attempts.
-
-    Raises
-    ------
-    ServiceError, QueryRefusedError
-        See `parse_table`; or the service does not respond.
-    """
-    return query_sql_once(service, sql)
-
-
 def query_sql_once(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIMEOUT_S) -> pd.DataFrame:
-    """Run one SQL query through astroquery, without retries.
+    """Run one SQL query through astroquery, without retries; errors as in `parse_table`.
 
     astroquery checks neither the HTTP status nor the type of the body; `parse_table` checks both.
     """
@@ -166,6 +130,15 @@ def query_sql_once(service: SkyServer, sql: str, *, timeout_s: float = QUERY_TIM
                 "and the network, or try again later"
             ) from error
     return parse_table(response.text, status=response.status_code, base_url=service.base_url)
+
+
+query_sql = retry(
+    retry=retry_if_exception_type(ServiceError),
+    stop=stop_after_attempt(4),
+    wait=wait_random_exponential(multiplier=0.5, max=30),
+    reraise=True,
+)(query_sql_once)
+"""Run one SQL query, with up to four attempts."""
 
 
 def parse_table(text: str, *, status: int, base_url: str) -> pd.DataFrame:

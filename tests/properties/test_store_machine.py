@@ -32,10 +32,9 @@ from galstore.cube.commits import commit, open_repository
 from galstore.cube.labels import label_tag, tag_label_versions
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest.catalog_update import CatalogUpdate, Registration, finish_update, register_page
+from galstore.ingest.catalog_update import CatalogUpdate, Registration, SeenRows, finish_update, register_page
 from galstore.ingest.fetch import BlockTask, FetchedBlock
 from galstore.ingest.fill import count_open, plan_block_tasks
-from galstore.ingest.seen_rows import SeenRows
 from galstore.ingest.write import FilledBlock, commit_blocks, write_block
 from galstore.survey.responses import CutoutResponse
 from galstore.survey.row_checks import prepare_catalog

@@ -24,17 +24,7 @@ _Rows = npt.NDArray[np.int64]
 
 
 def index_objects(root: zarr.Group, first: int, objects: pd.DataFrame) -> None:
-    """Add new objects to both indexes, after their arrays were extended.
-
-    Parameters
-    ----------
-    root
-        Root group of a writable session.
-    first
-        Row of the first new object; the others follow.
-    objects
-        Columns object_id, ra, dec.
-    """
+    """Add new objects (object_id, ra, dec), from row `first` on, to both indexes after their arrays were extended."""
     for name, entries in index_entries(objects, first).items():
         open_index(root, name).append(entries)
 
@@ -57,31 +47,18 @@ def open_index(root: zarr.Group, name: str, columns: ColumnCache | None = None) 
 
 
 def entries_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg: float) -> dict[str, Values]:
-    """Find the objects within a radius around a position, boundary included, nearest first.
+    """Find the objects within a radius (0 to 180 deg) around a position (ICRS), boundary included, nearest first.
 
-    Parameters
-    ----------
-    sky
-        Index by position.
-    ra_deg, dec_deg
-        Position, ICRS.
-    radius_deg
-        Radius along a great circle, 0 to 180.
-
-    Returns
-    -------
-    dict
-        Arrays of shape (n,): `row`, `object_id`, `ra`, `dec` and `separation`, the last three in degrees. Separations
-        follow Vincenty's formula (astropy's `angular_separation`); equal ones are ordered by row.
-
-    Raises
-    ------
-    PositionError
-        Position or radius is out of range.
+    Arrays of shape (n,) are `row`, `object_id`, `ra`, `dec` and `separation`, the last three in degrees. Separations
+    follow Vincenty's formula (astropy's `angular_separation`); equal ones are ordered by row. Values out of range raise
+    `PositionError`.
     """
-    _require_within("ra_deg", ra_deg, 0, 360)
-    _require_within("dec_deg", dec_deg, -90, 90)
-    _require_within("radius_deg", radius_deg, 0, 180)
+    for name, value, low, high in (("ra", ra_deg, 0, 360), ("dec", dec_deg, -90, 90), ("radius", radius_deg, 0, 180)):
+        if not low <= value <= high:
+            raise PositionError(
+                f"{name}_deg must be a number of degrees from {low} to {high}, got {value}: give ICRS coordinates and "
+                "a radius in decimal degrees"
+            )
     # the import takes a second, and only this function needs it
     from astropy.coordinates import angular_separation
 
@@ -89,8 +66,7 @@ def entries_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg
     centre = math.radians(ra_deg), math.radians(dec_deg)
     separation_deg = np.degrees(angular_separation(*centre, np.radians(found["ra"]), np.radians(found["dec"])))
     inside = separation_deg <= radius_deg
-    near = {"row": found["row"], "object_id": found["object_id"], "ra": found["ra"], "dec": found["dec"]}
-    near = {name: values[inside] for name, values in {**near, "separation": separation_deg}.items()}
+    near = {name: values[inside] for name, values in {**found, "separation": separation_deg}.items()}
     order = np.lexsort((near["row"], near["separation"]))
     return {name: values[order] for name, values in near.items()}
 
@@ -98,10 +74,7 @@ def entries_in_cone(sky: SegmentIndex, ra_deg: float, dec_deg: float, radius_deg
 def cone_cover(ra_deg: float, dec_deg: float, radius_deg: float) -> tuple[_Rows, _Rows]:
     """Return ranges of HEALPix cells that cover a cone with a small margin.
 
-    Returns
-    -------
-    ndarray, ndarray
-        First cell of each range and the cell after its last, order 29, ascending and disjoint, shape (n,).
+    The first cell of each range and the cell after its last have order 29, ascend and are disjoint, shape (n,).
     """
     if radius_deg > WHOLE_SKY_FROM_DEG:
         return np.array([0]), np.array([12 << 2 * SKY_INDEX_ORDER])
@@ -120,11 +93,3 @@ def cone_cover(ra_deg: float, dec_deg: float, radius_deg: float) -> tuple[_Rows,
     # merge adjacent ranges
     apart = lows[1:] > highs[:-1]
     return lows[np.r_[True, apart]], highs[np.r_[apart, True]]
-
-
-def _require_within(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise PositionError(
-            f"{name} must be a number of degrees from {low} to {high}, got {value}: give ICRS coordinates and a "
-            "radius in decimal degrees"
-        )

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,14 +36,9 @@ _Flags = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Segment:
-    """Positions `start` to `stop` of an index, sorted by key.
+    """Positions `start` to `stop` of an index, sorted by key; `last` is the largest key.
 
-    Attributes
-    ----------
-    fences
-        Key at `start` and at the start of each further chunk, shape (chunk,).
-    last
-        The largest key.
+    `fences` are the keys at `start` and at the start of each further chunk, shape (chunk,).
     """
 
     start: int
@@ -76,19 +72,9 @@ class Segment:
 
 
 class SegmentIndex:
-    """One index of a cube.
+    """One index of a cube: the group `/index/<name>` in some session, read through a cache of columns.
 
-    Parameters
-    ----------
-    group
-        `/index/<name>`, opened in some session.
-    columns
-        Cache of the columns of the snapshot; a new one by default.
-
-    Attributes
-    ----------
-    segments
-        Segments in the order of their positions.
+    `segments` are in the order of their positions.
     """
 
     def __init__(self, group: zarr.Group, columns: ColumnCache | None = None) -> None:
@@ -98,13 +84,7 @@ class SegmentIndex:
         self.segments: tuple[Segment, ...] = parse_segments(read_attributes(group)[ATTRIBUTE])
 
     def rows_of(self, keys: _Integers) -> _Integers:
-        """Return the row of each key, -1 if it is not in the index; keys of the index must be unique.
-
-        Parameters
-        ----------
-        keys
-            Shape (n,), in any order, repeated or not.
-        """
+        """Return the row of each key, -1 if it is not in the index; keys of the index must be unique."""
         rows = np.full(keys.size, -1, dtype=np.int64)
         order = np.argsort(keys, kind="stable")
         ascending = keys[order]
@@ -139,12 +119,7 @@ class SegmentIndex:
     def read_between(self, lows: _Integers, highs: _Integers, names: Sequence[str]) -> dict[str, Values]:
         """Read columns of the entries with keys in the given ranges, segment by segment.
 
-        Parameters
-        ----------
-        lows, highs
-            Smallest key of each range, and the key after its largest, shape (n,): ascending and disjoint.
-        names
-            Columns of the index.
+        Ranges are the smallest key and the key after the largest, shape (n,): ascending and disjoint.
         """
         runs: list[slice] = []
         for segment in self.segments:
@@ -162,13 +137,7 @@ class SegmentIndex:
         return {name: entries[name][inside] for name in names}
 
     def append(self, entries: Mapping[str, Values]) -> None:
-        """Add the entries of new objects, after the arrays were extended.
-
-        Parameters
-        ----------
-        entries
-            All columns of the index, each of shape (n,), n > 0, in any order.
-        """
+        """Add entries of new objects (all columns, n > 0, in any order), after the arrays were extended."""
         order = np.argsort(entries["key"], kind="stable")
         entries = {name: np.asarray(values)[order] for name, values in entries.items()}
         old = list(self.segments)
@@ -187,7 +156,10 @@ class SegmentIndex:
         if extends and n_unchanged == n_before_merge:
             start, fences = end, old[-1].fences
         elif start < end:
-            entries = _merge(self._read(entries, [slice(start, end)]), entries)
+            old_entries = self._read(entries, [slice(start, end)])
+            merged = {name: np.concatenate([old_entries[name], entries[name]]) for name in entries}
+            order_of_keys = np.argsort(merged["key"], kind="stable")
+            entries = {name: values[order_of_keys] for name, values in merged.items()}
         for name, values in entries.items():
             self._array(name)[start : start + values.size] = values
         self._columns.clear()
@@ -223,16 +195,10 @@ class SegmentIndex:
 
 
 def parse_segments(entries: Sequence[Attributes]) -> tuple[Segment, ...]:
-    """Parse the attribute `segments`."""
-    starts = [0, *(int(entry["stop"]) for entry in entries)]
+    ends = [0, *(int(entry["stop"]) for entry in entries)]
     return tuple(
-        Segment(
-            start=start,
-            stop=int(entry["stop"]),
-            last=int(entry["last"]),
-            fences=np.array(entry["fences"], dtype=np.int64),
-        )
-        for start, entry in zip(starts, entries, strict=False)
+        Segment(start=start, stop=stop, last=int(entry["last"]), fences=np.array(entry["fences"], dtype=np.int64))
+        for (start, stop), entry in zip(pairwise(ends), entries, strict=True)
     )
 
 
@@ -242,8 +208,3 @@ def fences_of(keys: _Integers, start: int, *, is_new: bool = True) -> _Integers:
     if is_new and start % INDEX_CHUNK_ROWS:
         firsts = np.r_[0, firsts]
     return np.asarray(keys[firsts], dtype=np.int64)
-
-
-def _merge(old: Mapping[str, Values], new: Mapping[str, Values]) -> dict[str, Values]:
-    order = np.argsort(np.concatenate([old["key"], new["key"]]), kind="stable")
-    return {name: np.concatenate([old[name], new[name]])[order] for name in new}

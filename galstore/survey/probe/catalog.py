@@ -35,17 +35,7 @@ class CatalogProbe:
 
 
 def probe_catalog(service: SkyServer, survey: SurveySection, *, timeout_s: float) -> CatalogProbe:
-    """Query a few rows, their number, and two statements that the service must refuse.
-
-    Parameters
-    ----------
-    service
-        Catalog service.
-    survey
-        Selection and columns.
-    timeout_s
-        Time limit of each query.
-    """
+    """Query a few rows, their number, and two statements that the service must refuse."""
     selection, names = survey.narrowed_selection, tuple(survey.columns or QUERY_COLUMNS)
 
     def query(sql: str) -> pd.DataFrame:
@@ -64,20 +54,11 @@ def probe_catalog(service: SkyServer, survey: SurveySection, *, timeout_s: float
         objects = prepare_catalog(page, origin="the survey's catalog").rows
         checks.append(_check_count(query, selection.sql, page))
     else:
-        checks.append(
-            Check(
-                name="catalog: COUNT",
-                verdict=Verdict.SKIPPED,
-                expected="the number of rows from TOP",
-                got="no rows to count",
-            )
-        )
-    checks.append(
-        _check_refusal(query, "catalog: refusal", _NOT_A_SELECT, "refuses the query", "200 with error_message")
-    )
-    checks.append(
-        _check_refusal(query, "catalog: SQL error", _UNKNOWN_COLUMN, "cannot run the query", "500 with ErrorMessage")
-    )
+        checks.append(Check.skipped("catalog: COUNT", "the number of rows from TOP", "no rows to count"))
+    checks += [
+        _check_refusal(query, "catalog: refusal", _NOT_A_SELECT, "refuses the query", "200 with error_message"),
+        _check_refusal(query, "catalog: SQL error", _UNKNOWN_COLUMN, "cannot run the query", "500 with ErrorMessage"),
+    ]
     return CatalogProbe(checks=tuple(checks), objects=objects)
 
 
@@ -85,11 +66,16 @@ def _run_check(name: str, expected: str, check: Callable[[], Outcome]) -> Check:
     started_s = time.monotonic()
     try:
         verdict, got, advice = check()
-    except (ServiceError, ContractError) as error:
-        verdict, got, advice = _describe_error(error)
-    return Check(
-        name=name, verdict=verdict, expected=expected, got=got, advice=advice, seconds=time.monotonic() - started_s
-    )
+    except QueryRefusedError as error:
+        verdict, got = Verdict.DIFFERS, str(error)
+        advice = "follow the survey's message: wait a minute, or choose existing columns"
+    except ServiceError as error:
+        verdict, got = Verdict.FAILED, str(error)
+        advice = "try again later; if it persists, the service has changed: report it"
+    except ContractError as error:
+        verdict, got, advice = Verdict.DIFFERS, str(error), "change the recipe as the message says"
+    seconds = time.monotonic() - started_s
+    return Check(name=name, verdict=verdict, expected=expected, got=got, advice=advice, seconds=seconds)
 
 
 def _check_page(page: pd.DataFrame, names: tuple[str, ...]) -> Outcome:
@@ -154,11 +140,3 @@ def _check_refusal(query: Query, name: str, sql: str, phrase: str, form: str) ->
         return Verdict.DIFFERS, got, "refusals would be read as rows: report it, do not ingest"
 
     return _run_check(name, f"{form}, for {sql!r}", check)
-
-
-def _describe_error(error: Exception) -> Outcome:
-    if isinstance(error, QueryRefusedError):
-        return Verdict.DIFFERS, str(error), "follow the survey's message: wait a minute, or choose existing columns"
-    if isinstance(error, ServiceError):
-        return Verdict.FAILED, str(error), "try again later; if it persists, the service has changed: report it"
-    return Verdict.DIFFERS, str(error), "change the recipe as the message says"

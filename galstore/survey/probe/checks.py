@@ -38,6 +38,10 @@ class Check:
     advice: str = ""
     seconds: float = 0.0
 
+    @classmethod
+    def skipped(cls, name: str, expected: str, why: str) -> Check:
+        return cls(name=name, verdict=Verdict.SKIPPED, expected=expected, got=why)
+
     def to_dict(self) -> dict[str, str | float]:
         """Return the result in JSON types."""
         return {**asdict(self), "verdict": self.verdict.value, "seconds": round(self.seconds, 3)}

@@ -48,7 +48,6 @@ class _Exchange:
         return hashlib.sha256(self.received.body).digest()
 
     def to_check(self, name: str, verdict: Verdict, expected: str, *, got: str = "", advice: str = "") -> Check:
-        """Return a check of this exchange; by default `got` describes the response."""
         got = got or describe_response(self.received, self.reason)
         return Check(name=name, verdict=verdict, expected=expected, got=got, advice=advice, seconds=self.seconds)
 
@@ -56,18 +55,9 @@ class _Exchange:
 async def probe_cutouts(
     service: CutoutService, places: tuple[Place, Place], request_limits: RequestLimits, *, prepared: bool
 ) -> tuple[Check, ...]:
-    """Request two objects, one of them at two scales, a position without coverage, and invalid parameters.
+    """Request two covered objects, one of them at two scales, a position without coverage, and invalid parameters.
 
-    Parameters
-    ----------
-    service
-        Cutout service.
-    places
-        Two objects that it covers.
-    request_limits
-        Rate and time limits; there are no retries.
-    prepared
-        The service holds images that were cut before, and ignores the scale.
+    Nothing is retried. A `prepared` service holds images that were cut before, and ignores the scale.
     """
     async with open_session(request_limits) as session:
         prober = _Prober(session, service, RateLimiter(request_limits.requests_per_second))
@@ -85,9 +75,9 @@ class _Prober:
         other = await self._fetch(self._params(places[1]))
         checks = [_check_cutout("cutout", first), _check_other(first, other)]
         if first.pixels is None:
-            checks.append(_skip("scale", _SCALE_EXPECTED, "no first cutout to compare with"))
+            checks.append(Check.skipped("scale", _SCALE_EXPECTED, "no first cutout to compare with"))
         elif prepared:
-            checks.append(_skip("scale", _SCALE_EXPECTED, "the service holds images that were cut before"))
+            checks.append(Check.skipped("scale", _SCALE_EXPECTED, "the service holds images that were cut before"))
         else:
             wider_place = replace(places[0], scale_arcsec=2 * places[0].scale_arcsec)
             checks.append(_check_scale(first.pixels, await self._fetch(self._params(wider_place))))
@@ -184,33 +174,24 @@ def _correlations(pixels: npt.NDArray[np.uint8], wider: npt.NDArray[np.uint8]) -
 def _check_headers(first: _Exchange) -> Check:
     name, expected = "headers of the cutout", "Content-Type image/jpeg, not compressed, no redirects"
     if first.reason is not Reason.NONE:
-        return _skip(name, expected, "no cutout")
+        return Check.skipped(name, expected, "no cutout")
     headers, n_redirects = first.received.headers, first.received.n_redirects
     kind, encoding = headers.get("Content-Type", "none"), headers.get("Content-Encoding", "identity")
     agrees = kind.startswith("image/jpeg") and encoding == "identity" and not n_redirects
-    return Check(
-        name=name,
-        verdict=Verdict.OK if agrees else Verdict.DIFFERS,
-        expected=expected,
-        got=f"Content-Type {kind}, Content-Encoding {encoding}, {n_redirects} redirects",
-        advice="" if agrees else "images arrive nevertheless; if there are redirects, set base URL to the new address",
-    )
+    got = f"Content-Type {kind}, Content-Encoding {encoding}, {n_redirects} redirects"
+    if agrees:
+        return Check(name=name, verdict=Verdict.OK, expected=expected, got=got)
+    advice = "images arrive nevertheless; if there are redirects, set base URL to the new address"
+    return Check(name=name, verdict=Verdict.DIFFERS, expected=expected, got=got, advice=advice)
 
 
 def _check_latency(exchanges: list[_Exchange], read_timeout_s: float) -> Check:
     name, expected = "latency", f"an image within half of read_timeout_s = {read_timeout_s:g} s"
     seconds = [exchange.seconds for exchange in exchanges if exchange.reason is Reason.NONE]
     if not seconds:
-        return _skip(name, expected, "no cutout")
-    agrees = max(seconds) < read_timeout_s / 2
-    return Check(
-        name=name,
-        verdict=Verdict.OK if agrees else Verdict.DIFFERS,
-        expected=expected,
-        got=f"{max(seconds):.2f} s",
-        advice="" if agrees else "raise survey.read_timeout_s, or run at another time",
-    )
-
-
-def _skip(name: str, expected: str, why: str) -> Check:
-    return Check(name=name, verdict=Verdict.SKIPPED, expected=expected, got=why)
+        return Check.skipped(name, expected, "no cutout")
+    got = f"{max(seconds):.2f} s"
+    if max(seconds) < read_timeout_s / 2:
+        return Check(name=name, verdict=Verdict.OK, expected=expected, got=got)
+    advice = "raise survey.read_timeout_s, or run at another time"
+    return Check(name=name, verdict=Verdict.DIFFERS, expected=expected, got=got, advice=advice)

@@ -27,22 +27,8 @@ DEFAULT_R90_ARCSEC = 5.0
 def probe_survey(recipe: Recipe, base_url: str) -> tuple[Check, ...]:
     """Check that the services of a recipe's survey respond as this client expects.
 
-    Parameters
-    ----------
-    recipe
-        Recipe with the sections `survey` and `cutouts`.
-    base_url
-        Address of the survey: `survey.base_url`, or an emulator on loopback.
-
-    Returns
-    -------
-    tuple of Check
-        Results in the order of the requests. A fault of the service is a failed check, never an exception.
-
-    Raises
-    ------
-    CatalogError
-        The recipe names a catalog file that cannot be read.
+    `base_url` is `survey.base_url` or an emulator on loopback. Results are in the order of the requests. A fault of the
+    service is a failed check, never an exception; a catalog file that cannot be read raises `CatalogError`.
     """
     survey = recipe.survey
     if survey.catalog is not None:

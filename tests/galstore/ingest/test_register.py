@@ -11,9 +11,8 @@ from galstore.cube.inventory import take_inventory
 from galstore.cube.labels import label_tag
 from galstore.cube.layout import ensure_cube
 from galstore.cube.reader import open_cube
-from galstore.ingest.catalog_update import CatalogUpdate, Registration, finish_update
+from galstore.ingest.catalog_update import CatalogUpdate, Registration, SeenRows, finish_update
 from galstore.ingest.register import register_file, register_survey
-from galstore.ingest.seen_rows import SeenRows
 from galstore.survey.row_checks import prepare_catalog
 from schemas.errors import CatalogError
 from schemas.selection import SELECTIONS
@@ -216,3 +215,15 @@ def test_a_vanished_object_is_back_only_in_its_own_catalog_be_it_with_a_row_at_f
     assert open_cube(cube_path).read_state("listing").tolist() == [1, 0, 0, 0, 0]
     deliver(cube_path, table.assign(dec=[120.0, 20, 20, 20, 20]), tmp_path)
     assert not open_cube(cube_path).read_state("listing").any()
+
+
+def test_listed_rows_are_remembered() -> None:
+    seen = SeenRows()
+    assert not seen.has_accepted(np.array([0, -1])).any()
+    nothing = np.array([], dtype=np.int64)
+    seen.add(np.array([2, 5]), rejected=nothing)
+    seen.add(nothing, rejected=np.array([6]))
+    assert seen.has_accepted(np.array([-1, 0, 2, 5, 6, 9])).tolist() == [False, False, True, True, False, False]
+    assert seen.listed(8).tolist() == [False, False, True, False, False, True, True, False]
+    assert seen.listed(3).tolist() == [False, False, True]
+    assert seen.n_accepted == 2
