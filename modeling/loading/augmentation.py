@@ -15,30 +15,17 @@ from torch import Tensor
 N_VIEWS = 8
 """Number of members of D4, the symmetry group of a square. A view is a number of three bits: 1 mirrors x, 2 mirrors y,
 and 4 then swaps y and x."""
+UInt8s = NDArray[np.uint8]
+Floats = NDArray[np.float32]
 
 _WORD_BANDS = 3
 """Number of bands for which a pixel is read and written as one word."""
 
 
 def dihedral(batch: Tensor, view: int) -> Tensor:
-    """Return one of the eight views of D4 of every image.
+    """Return one of the eight views of D4, 0 (unchanged) to 7, of every image.
 
-    Parameters
-    ----------
-    batch
-        (n, c, y, x) with y and x of equal length.
-    view
-        0 (unchanged) to 7.
-
-    Returns
-    -------
-    Tensor
-        (n, c, y, x); view 0 shares the memory of `batch`.
-
-    Raises
-    ------
-    ValueError
-        The view is not in 0 ... 7.
+    The batch is (n, c, y, x) with y and x of equal length; view 0 shares its memory.
 
     Examples
     --------
@@ -57,33 +44,16 @@ def dihedral(batch: Tensor, view: int) -> Tensor:
 
 
 def plan_views(n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Draw a view for each image of a shuffled batch.
+    """Draw a view for each of the n images of a shuffled batch, (n,).
 
     The eight views are equally likely. Views are sorted, which is allowed because the batch is shuffled: eight slices
     are copied instead of a gather.
-
-    Parameters
-    ----------
-    n
-        Number of images in the batch.
-    rng
-        The same state gives the same plan.
-
-    Returns
-    -------
-    ndarray
-        (n,), ascending.
     """
     return np.repeat(np.arange(N_VIEWS), rng.multinomial(n, [1 / N_VIEWS] * N_VIEWS))
 
 
 def write_views(
-    counts: NDArray[np.uint8],
-    views: NDArray[np.int64],
-    scale: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    out: NDArray[np.float32],
-    n_threads: int = 1,
+    counts: UInt8s, views: NDArray[np.int64], scale: Floats, offset: Floats, out: Floats, n_threads: int = 1
 ) -> None:
     """Write each image in its view of D4 as `scale * count + offset`, in one pass over memory.
 
@@ -97,8 +67,6 @@ def write_views(
         (band,) each.
     out
         Same shape as `counts`.
-    n_threads
-        Number of threads.
     """
     n_images, side, _, n_bands = counts.shape
     length = side * side * n_bands
@@ -109,27 +77,13 @@ def write_views(
     words = _as_words(counts.reshape(-1), max(0, n_images - 1), side * side) if n_bands == _WORD_BANDS else None
 
     def write(part: slice) -> None:
-        n = part.stop - part.start
+        n, n_done = part.stop - part.start, 0
         row = np.empty(side * n_bands + 1, dtype=np.uint8)
+        source, target = counts[part].reshape(n, length), out[part].reshape(n, length)
         if words is not None:
-            _write_words(
-                counts[part].reshape(n, length),
-                words[part],
-                steps[part],
-                *by_row,
-                row,
-                _as_words(row, 1, side)[0],
-                out[part].reshape(n, length),
-            )
-        n_done = 0 if words is None else len(words[part])
-        _write_bytes(
-            counts[part].reshape(n, length)[n_done:],
-            steps[part][n_done:],
-            *by_row,
-            row,
-            n_bands,
-            out[part].reshape(n, length)[n_done:],
-        )
+            _write_words(source, words[part], steps[part], *by_row, row, _as_words(row, 1, side)[0], target)
+            n_done = len(words[part])
+        _write_bytes(source[n_done:], steps[part][n_done:], *by_row, row, n_bands, target[n_done:])
 
     if n_threads == 1 or len(counts) < n_threads:
         write(slice(0, len(counts)))
@@ -161,23 +115,21 @@ def _writers() -> ThreadPoolExecutor:
 
 
 @numba.njit(nogil=True, cache=True)
-def _normalise(
-    row: NDArray[np.uint8], scale: NDArray[np.float32], offset: NDArray[np.float32], out: NDArray[np.float32]
-) -> None:
+def _normalise(row: UInt8s, scale: Floats, offset: Floats, out: Floats) -> None:
     for k in range(scale.size):
         out[k] = np.float32(row[k]) * scale[k] + offset[k]
 
 
 @numba.njit(nogil=True, cache=True)
 def _write_words(
-    counts: NDArray[np.uint8],
+    counts: UInt8s,
     words: NDArray[np.uint32],
     steps: NDArray[np.int64],
-    scale: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    row: NDArray[np.uint8],
+    scale: Floats,
+    offset: Floats,
+    row: UInt8s,
     row_words: NDArray[np.uint32],
-    out: NDArray[np.float32],
+    out: Floats,
 ) -> None:
     length, side = scale.size, row_words.size
     for i in range(len(words)):
@@ -196,13 +148,7 @@ def _write_words(
 
 @numba.njit(nogil=True, cache=True)
 def _write_bytes(
-    counts: NDArray[np.uint8],
-    steps: NDArray[np.int64],
-    scale: NDArray[np.float32],
-    offset: NDArray[np.float32],
-    row: NDArray[np.uint8],
-    n_bands: int,
-    out: NDArray[np.float32],
+    counts: UInt8s, steps: NDArray[np.int64], scale: Floats, offset: Floats, row: UInt8s, n_bands: int, out: Floats
 ) -> None:
     length = scale.size
     side = length // n_bands

@@ -20,18 +20,11 @@ from modeling.loading.ranks import Ranks
 
 
 class FloatBuffer:
-    """Reused float32 buffer for normalised batches.
+    """Reused float32 buffer for normalised batches of at most `shape`, (n, y, x, band).
 
     New arrays and separate passes for cast, subtraction and product limit a loader to 8,500 images of 128 px per
     second. Here the copy into the buffer casts, and one `addcmul` normalises. On a CPU, one pass augments, casts and
     normalises 8-bit images.
-
-    Parameters
-    ----------
-    normalisation
-    shape
-        (n, y, x, band) of the largest batch.
-    device
     """
 
     def __init__(self, normalisation: Normalisation, shape: tuple[int, int, int, int], device: torch.device) -> None:
@@ -52,19 +45,8 @@ class FloatBuffer:
     def write(self, counts: Tensor, views: NDArray[np.int64], n_threads: int | None = None) -> Tensor:
         """Fill the first places of the buffer with augmented and normalised images.
 
-        Parameters
-        ----------
-        counts
-            (n, y, x, band), on any device.
-        views
-            Views of D4, (n,), ascending.
-        n_threads
-            Number of threads on a CPU; by default torch's.
-
-        Returns
-        -------
-        Tensor
-            (n, band, y, x), channels last.
+        Counts are (n, y, x, band) on any device, views of D4 (n,) ascending. The result is (n, band, y, x), channels
+        last. By default the number of threads on a CPU is torch's.
         """
         n = len(counts)
         if counts.dtype == torch.uint8 and counts.device.type == self._buffer.device.type == "cpu":
@@ -72,8 +54,8 @@ class FloatBuffer:
             write_views(counts.numpy(), views, *self._by_band, self._buffer[:n].numpy(), n_threads)
             return self.images(n)
         images, source = self.images(n), counts.permute(0, 3, 1, 2)
-        numbers, starts = np.unique(views, return_index=True)
-        for view, start, stop in zip(numbers.tolist(), starts.tolist(), [*starts.tolist()[1:], n], strict=True):
+        numbers, starts = (found.tolist() for found in np.unique(views, return_index=True))
+        for view, start, stop in zip(numbers, starts, [*starts[1:], n], strict=True):
             images[start:stop] = dihedral(source[start:stop], view)
         return self.normalise(n)
 
@@ -89,16 +71,11 @@ class TrainingBatches:
 
     Parameters
     ----------
-    pixels
-        Source of the images.
     labels
         (object, n_targets) standardised, float32, on the training device.
-    normalisation
     batch_size
         Maximum batch size. An epoch is cut into equal parts, so that each object is used once per epoch and no last
         batch is too small for batch normalisation.
-    seed
-        Seed of order and augmentation.
     ranks
         Processes that share each batch.
     """
@@ -113,10 +90,7 @@ class TrainingBatches:
         seed: int,
         ranks: Ranks | None = None,
     ) -> None:
-        self._ranks = ranks or Ranks()
-        self._pixels = pixels
-        self._labels = labels
-        self._seed = seed
+        self._pixels, self._labels, self._seed, self._ranks = pixels, labels, seed, ranks or Ranks()
         n_objects, side_y, side_x, n_bands = pixels.shape
         # at least two objects per batch: batch normalisation needs a variance
         self._n_steps = max(1, min(math.ceil(n_objects / batch_size), n_objects // 2))
@@ -124,7 +98,6 @@ class TrainingBatches:
         self._floats = FloatBuffer(normalisation, (largest, side_y, side_x, n_bands), labels.device)
 
     def __len__(self) -> int:
-        """Return the number of batches per epoch."""
         return self._n_steps
 
     def order(self, epoch: int) -> list[NDArray[np.int64]]:
@@ -136,17 +109,9 @@ class TrainingBatches:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of an epoch, starting at a step.
 
-        Parameters
-        ----------
-        another_follows
-            Another epoch follows: streamed pixels start to read it.
-
-        Yields
-        ------
-        images
-            (n, band, y, x) float32, channels last. The next batch overwrites them.
-        labels
-            (n, n_targets) float32 of the whole batch, even if several ranks share its images.
+        Streamed pixels start to read the next epoch if another one follows. Images are (n, band, y, x) float32,
+        channels last, and overwritten by the next batch. Labels are (n, n_targets) float32 of the whole batch, even if
+        several ranks share its images.
         """
         order = self.order(epoch)[first_step:]
         next_order = self.order(epoch + 1) if another_follows else []

@@ -79,18 +79,7 @@ class LabelScale:
 
     @classmethod
     def of(cls, labels: NDArray[np.float64]) -> LabelScale:
-        """Measure the scale of training labels.
-
-        Parameters
-        ----------
-        labels
-            (object,), all finite.
-
-        Raises
-        ------
-        TrainingError
-            All labels are equal.
-        """
+        """Measure the scale of training labels, (object,), finite; raise `TrainingError` if all are equal."""
         std = float(np.std(labels))
         if not std > 0:
             raise TrainingError(

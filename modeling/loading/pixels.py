@@ -24,17 +24,13 @@ from schemas.recipes import Residence
 
 WINDOW_BLOCKS = 8
 """Blocks whose objects are shuffled together: 400 MB at 128 px. The same number is read ahead."""
-
 DECODING_THREADS = 2
 """Decoding releases the GIL."""
-
 MAX_HOST_MEMORY_SHARE = 0.5
 MAX_DEVICE_MEMORY_SHARE = 0.5
 """Maximum share of the free memory for resident pixels."""
-
 Order = Sequence[NDArray[np.int64]]
 """Objects of each batch, as indices into the source's objects."""
-
 Counts: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """Counts of images, (object, y, x, band)."""
 
@@ -60,15 +56,7 @@ class Pixels(Protocol):
 
 
 class ResidentPixels:
-    """Pixels in the memory of the device or of the host.
-
-    Parameters
-    ----------
-    pixels
-        (object, y, x, band), uint8 or float32.
-    rows
-        Rows of the objects in their cube, (object,); by default 0, 1, 2, ...
-    """
+    """Pixels, (object, y, x, band), in the memory of the device or of the host; by default from rows 0, 1, 2, ..."""
 
     def __init__(self, pixels: Tensor, rows: NDArray[np.int64] | None = None) -> None:
         self._pixels = pixels
@@ -108,10 +96,6 @@ class StreamedPixels:
         Reads the images of ascending rows of one block into an array (n, y, x, band); called in several threads.
     rows
         Rows of the objects in their cube, (object,).
-    side_px, dtype, n_bands
-        Properties of the level.
-    n_threads
-        Number of reading threads.
     """
 
     def __init__(
@@ -124,11 +108,8 @@ class StreamedPixels:
         n_bands: int,
         n_threads: int = DECODING_THREADS,
     ) -> None:
-        self._read = read
-        self.rows = rows
+        self._read, self.rows, self.dtype, self._n_threads = read, rows, dtype, n_threads
         self.shape = (rows.size, side_px, side_px, n_bands)
-        self.dtype = dtype
-        self._n_threads = n_threads
         self._blocks = rows // BLOCK_ROWS
         # indices of the objects of each block, in ascending order of rows
         by_row = np.argsort(rows, kind="stable")
@@ -164,13 +145,8 @@ class StreamedPixels:
                 batch = counts[: len(chosen)]
                 for block in blocks:
                     places = np.flatnonzero(self._blocks[chosen] == block)
-                    images = ahead[block].result()
-                    _copy_images(
-                        images.flatten(1).numpy(),
-                        self._place_in_block[chosen[places]],
-                        places,
-                        batch.flatten(1).numpy(),
-                    )
+                    images, within = ahead[block].result().flatten(1).numpy(), self._place_in_block[chosen[places]]
+                    _copy_images(images, within, places, batch.flatten(1).numpy())
                     if last_use[block] == step:
                         self._free.append(ahead.pop(block).result())
                 yield batch
@@ -213,17 +189,10 @@ def _copy_images(images: Counts, chosen: NDArray[np.int64], places: NDArray[np.i
 
 
 def place_pixels(pixels: Counts, device: torch.device, rows: NDArray[np.int64] | None = None) -> ResidentPixels:
-    """Place pixels in the memory from which batches are gathered fastest.
+    """Place pixels, (object, y, x, band), in the memory from which batches are gathered fastest.
 
-    Parameters
-    ----------
-    pixels
-        (object, y, x, band). On the CPU, only read-only arrays are copied.
-    device
-        Device of the network. A GPU holds the pixels if they take at most half of its free memory (142,000 galaxies of
-        128 px: 7 GB); otherwise they stay in host memory and are copied batch by batch.
-    rows
-        As for `ResidentPixels`.
+    A GPU holds the pixels if they take at most half of its free memory (142,000 galaxies of 128 px: 7 GB); otherwise
+    they stay in host memory and are copied batch by batch. On the CPU, only read-only arrays are copied.
     """
     # torch warns of read-only memory, such as a memory-mapped file: it is copied
     resident = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
@@ -233,14 +202,7 @@ def place_pixels(pixels: Counts, device: torch.device, rows: NDArray[np.int64] |
 
 
 def choose_residence(n_bytes: int, wanted: Residence = "auto") -> Residence:
-    """Choose between resident and streamed pixels, for 'auto' by the free memory.
-
-    Parameters
-    ----------
-    n_bytes
-        Size of all pixels.
-    wanted
-        'resident', 'streamed' or 'auto'.
+    """Choose between resident and streamed pixels of a size in bytes, for 'auto' by the free memory.
 
     Raises
     ------
@@ -259,22 +221,11 @@ def choose_residence(n_bytes: int, wanted: Residence = "auto") -> Residence:
 
 
 def plan_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-    """Return the order of the objects in an epoch, a pure function of rows, seed and epoch.
+    """Return the order of the objects in an epoch, a pure function of rows in the cube, seed and epoch.
 
     Blocks of the cube are shuffled, and objects are shuffled within each window of `WINDOW_BLOCKS` blocks, so that a
-    streamed epoch reads each block once. Sets of at most `WINDOW_BLOCKS` blocks are shuffled as a whole.
-
-    Parameters
-    ----------
-    rows
-        Rows of the objects in their cube, (object,).
-    seed, epoch
-        Seed of the draw.
-
-    Returns
-    -------
-    ndarray
-        Indices into `rows`, (object,), each once.
+    streamed epoch reads each block once. Sets of at most `WINDOW_BLOCKS` blocks are shuffled as a whole. The result has
+    indices into `rows`, (object,), each once.
     """
     rng = np.random.default_rng((seed, epoch))
     blocks = rows // BLOCK_ROWS
@@ -287,13 +238,7 @@ def plan_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int
 
 
 def measure_normalisation(pixels: Pixels) -> Normalisation:
-    """Measure mean and standard deviation of each band in blocks; for 8-bit counts identical for all sources.
-
-    Raises
-    ------
-    TrainingError
-        A band is constant or not finite.
-    """
+    """Measure mean and standard deviation of each band in blocks; for 8-bit counts identical for all sources."""
     n_rows = max(1, MOMENT_BYTES // (int(np.prod(pixels.shape[1:])) * 8))
     in_order = np.argsort(pixels.rows, kind="stable")
     order = [in_order[first : first + n_rows] for first in range(0, in_order.size, n_rows)]

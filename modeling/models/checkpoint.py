@@ -28,29 +28,19 @@ from modeling.models.networks import build_network
 from modeling.models.stored_model import JsonObject, read_json
 from modeling.models.training_log import EpochRecord
 from modeling.outliers.detector_file import detector_to_bytes, read_ood_detector
-from modeling.outliers.ood_score import OODDetector
 from schemas.errors import WeightsError
 from schemas.recipes import NetworkSection
 
 OOD_DETECTOR = "support.safetensors"
-
 _log = logging.getLogger(__name__)
 
 
 def save_model(
     folder: Path, model: Model, *, metrics: Mapping[str, Regression], log: tuple[EpochRecord, ...] = ()
 ) -> None:
-    """Write a model so that readers see a complete folder or none.
+    """Write a model, with its metrics by data set, so that readers see a complete folder or none.
 
-    Parameters
-    ----------
-    folder
-        Folder for this model alone; an existing model is replaced.
-    model
-    metrics
-        Metrics by data set, as in {"validation": ...}.
-    log
-        Training log.
+    The folder is for this model alone; an existing model is replaced.
     """
     with atomic_folder(folder) as draft:
         weights = {name: value.cpu().contiguous() for name, value in model.network.state_dict().items()}
@@ -58,7 +48,12 @@ def save_model(
         if model.ood_detector is not None:
             (draft / OOD_DETECTOR).write_bytes(detector_to_bytes(model.ood_detector))
         _write_json(draft / "config.json", asdict(model.config))
-        _write_json(draft / "metrics.json", {name: _without_nan(asdict(result)) for name, result in metrics.items()})
+        # JSON has no NaN: R² is null for constant labels
+        by_set = {
+            name: {key: None if math.isnan(value) else value for key, value in asdict(result).items()}
+            for name, result in metrics.items()
+        }
+        _write_json(draft / "metrics.json", by_set)
         lines = [json.dumps(asdict(record)) + "\n" for record in log]
         (draft / "training_log.jsonl").write_text("".join(lines), encoding="utf-8")
         (draft / "README.md").write_text(_model_card(model.config, metrics), encoding="utf-8")
@@ -93,25 +88,17 @@ def load_model(folder: Path) -> Model:
             f"{path} does not hold the weights of a {config.arch} ({str(error).splitlines()[0][:80]}): the file is "
             "damaged or from another model; train it again"
         ) from error
-    detector = None if config.support is None else _read_ood_detector(folder / OOD_DETECTOR, config.support)
+    detector, path = None, folder / OOD_DETECTOR
+    if config.support is not None:
+        detector = read_ood_detector(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        if digest != config.support:
+            raise WeightsError(
+                f"{path} has SHA-256 {digest[:12]}..., expected {config.support[:12]}... from config.json: it belongs "
+                "to another model; train this one again"
+            )
     _log.info("loaded model %s from %s", config.model_id, folder)
     return Model(network=network.eval(), config=config, ood_detector=detector)
-
-
-def _read_ood_detector(path: Path, expected_digest: str) -> OODDetector:
-    detector = read_ood_detector(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != expected_digest:
-        raise WeightsError(
-            f"{path} has SHA-256 {digest[:12]}..., expected {expected_digest[:12]}... from config.json: it belongs to "
-            "another model; train this one again"
-        )
-    return detector
-
-
-def _without_nan(numbers: dict[str, float]) -> dict[str, float | None]:
-    # JSON has no NaN: R² is null for constant labels
-    return {name: None if math.isnan(number) else number for name, number in numbers.items()}
 
 
 def _write_json(path: Path, value: JsonObject) -> None:
@@ -134,10 +121,8 @@ def _read_config(path: Path) -> ModelConfig:
             "galstore or changed by hand: train it again, or use the version that wrote it"
         )
     nested = {
-        "bands": tuple(values["bands"]),
-        "dropout": tuple(values["dropout"]),
+        **{name: tuple(values[name]) for name in ("bands", "dropout", "targets")},
         "normalisation": Normalisation(**{name: tuple(v) for name, v in values["normalisation"].items()}),
-        "targets": tuple(values["targets"]),
         "calibration": values["calibration"] and ConformalIntervals(**values["calibration"]),
         "label_scales": tuple(LabelScale(**scale) for scale in values["label_scales"]),
     }
@@ -145,10 +130,6 @@ def _read_config(path: Path) -> ModelConfig:
 
 
 def _model_card(config: ModelConfig, metrics: Mapping[str, Regression]) -> str:
-    environment = Environment(
-        loader=PackageLoader("modeling"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
+    loader = PackageLoader("modeling")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True)  # noqa: S701 - Markdown
     return environment.get_template("model_card.md.j2").render(config=config, metrics=metrics)

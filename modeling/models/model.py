@@ -30,7 +30,6 @@ class ModelConfig:
     """arcsec per pixel of the finest level, for `scale_rule` 'fixed'."""
     normalisation: Normalisation
     label_scales: tuple[LabelScale, ...]
-    """Scale of each target."""
     loss: str
     """Training loss; networks trained with 'gaussian' predict sigma too."""
     training_set: str
@@ -55,14 +54,12 @@ class ModelConfig:
 
     @property
     def label_scale(self) -> LabelScale:
-        """Scale of the scored column."""
         return self.label_scales[0]
 
     @property
     def scale(self) -> CutoutScale:
-        return CutoutScale(
-            rule=ScaleRule(self.scale_rule), arcsec_per_px=self.scale_arcsec, composite=Composite(self.composite)
-        )
+        rule, composite = ScaleRule(self.scale_rule), Composite(self.composite)
+        return CutoutScale(rule=rule, arcsec_per_px=self.scale_arcsec, composite=composite)
 
     @property
     def gives_sigma(self) -> bool:
@@ -90,11 +87,5 @@ class Model:
         return replace(self, ood_detector=detector, config=replace(self.config, support=digest))
 
     def require_scale(self, scale: CutoutScale) -> None:
-        """Check that the cutouts of a cube have the scale and the composite of the training cutouts.
-
-        Raises
-        ------
-        StoreError
-            Another rule, another number of arcsec per pixel under the fixed rule, or another composite.
-        """
+        """Raise `StoreError` unless cutouts of a cube have the scale and the composite of the training cutouts."""
         require_same_scale(scale, self.config.scale, found_in="the cube", expected_by=f"model {self.config.model_id}")

@@ -32,11 +32,8 @@ if TYPE_CHECKING:
 
 STORE = "models"
 """Name of the store's folder within the output folder of a run."""
-
 CHAMPION = "champion"
-
 PROMOTIONS = "promoted.json"
-
 LOCK_TIMEOUT_S = 10
 
 
@@ -65,25 +62,17 @@ class Promotions:
 
 
 def list_models(models: Path) -> tuple[StoredModel, ...]:
-    """Return all models of a store, damaged ones last, by target and ascending validation RMSE.
+    """Return all models of a store, damaged ones last, by target and ascending validation RMSE."""
 
-    Raises
-    ------
-    WeightsError
-        The store is empty.
-    """
-    return tuple(sorted((read_stored_model(models / model_id) for model_id in _model_ids(models)), key=_rank))
+    def rank(model: StoredModel) -> tuple[bool, str, float, str]:
+        rmse = model.validation.get("rmse")
+        return not model.is_sound, model.target, math.inf if rmse is None else rmse, model.model_id
+
+    return tuple(sorted((read_stored_model(models / model_id) for model_id in _model_ids(models)), key=rank))
 
 
 def resolve_model_id(models: Path, named: str) -> str:
-    """Return the full id of a model.
-
-    Parameters
-    ----------
-    models
-        Folder of the store.
-    named
-        An id, the beginning of an id, or a promoted name.
+    """Return the full id of a model, given an id, the beginning of an id, or a promoted name.
 
     Raises
     ------
@@ -112,18 +101,11 @@ def resolve_model_id(models: Path, named: str) -> str:
 
 
 def find_model(models: Path, named: str) -> StoredModel:
-    """Read the metadata of a model, found as by `resolve_model_id`."""
     return read_stored_model(models / resolve_model_id(models, named))
 
 
 def open_model(models: Path, named: str) -> Model:
-    """Load a model, found as by `resolve_model_id`.
-
-    Raises
-    ------
-    WeightsError
-        No model or several models match, or the model is damaged.
-    """
+    """Load a model, found as by `resolve_model_id`."""
     found = find_model(models, named).require_sound("config.json", "model.safetensors")
     from modeling.models.checkpoint import load_model
 
@@ -133,21 +115,15 @@ def open_model(models: Path, named: str) -> Model:
 def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotion:
     """Assign a name to a model; recipes may use it as `score.model`.
 
-    Readers see the old names or the new ones. Concurrent promotions are all recorded in the history.
+    Readers see the old names or the new ones. Concurrent promotions are all recorded in the history. An earlier
+    promotion is returned if the model had the name already.
 
     Parameters
     ----------
-    models
-        Folder of the store.
     named
         As for `resolve_model_id`: 'challenger' promotes the model that has this name now.
     name
         Letters, digits, - and _ after a first letter; must not look like an id.
-
-    Returns
-    -------
-    Promotion
-        An earlier one if the model had the name already.
 
     Raises
     ------
@@ -172,9 +148,8 @@ def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotio
                 return next(promotion for promotion in reversed(before.history) if promotion.name == name)
             time = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
             promotion = Promotion(name=name, model_id=model_id, replaced=replaced, time=time)
-            _write_promotions(
-                models, Promotions(names={**before.names, name: model_id}, history=(*before.history, promotion))
-            )
+            names, history = {**before.names, name: model_id}, (*before.history, promotion)
+            _write_promotions(models, Promotions(names=names, history=history))
     except Timeout as error:
         raise StoreBusyError(
             f"another process has locked {models / PROMOTIONS} for {LOCK_TIMEOUT_S} s: check whether it hangs, then "
@@ -184,13 +159,7 @@ def promote_model(models: Path, named: str, *, name: str = CHAMPION) -> Promotio
 
 
 def read_promotions(models: Path) -> Promotions:
-    """Read the promoted names and their history.
-
-    Raises
-    ------
-    WeightsError
-        promoted.json is damaged.
-    """
+    """Read the promoted names and their history; raise `WeightsError` if promoted.json is damaged."""
     path = models / PROMOTIONS
     try:
         values = read_json(path)
@@ -222,8 +191,3 @@ def _model_ids(models: Path) -> Sequence[str]:
     if not ids:
         raise WeightsError(f"{models} has no models yet: train one with `galstore train RECIPE`")
     return ids
-
-
-def _rank(model: StoredModel) -> tuple[bool, str, float, str]:
-    rmse = model.validation.get("rmse")
-    return not model.is_sound, model.target, math.inf if rmse is None else rmse, model.model_id

@@ -20,10 +20,8 @@ from schemas.recipes import NetworkSection
 
 N_BANDS = 3
 HEAD_UNITS = 512
-
 BODY_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 """torchvision's names of a ResNet's modules before the pooling, in order of application."""
-
 LOG_VARIANCE_RANGE = (-6.0, 6.0)
 """Limits a predicted sigma to 0.05 ... 20 times the scatter of the label: without limits, one batch can ruin a fit."""
 
@@ -39,19 +37,9 @@ class ConcatPool(nn.Module):
 class GalaxyNetwork(nn.Module):
     """Convolutional body with a regression head.
 
-    The body may run in bfloat16 under autocast. Pooling and head always run in float32: the spacing of bfloat16 at a
-    metallicity of 8.7 is 0.06 dex, as large as the expected error.
-
-    Parameters
-    ----------
-    body
-        (n, band, y, x) -> (n, `n_features`, y', x').
-    n_features
-        Number of output channels of the body.
-    dropout
-        Dropout before the first and before the second linear layer.
-    n_targets
-        Number of predicted values per object.
+    The body, (n, band, y, x) -> (n, `n_features`, y', x'), may run in bfloat16 under autocast. Pooling and head always
+    run in float32: the spacing of bfloat16 at a metallicity of 8.7 is 0.06 dex, as large as the expected error. Dropout
+    is applied before the first and before the second linear layer.
     """
 
     def __init__(self, body: nn.Module, *, n_features: int, dropout: tuple[float, float], n_targets: int) -> None:
@@ -84,44 +72,31 @@ class GalaxyNetwork(nn.Module):
 
 
 def build_network(section: NetworkSection, *, n_targets: int = 1) -> GalaxyNetwork:
-    """Build the network of a recipe with random weights.
+    """Build the network of a recipe with random weights: (n, band, y, x) float32 -> (n, n_targets).
 
     Weights are drawn from torch's CPU generator: seed it (`torch.manual_seed`) inside `torch.random.fork_rng()` for a
     reproducible start, as `train_network` does.
 
-    Parameters
-    ----------
-    section
-        `arch` is torchvision's resnet18, resnet34 (the paper's) or resnet50, or `resnet10w32`: one basic block per
-        stage and half the width, 1.4 million parameters, for two cores. Each takes images of all levels, 128 to 1 px.
-    n_targets
-        Number of predicted values per object.
-
-    Returns
-    -------
-    GalaxyNetwork
-        Takes (n, band, y, x) float32 and returns (n, n_targets). Head as in Wu & Boada (2019), section 3.2: average and
-        maximum pooling, then batch normalisation, dropout and a linear layer, twice.
+    `arch` is torchvision's resnet18, resnet34 (the paper's) or resnet50, or `resnet10w32`: one basic block per stage
+    and half the width, 1.4 million parameters, for two cores. Each takes images of all levels, 128 to 1 px. The head
+    follows Wu & Boada (2019), section 3.2: average and maximum pooling, then batch normalisation, dropout and a linear
+    layer, twice.
     """
     if section.arch == "resnet10w32":
         body, n_features = _narrow_body(), 256
     else:
         resnet = models.get_model(section.arch, weights=None)
-        body, n_features = _resnet_body(resnet), resnet.fc.in_features
+        body = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in BODY_PARTS))
+        n_features = resnet.fc.in_features
     return GalaxyNetwork(body, n_features=n_features, dropout=section.dropout, n_targets=n_targets)
 
 
 def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> None:
-    """Load the pretrained weights named by a recipe into the body of a network; the head is unchanged.
+    """Load the pretrained weights named by a recipe into the body of a network in place; the head is unchanged.
 
-    Parameters
-    ----------
-    network
-        Changed in place.
-    section
-        `weights` is 'none' (no change), 'imagenet' (torchvision's IMAGENET1K_V1 file of this architecture under
-        `$TORCH_HOME/hub/checkpoints`, which is not downloaded), or the path of a torchvision state dictionary or of a
-        `model.safetensors` of galstore.
+    `weights` is 'none' (no change), 'imagenet' (torchvision's IMAGENET1K_V1 file of this architecture under
+    `$TORCH_HOME/hub/checkpoints`, which is not downloaded), or the path of a torchvision state dictionary or of a
+    `model.safetensors` of galstore.
 
     Raises
     ------
@@ -132,9 +107,12 @@ def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> 
         return
     path = _imagenet_file(section.arch) if section.weights == "imagenet" else Path(section.weights)
     if not path.is_file():
+        hint = ""
+        if section.weights == "imagenet":
+            hint = f" (from {_imagenet_url(section.arch)}, or set TORCH_HOME to its folder)"
         raise WeightsError(
-            f"no weights at {path}: put the file there{_source_hint(section)}, give another path, or train from "
-            'scratch with network.weights = "none"'
+            f"no weights at {path}: put the file there{hint}, give another path, or train from scratch with "
+            'network.weights = "none"'
         )
     if section.weights == "imagenet":
         _check_digest(path)
@@ -142,13 +120,7 @@ def load_pretrained_weights(network: GalaxyNetwork, section: NetworkSection) -> 
 
 
 def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """Return the device of a recipe; 'auto' is the GPU if torch finds one.
-
-    Raises
-    ------
-    TrainingError
-        'cuda' on a machine without a GPU usable by torch.
-    """
+    """Return the device of a recipe; 'auto' is the GPU if torch finds one, and 'cuda' without one an error."""
     if device == "cuda" and not torch.cuda.is_available():
         raise TrainingError(
             'device = "cuda", but torch finds no GPU here: use device = "auto" or "cpu", or check the driver'
@@ -156,10 +128,9 @@ def choose_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _source_hint(section: NetworkSection) -> str:
-    if section.weights != "imagenet":
-        return ""
-    return f" (from {models.get_model_weights(section.arch)['IMAGENET1K_V1'].url}, or set TORCH_HOME to its folder)"
+def _imagenet_url(arch: str) -> str:
+    url: str = models.get_model_weights(arch)["IMAGENET1K_V1"].url
+    return url
 
 
 def _imagenet_file(arch: str) -> Path:
@@ -168,8 +139,7 @@ def _imagenet_file(arch: str) -> Path:
             "resnet10w32 does not have ImageNet weights: choose resnet18, resnet34 or resnet50, or "
             'network.weights = "none"'
         )
-    url: str = models.get_model_weights(arch)["IMAGENET1K_V1"].url
-    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+    return Path(torch.hub.get_dir()) / "checkpoints" / _imagenet_url(arch).rsplit("/", 1)[-1]
 
 
 def _check_digest(path: Path) -> None:
@@ -211,10 +181,6 @@ def _load_body(network: GalaxyNetwork, state: dict[str, Tensor], path: Path) -> 
     network.body.load_state_dict({name: given.get(name, current[name]) for name in current})
 
 
-def _resnet_body(resnet: nn.Module) -> nn.Sequential:
-    return nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in BODY_PARTS))
-
-
 def _narrow_body() -> nn.Sequential:
     """Build a ResNet-10 of width 32 with torchvision's blocks, names and initialisation."""
     stem = nn.Conv2d(N_BANDS, 32, kernel_size=7, stride=2, padding=3, bias=False)
@@ -223,9 +189,8 @@ def _narrow_body() -> nn.Sequential:
     for width, stride in ((32, 1), (64, 2), (128, 2), (256, 2)):
         shortcut = None
         if stride != 1:
-            shortcut = nn.Sequential(
-                nn.Conv2d(width_in, width, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(width)
-            )
+            projection = nn.Conv2d(width_in, width, kernel_size=1, stride=stride, bias=False)
+            shortcut = nn.Sequential(projection, nn.BatchNorm2d(width))
         modules.append(nn.Sequential(BasicBlock(width_in, width, stride, shortcut)))
         width_in = width
     body = nn.Sequential(OrderedDict(zip(BODY_PARTS, modules, strict=True)))

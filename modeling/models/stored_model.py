@@ -18,17 +18,12 @@ from safetensors import SafetensorError, safe_open
 from schemas.errors import WeightsError
 
 JsonObject: TypeAlias = dict[str, Any]
-
 LISTED_KEYS: dict[str, type] = {
-    "model_id": str,
+    **dict.fromkeys(("model_id", "arch", "training_set"), str),
+    **dict.fromkeys(("level", "best_epoch"), int),
     "targets": list,
-    "level": int,
-    "arch": str,
-    "training_set": str,
-    "best_epoch": int,
 }
 """Keys of config.json that lists and training curves need; `load_model` checks all keys."""
-
 _Value = TypeVar("_Value")
 
 
@@ -37,16 +32,13 @@ class StoredModel:
     """One model folder, read without its weights. Unreadable parts are empty and listed in `problems`."""
 
     model_id: str
-    """Name of the folder."""
     folder: Path
     config: JsonObject
-    """Content of config.json."""
     metrics: dict[str, dict[str, float | None]]
     """Metrics by data set, such as `validation`."""
     card: str
     """Content of README.md."""
     log: tuple[JsonObject, ...]
-    """One record per epoch."""
     written: datetime
     """Modification time of the files, UTC. For display only, never used to choose a model."""
     problems: dict[str, str] = field(default_factory=dict)
@@ -67,13 +59,7 @@ class StoredModel:
         return self.metrics.get("validation", {})
 
     def require_sound(self, *files: str) -> StoredModel:
-        """Return this model if the given files (default: all) can be read.
-
-        Raises
-        ------
-        WeightsError
-            Names each unreadable file.
-        """
+        """Return this model if the given files (default: all) can be read; else raise `WeightsError`."""
         problems = [f"{name} {text}" for name, text in self.problems.items() if not files or name in files]
         if problems:
             raise WeightsError(
@@ -105,8 +91,8 @@ def read_stored_model(folder: Path) -> StoredModel:
     config: JsonObject = read("config.json", lambda path: _read_config(path, folder.name), {})
     metrics: dict[str, dict[str, float | None]] = read("metrics.json", _read_metrics, {})
     read("model.safetensors", lambda path: _check_weights(path, folder.name), None)
-    log: tuple[JsonObject, ...] = read("training_log.jsonl", _read_log, ())
-    card = read("README.md", lambda path: path.read_text(encoding="utf-8"), "")
+    log: list[JsonObject] = read("training_log.jsonl", _read_log, [])
+    card = read("README.md", _read_text, "")
     dated = folder if "config.json" in problems else folder / "config.json"
     return StoredModel(
         model_id=folder.name,
@@ -114,23 +100,19 @@ def read_stored_model(folder: Path) -> StoredModel:
         config=config,
         metrics=metrics,
         card=card,
-        log=log,
+        log=tuple(log),
         written=datetime.fromtimestamp(dated.stat().st_mtime, UTC).replace(microsecond=0),
         problems=problems,
     )
 
 
 def read_json(path: Path) -> JsonObject:
-    """Read a JSON file whose top level is an object.
+    """Read a JSON file whose top level is an object; raise `ValueError` for other content."""
+    return _parse_object(_read_text(path))
 
-    Raises
-    ------
-    FileNotFoundError
-        The file does not exist.
-    ValueError
-        The file is not text, not JSON, or holds another type.
-    """
-    return _parse_object(path.read_text(encoding="utf-8"))
+
+def _read_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def _parse_object(text: str) -> JsonObject:
@@ -153,6 +135,10 @@ def _read_config(path: Path, model_id: str) -> JsonObject:
     return values
 
 
+def _read_log(path: Path) -> list[JsonObject]:
+    return list(map(_parse_object, _read_text(path).splitlines()))
+
+
 def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:
     values = read_json(path)
     for name, numbers in values.items():
@@ -160,10 +146,6 @@ def _read_metrics(path: Path) -> dict[str, dict[str, float | None]]:
         if not isinstance(numbers, dict) or not all(isinstance(n, int | float | None) for n in numbers.values()):
             raise ValueError(f"has {name} = {str(numbers)[:60]}, expected numbers by name")
     return values
-
-
-def _read_log(path: Path) -> tuple[JsonObject, ...]:
-    return tuple(map(_parse_object, path.read_text(encoding="utf-8").splitlines()))
 
 
 def _check_weights(path: Path, model_id: str) -> None:

@@ -31,6 +31,5 @@ class EpochRecord:
 
 
 def read_training_log(folder: Path) -> tuple[EpochRecord, ...]:
-    """Read the epochs of a model's training, in order."""
     lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
     return tuple(EpochRecord(**json.loads(line)) for line in lines)

@@ -28,11 +28,9 @@ if TYPE_CHECKING:
     import onnx
 
 INPUT = "pixels"
-
 TOLERANCE = 1e-4
 """Maximum accepted difference in the unit of the label, or 1e-5 of the labels' scatter if larger, since float32 has
 seven digits."""
-
 N_CHECKED = 8
 """Number of test images of each kind."""
 
@@ -66,9 +64,7 @@ class _CountsToLabels(nn.Module):
         scale = 1 / torch.tensor(normalisation.std_counts, dtype=torch.float64)
         self.register_buffer("scale", scale.float())
         self.register_buffer("offset", (-mean * scale).float())
-        self.network = model.network
-        self.config = model.config
-        self.views = views
+        self.network, self.config, self.views = model.network, model.config, views
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         images = (pixels * self.scale + self.offset).permute(0, 3, 1, 2)
@@ -93,14 +89,8 @@ def output_names(config: ModelConfig) -> tuple[str, ...]:
 def export_onnx(model: Model, path: Path, *, views: Literal[1, 8] = 8) -> OnnxExport:
     """Write a model as one ONNX file after comparing the file with the model.
 
-    Parameters
-    ----------
-    model
-        Loaded model; its network is moved to the CPU.
-    path
-        An existing file is replaced.
-    views
-        8: mean over D4, the default of `galstore score`, at eight times the cost. 1: the unchanged image.
+    With 8 views, the default of `galstore score`, outputs are means over D4, at eight times the cost. An existing file
+    is replaced. The model's network is moved to the CPU.
 
     Returns
     -------
@@ -165,21 +155,17 @@ def compare_with_model(
     }
 
 
-def probe_images(side_px: int, n_bands: int, *, seed: int = 0) -> NDArray[np.float32]:
+def probe_images(side_px: int, n_bands: int) -> NDArray[np.float32]:
     """Draw test images: noise, galaxies, an empty image and a saturated image.
 
-    Returns
-    -------
-    ndarray
-        (2 N_CHECKED + 2, y, x, band) float32, integer counts from 0 to 255. Galaxies are exponential disks of random
-        size, axis ratio and colour on a noisy sky.
+    They are (2 N_CHECKED + 2, y, x, band) float32, integer counts from 0 to 255. Galaxies are exponential disks of
+    random size, axis ratio and colour on a noisy sky.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     noise = rng.uniform(0, 255, (N_CHECKED, side_px, side_px, n_bands))
     y, x = (np.mgrid[:side_px, :side_px] + 0.5) / side_px - 0.5
-    angle, axis_ratio, radius = (
-        rng.uniform(low, high, (N_CHECKED, 1, 1)) for low, high in ((0, np.pi), (0.3, 1), (0.05, 0.2))
-    )
+    ranges = ((0, np.pi), (0.3, 1), (0.05, 0.2))
+    angle, axis_ratio, radius = (rng.uniform(low, high, (N_CHECKED, 1, 1)) for low, high in ranges)
     along, across = x * np.cos(angle) + y * np.sin(angle), (y * np.cos(angle) - x * np.sin(angle)) / axis_ratio
     brightness = rng.uniform(60, 250, (N_CHECKED, 1, 1, n_bands))
     galaxies = brightness * np.exp(-np.hypot(along, across) / radius)[..., None] + rng.normal(8, 3, noise.shape)
@@ -188,7 +174,6 @@ def probe_images(side_px: int, n_bands: int, *, seed: int = 0) -> NDArray[np.flo
 
 
 def _build_graph(module: nn.Module, shape: tuple[int, int, int], outputs: tuple[str, ...]) -> onnx.ModelProto:
-    """Export a module with a variable number of objects."""
     program = torch.onnx.export(
         module.eval(),
         # not one object: torch treats a length of one as constant

@@ -50,25 +50,17 @@ def predict(
     batch_size: int = 256,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> Prediction:
-    """Score images.
+    """Score images, (object, y, x, band) counts at the model's level, without NaN.
 
     Parameters
     ----------
     model
         Trained or loaded model. Its scale rule is not checked: see `Model.require_scale`.
-    pixels
-        (object, y, x, band) counts at the model's level, without NaN.
     views
         8: mean over D4, invariant to rotations by 90 degrees and reflections. 1: the unchanged image.
     batch_size
         Number of images scored together; it changes results by less than 1e-5 label units on a CPU. On a GPU the body
         runs in bfloat16, and results change by its rounding.
-    device
-        'auto' is the GPU if torch finds one.
-
-    Returns
-    -------
-    Prediction
 
     Raises
     ------
@@ -101,10 +93,8 @@ def predict_pixels(
     scale = config.label_scale
     pooled = torch.zeros((n, network.n_features), dtype=torch.float32, device=torch_device)
     if not n:
-        empty = np.empty(0)
-        return Prediction(
-            mean=empty, view_spread=empty, embedding=pooled.cpu().numpy(), sigma=empty, ensemble_spread=empty
-        )
+        empty, features = np.empty(0), pooled.cpu().numpy()
+        return Prediction(mean=empty, view_spread=empty, embedding=features, sigma=empty, ensemble_spread=empty)
     by_view = predict_views(
         network,
         pixels,
@@ -124,37 +114,21 @@ def predict_pixels(
         sigma=_sigma(by_view) * scale.std if config.gives_sigma else unknown,
         ensemble_spread=unknown,
         further={
-            name: label_scale.restore(mean[:, column])
-            for column, (name, label_scale) in enumerate(zip(config.targets, config.label_scales, strict=True))
-            if column
+            name: config.label_scales[column].restore(mean[:, column])
+            for column, name in enumerate(config.targets[1:], start=1)
         },
     )
 
 
 def combine_predictions(predictions: Sequence[Prediction]) -> Prediction:
-    """Combine the predictions of the members of an ensemble for the same objects.
+    """Combine the predictions of the members of an ensemble for the same objects; a single one is returned unchanged.
 
-    Parameters
-    ----------
-    predictions
-        Prediction of each member; a single one is returned unchanged.
-
-    Returns
-    -------
-    Prediction
-        `mean` and `further` are means over the members (`further`: common targets only), `ensemble_spread` is the
-        standard deviation of their means, `view_spread` the root mean square of their spreads. `sigma` is the standard
-        deviation of the mixture of the members' normal distributions, sqrt(mean(sigma^2 + mean^2) - mean^2), as in
-        Lakshminarayanan et al. (2017), section 2.4; NaN unless all members predict sigma. `embedding` is the first
-        member's, since embeddings of different networks cannot be averaged.
-
-    Raises
-    ------
-    ValueError
-        No predictions.
+    `mean` and `further` are means over the members (`further`: common targets only), `ensemble_spread` is the
+    standard deviation of their means, `view_spread` the root mean square of their spreads. `sigma` is the standard
+    deviation of the mixture of the members' normal distributions, sqrt(mean(sigma^2 + mean^2) - mean^2), as in
+    Lakshminarayanan et al. (2017), section 2.4; NaN unless all members predict sigma. `embedding` is the first
+    member's, since embeddings of different networks cannot be averaged.
     """
-    if not predictions:
-        raise ValueError("no predictions to combine: give at least one")
     if len(predictions) == 1:
         return predictions[0]
     means = np.stack([member.mean for member in predictions])
@@ -189,27 +163,10 @@ def predict_views(
     device: torch.device,
     pooled: Tensor | None = None,
 ) -> Tensor:
-    """Return the outputs of the network for each view of each image.
+    """Return the outputs of the network for each view of each image, (view, object, output) float32, on the CPU.
 
-    Parameters
-    ----------
-    network
-        Network on `device`; set to evaluation mode.
-    pixels
-        Images of at least one object.
-    normalisation
-    views
-        Number of views of D4, from view 0 on.
-    batch_size
-        Number of images scored together.
-    device
-    pooled
-        (object, feature) on `device`; the averaged features of each view are added to it.
-
-    Returns
-    -------
-    Tensor
-        (view, object, output) float32, on the CPU.
+    The network, on `device`, is set to evaluation mode. Views are those of D4 from view 0 on. The averaged features of
+    each view are added to `pooled`, (object, feature) on `device`.
     """
     network.eval()
     n, side_y, side_x, n_bands = pixels.shape

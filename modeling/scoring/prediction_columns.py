@@ -19,10 +19,7 @@ from schemas.predictions import TRUSTED_RANGE, Flag
 
 
 def prediction_columns(
-    model: Model | Sequence[Model],
-    prediction: Prediction,
-    pixels: Counts,
-    catalog: pd.DataFrame | None = None,
+    model: Model | Sequence[Model], prediction: Prediction, pixels: Counts, catalog: pd.DataFrame | None = None
 ) -> dict[str, NDArray[np.float32] | NDArray[np.int32]]:
     """Build the published columns of a prediction.
 
@@ -30,8 +27,6 @@ def prediction_columns(
     ----------
     model
         Model, or the members of an ensemble in the order of their combination.
-    prediction
-        Prediction for these images.
     pixels
         (object, y, x, band) counts at the model's level.
     catalog

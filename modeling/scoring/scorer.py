@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from modeling.loading.pixels import Counts
@@ -15,20 +16,12 @@ from schemas.errors import WeightsError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
-    """Model or ensemble with its scoring settings.
-
-    Attributes
-    ----------
-    predictions_id
-        Id of the model or of the ensemble; predictions are stored with this id.
-    members
-        Models of the ensemble, in the order of their ids; a single model is the only member.
-    views, batch_size, device
-        As for `predict`.
-    """
+    """Model or ensemble with its scoring settings, those of `predict`."""
 
     predictions_id: str
+    """Id of the model or of the ensemble; predictions are stored with this id."""
     members: tuple[Model, ...]
+    """Models of the ensemble, in the order of their ids; a single model is the only member."""
     views: Literal[1, 8] = 8
     batch_size: int = 256
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -43,22 +36,15 @@ class Scorer:
 
     @property
     def level(self) -> int:
-        """Side of the images, px."""
         return self.first.config.level
 
     def require_scale(self, scale: CutoutScale) -> None:
-        """Check the scale of cutouts for each member: see `Model.require_scale`."""
         for member in self.members:
             member.require_scale(scale)
 
     def predict(self, pixels: Counts) -> Prediction:
-        """Score images at the members' level: see `predict` and `combine_predictions`."""
-        return combine_predictions(
-            [
-                predict(member, pixels, views=self.views, batch_size=self.batch_size, device=self.device)
-                for member in self.members
-            ]
-        )
+        score = partial(predict, pixels=pixels, views=self.views, batch_size=self.batch_size, device=self.device)
+        return combine_predictions([score(member) for member in self.members])
 
 
 def _check_members(members: Sequence[Model]) -> None:

@@ -26,7 +26,6 @@ from schemas.recipes import NetworkSection, TrainSection
 
 FOLD_STREAM = 7_000
 """Added to the seed before hashing, so that folds are independent of the split with the same seed."""
-
 FoldMetrics: TypeAlias = dict[str, int | float | None]
 """Metrics of one fold by name; `fold` is None for all objects."""
 
@@ -40,24 +39,10 @@ def assign_folds(
     seed: int = 0,
     duplicate_arcsec: float = 2.0,
 ) -> NDArray[np.int64]:
-    """Assign each object to a fold by a stable hash of its id.
+    """Assign each object, (object,), to a fold from 0 to n_folds - 1 by a stable hash of its id.
 
-    Parameters
-    ----------
-    object_ids, ra_deg, dec_deg
-        (object,) each.
-    n_folds
-        At least 2.
-    seed
-        Seed of the hash.
-    duplicate_arcsec
-        Maximum separation of ids of the same galaxy, which share the fold of the smallest id.
-
-    Returns
-    -------
-    NDArray
-        Fold numbers from 0 to n_folds - 1, (object,). They do not depend on the order of rows or on other objects, so
-        that folds are equal in size only on average.
+    Ids of the same galaxy, at most `duplicate_arcsec` apart, share the fold of the smallest id. Folds do not depend on
+    the order of rows or on other objects, so that they are equal in size only on average.
 
     Raises
     ------
@@ -148,17 +133,6 @@ def train_on_all(
 ) -> TrainedNetwork:
     """Train on all given rows, without a validation split.
 
-    Parameters
-    ----------
-    pixels, labels
-        As for `train_network`.
-    network, train
-        Sections of the recipe.
-    on_epoch
-        Called after each epoch; its errors are those of training rows.
-
-    Notes
-    -----
     The epoch with the lowest error on training rows is returned. The one-cycle schedule ends at a rate of zero and the
     weights are averaged, so this is the last epoch or close to it.
     """
@@ -185,30 +159,11 @@ def predict_fold(
     views: Literal[1, 8] = 8,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> NDArray[np.float64]:
-    """Train on the other folds and predict one fold.
+    """Train on the other folds and predict the held-out objects, in the unit of the labels.
 
-    Parameters
-    ----------
-    pixels, labels
-        As for `train_network`, of all objects.
-    held_out
-        True for the objects of the fold, (object,). Their pixels and labels are not used for training.
-    network, train
-        Sections of the recipe.
-    scale
-        Scale of the cutouts.
-    views
-        As for `predict`.
-    on_epoch
-        Called after each epoch.
-
-    Returns
-    -------
-    NDArray
-        Predictions in the unit of the labels, (object in the fold,).
+    `held_out`, (object,), is True for the objects of the fold. Their pixels and labels are not used for training.
     """
     trained = train_on_all(pixels[~held_out], labels[~held_out], network=network, train=train, on_epoch=on_epoch)
-    model = build_model(
-        trained, model_id="fold", network=network, train=train, scale=scale, training_set="", snapshot=""
-    )
+    origin = {"model_id": "fold", "training_set": "", "snapshot": ""}
+    model = build_model(trained, network=network, train=train, scale=scale, **origin)
     return predict(model, pixels[held_out], views=views).mean

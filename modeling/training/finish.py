@@ -29,18 +29,7 @@ def build_model(
 ) -> Model:
     """Combine a trained network with the description of its origin.
 
-    Parameters
-    ----------
-    trained
-        From `train_network`.
-    model_id
-        From `schemas.fingerprints.fingerprint`.
-    network, train
-        Sections of the recipe used for the training.
-    scale
-        Scale of the cutouts.
-    training_set, snapshot
-        Hash of the training set, and commit of the cube that it was read from.
+    `training_set` is the hash of the training set, `snapshot` the commit of the cube that it was read from.
     """
     return Model(
         network=trained.network,
@@ -70,16 +59,7 @@ def build_model(
 
 
 def fit_intervals(model: Model, true: NDArray[np.float64], predicted: Prediction) -> Model:
-    """Fit conformal intervals to the errors on validation rows, unless they are too few.
-
-    Parameters
-    ----------
-    model
-    true
-        Labels of the validation rows, (object,); NaN if missing.
-    predicted
-        The model's prediction for the same objects.
-    """
+    """Fit conformal intervals to the errors on validation rows, unless they are too few; missing labels are NaN."""
     known = np.isfinite(true)
     if np.count_nonzero(known) < MIN_INTERVAL_ROWS:
         return model
@@ -90,15 +70,9 @@ def fit_intervals(model: Model, true: NDArray[np.float64], predicted: Prediction
 def fit_ood_detector(
     model: Model, train: DetectorExamples, validation: DetectorExamples, labels: NDArray[np.float64]
 ) -> Model:
-    """Fit an out-of-distribution detector, unless the rows are too few; predictions are then flagged.
+    """Fit an out-of-distribution detector to rows with the model's embeddings, unless they are too few.
 
-    Parameters
-    ----------
-    model
-    train, validation
-        Training and validation rows with the model's embeddings; some thousands are enough.
-    labels
-        Labels of the training rows; NaN if missing.
+    Predictions are then flagged. Labels are those of the training rows, NaN if missing.
     """
     if min(len(train.embedding), len(validation.embedding)) < MIN_DETECTOR_ROWS:
         return model

@@ -11,17 +11,7 @@ from modeling.models.networks import split_gaussian
 
 
 def rmse_loss(predicted: Tensor, true: Tensor) -> Tensor:
-    """Compute the root mean squared error of a batch, the loss of Wu & Boada (2019).
-
-    Parameters
-    ----------
-    predicted, true
-        (n, n_targets), float32. NaN in `true` is left out of the mean.
-
-    Returns
-    -------
-    Tensor
-        Scalar. Its gradient is finite for an error of zero.
+    """Compute the root mean squared error of a batch, (n, n_targets) float32 each: the loss of Wu & Boada (2019).
 
     Examples
     --------
@@ -36,12 +26,7 @@ def rmse_loss(predicted: Tensor, true: Tensor) -> Tensor:
 def gaussian_loss(predicted: Tensor, true: Tensor) -> Tensor:
     """Compute the mean negative log-likelihood of normal errors with predicted variances (Nix & Weigend 1994).
 
-    Parameters
-    ----------
-    predicted
-        (n, 2 n_targets), float32: means, then logarithms of the variances.
-    true
-        (n, n_targets), float32; NaN is left out of the mean.
+    Predictions are (n, 2 n_targets) float32: means, then logarithms of the variances.
 
     Examples
     --------

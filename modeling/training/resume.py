@@ -7,7 +7,7 @@ import pickle
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -22,14 +22,10 @@ from schemas.errors import WeightsError
 
 TrainingState: TypeAlias = dict[str, Any]
 """Tensors and plain values by name."""
+_PARTS = ("network", "averaging", "optimizer", "schedule")
+_VALUES = ("epoch", "step", "best_weights", "best_epoch", "best_rmse")
 
 _log = logging.getLogger(__name__)
-
-
-class _HasState(Protocol):
-    def state_dict(self) -> TrainingState: ...
-
-    def load_state_dict(self, state_dict: TrainingState, /) -> object: ...
 
 
 class RunState:
@@ -69,43 +65,28 @@ class RunState:
         self.saved_s = time.monotonic()
         device = self.total_loss.device
         return {
-            **{name: part.state_dict() for name, part in self._parts().items()},
-            "epoch": self.epoch,
-            "step": self.step,
+            **{name: getattr(self, name).state_dict() for name in _PARTS},
+            **{name: getattr(self, name) for name in _VALUES},
             "total_loss": self.total_loss,
-            "best_weights": self.best_weights,
-            "best_epoch": self.best_epoch,
-            "best_rmse": self.best_rmse,
             "log": [asdict(record) for record in self.log],
             "random": torch.get_rng_state(),
             "device_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.empty(0),
         }
 
     def restore(self, state: TrainingState) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        self.epoch, self.step = state["epoch"], state["step"]
+        for name in _PARTS:
+            getattr(self, name).load_state_dict(state[name])
+        for name in _VALUES:
+            setattr(self, name, state[name])
         self.total_loss.copy_(state["total_loss"])
         self.log = [EpochRecord(**record) for record in state["log"]]
-        self.best_epoch, self.best_rmse = state["best_epoch"], state["best_rmse"]
-        self.best_weights = state["best_weights"]
         torch.set_rng_state(state["random"])
         if self.total_loss.device.type == "cuda":
             torch.cuda.set_rng_state(state["device_random"], self.total_loss.device)
 
-    def _parts(self) -> dict[str, _HasState]:
-        return {name: getattr(self, name) for name in ("network", "averaging", "optimizer", "schedule")}
-
 
 class ResumeFile:
-    """File with the full state of a training.
-
-    Parameters
-    ----------
-    path
-    identity
-        Fingerprint of the training; a file of another training is ignored.
-    """
+    """File with the full state of a training; a file of another training, by its fingerprint, is ignored."""
 
     def __init__(self, path: Path, identity: str) -> None:
         self._path = path

@@ -15,16 +15,12 @@ from schemas.recipes import TrainSection
 WARM_UP = 0.3
 """Share of the steps with a rising rate in the one-cycle schedule. Not 1/k, for which torch divides by zero in a run of
 k steps."""
-
 BODY_RATE = 0.1
 """One cycle: learning rate of a pretrained body relative to the randomly initialised head."""
-
 FROZEN_EPOCHS = 2
 """Wu & Boada (2019): number of epochs that train the head alone."""
-
 GROUP_RATES = (0.01, 0.1, 1.0)
 """Wu & Boada (2019): relative rates of the first half of the body, its second half, and the head: 0.001, 0.01, 0.1."""
-
 SECOND_HALF = ("layer3", "layer4")
 
 
@@ -33,35 +29,19 @@ def plan_optimisation(
 ) -> tuple[Optimizer, LRScheduler]:
     """Create the optimiser and the schedule of a recipe; the schedule takes one step per batch.
 
-    Parameters
-    ----------
-    network
-    train
-        `method` 'one_cycle': AdamW under one cycle (Smith & Topin 2019). 'wu_boada_2019': SGD with momentum under
-        cosine restarts (Loshchilov & Hutter 2017), whose cycles last 1, 1, 2, 4, 8 ... epochs after `FROZEN_EPOCHS`.
-    steps_per_epoch
-        Number of batches.
-    pretrained
-        The body starts from pretrained weights.
+    `method` 'one_cycle': AdamW under one cycle (Smith & Topin 2019). 'wu_boada_2019': SGD with momentum under
+    cosine restarts (Loshchilov & Hutter 2017), whose cycles last 1, 1, 2, 4, 8 ... epochs after `FROZEN_EPOCHS`.
     """
     body, head = list(network.body.parameters()), list(network.head.parameters())
     if train.method == "one_cycle":
-        optimizer = torch.optim.AdamW(
-            [{"params": body}, {"params": head}],
-            lr=train.learning_rate,
-            weight_decay=train.weight_decay,
-            betas=(0.9, 0.99),
-        )
-        body_rate = train.learning_rate * (BODY_RATE if pretrained else 1)
-        n_steps = train.epochs * steps_per_epoch
-        rates = [body_rate, train.learning_rate]
+        parts, rate = [{"params": body}, {"params": head}], train.learning_rate
+        optimizer = torch.optim.AdamW(parts, lr=rate, weight_decay=train.weight_decay, betas=(0.9, 0.99))
+        rates, n_steps = [rate * (BODY_RATE if pretrained else 1), rate], train.epochs * steps_per_epoch
         return optimizer, OneCycleLR(optimizer, rates, total_steps=n_steps, pct_start=WARM_UP)
     late = {id(weight) for name in SECOND_HALF for weight in network.body.get_submodule(name).parameters()}
     halves = [weight for weight in body if id(weight) not in late], [weight for weight in body if id(weight) in late]
-    groups = [
-        {"params": group, "lr": rate * train.learning_rate}
-        for group, rate in zip((*halves, head), GROUP_RATES, strict=True)
-    ]
+    rated = zip((*halves, head), GROUP_RATES, strict=True)
+    groups = [{"params": group, "lr": rate * train.learning_rate} for group, rate in rated]
     sgd = torch.optim.SGD(groups, momentum=0.9, weight_decay=train.weight_decay)
     return sgd, LambdaLR(sgd, _cosine_restarts(steps_per_epoch))
 

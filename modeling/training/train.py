@@ -33,9 +33,7 @@ from schemas.recipes import NetworkSection, TrainSection
 
 AVERAGED_SHARE = 0.1
 """Share of the steps over which the moving average of the weights extends."""
-
 VALIDATION_BATCH = 256
-
 _log = logging.getLogger(__name__)
 
 
@@ -47,7 +45,6 @@ class TrainedNetwork:
     """On the CPU, in evaluation mode."""
     normalisation: Normalisation
     label_scales: tuple[LabelScale, ...]
-    """Scale of each target."""
     log: tuple[EpochRecord, ...]
     best_epoch: int
     """Epoch (from 1) with the lowest validation RMSE of the first target."""
@@ -76,8 +73,6 @@ def train_network(
     labels, validation_labels
         (object,) without NaN, or (object, target) with NaN for missing labels. Each object needs one label, and each
         target at least one object.
-    network, train
-        Sections of the recipe.
     on_epoch
         Called after each epoch of this process.
     resume_path
@@ -97,7 +92,7 @@ def train_network(
         The pretrained weights are missing or damaged, or the saved state is damaged.
     """
     device, ranks = choose_device(train.device), current_ranks()
-    true, validation_true = _as_columns(labels), _as_columns(validation_labels)
+    true, validation_true = (a[:, None] if a.ndim == 1 else a for a in (labels, validation_labels))
     source = _check_rows("training", pixels, true, network, train, device)
     validation = _check_rows("validation", validation_pixels, validation_true, network, train, device)
     scales = tuple(LabelScale.of(column[np.isfinite(column)]) for column in true.T)
@@ -122,10 +117,8 @@ def train_network(
         ranks.synchronise_batch_norm(trained)
         trained.to(device).to(memory_format=torch.channels_last)
         averaging = AveragedModel(trained, multi_avg_fn=_moving_average(train, len(batches)), use_buffers=True)
-        averaged = cast(GalaxyNetwork, averaging.module)
-        optimizer, schedule = plan_optimisation(
-            trained, train, steps_per_epoch=len(batches), pretrained=network.weights != "none"
-        )
+        averaged, n_steps, pretrained = cast(GalaxyNetwork, averaging.module), len(batches), network.weights != "none"
+        optimizer, schedule = plan_optimisation(trained, train, steps_per_epoch=n_steps, pretrained=pretrained)
         run = RunState(trained, averaging, optimizer, schedule, torch.zeros((), device=device))
         identity = fingerprint(network=network, train=train.identity(), labels=_digest(true), rows=_digest(source.rows))
         resume_file = None if resume_path is None else ResumeFile(resume_path, identity)
@@ -147,7 +140,10 @@ def train_network(
                 averaged, validation, normalisation=normalisation, views=1, batch_size=VALIDATION_BATCH, device=device
             )[0, :, 0].numpy()
             if not (np.isfinite(train_loss) and np.isfinite(outputs).all()):
-                raise _diverged(run.epoch, train)
+                raise TrainingError(
+                    f"the loss is not finite in epoch {run.epoch} of {train.epochs}: lower train.learning_rate "
+                    f"(now {train.learning_rate:g}) by a factor of 3 to 10, or check the pixels for NaN"
+                )
             known = np.isfinite(validation_true[:, 0])
             result = Regression.of(validation_true[known, 0], scales[0].restore(outputs)[known])
             record = EpochRecord(
@@ -224,17 +220,6 @@ def _moving_average(train: TrainSection, steps_per_epoch: int) -> Callable[..., 
 
 def _digest(values: NDArray[np.float64] | NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()
-
-
-def _as_columns(labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    return labels[:, None] if labels.ndim == 1 else labels
-
-
-def _diverged(epoch: int, train: TrainSection) -> TrainingError:
-    return TrainingError(
-        f"the loss is not finite in epoch {epoch} of {train.epochs}: lower train.learning_rate "
-        f"(now {train.learning_rate:g}) by a factor of 3 to 10, or check the pixels for NaN"
-    )
 
 
 def _check_rows(

@@ -9,13 +9,7 @@ from hypothesis import strategies as st
 
 from modeling.loading import pixels as module
 from modeling.loading.batches import TrainingBatches
-from modeling.loading.pixels import (
-    ResidentPixels,
-    StreamedPixels,
-    choose_residence,
-    measure_normalisation,
-    plan_order,
-)
+from modeling.loading.pixels import ResidentPixels, StreamedPixels, choose_residence, measure_normalisation, plan_order
 from modeling.training.train import train_network
 from schemas.cube import BLOCK_ROWS
 from schemas.errors import TrainingError
