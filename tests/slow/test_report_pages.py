@@ -14,8 +14,11 @@ from galstore.cube.reader import open_cube
 from modeling.report.pages import NAVIGATION
 from schemas.errors import StoreError
 from tests.facts import told_together
+from tests.flows.conftest import prefect_server, small_run
 from tests.support.browser import keep_screenshot, open_browser, open_page
 from tests.support.report_pages import write_all
+
+__all__ = ["prefect_server", "small_run"]
 
 WIDTHS = {400: "phone", 1280: "desktop"}
 
