@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from galstore.survey.rate_limit import RateLimiter
 from galstore.survey.responses import CutoutRequest, CutoutResponse, TransientError
@@ -96,25 +97,32 @@ class RetryLoop:
 
     async def _complete(self, request: CutoutRequest) -> tuple[CutoutRequest, CutoutResponse]:
         """Send a request until its response is final; the caller has taken the slot of the first attempt."""
-        limits, n_attempts, first_s = self._request_limits, 0, 0.0
-        wait_s: float | None
-        while True:
+        n_attempts, first_s = 0, 0.0
+
+        async def attempt() -> CutoutResponse:
+            nonlocal n_attempts, first_s
+            if n_attempts:
+                await self._slots.acquire()
             try:
                 await self._wait_for_rate_limit()
                 n_attempts += 1
                 first_s = first_s or time.monotonic()
-                response, wait_s = await self._send_once(request), None
-            except TransientError as error:
-                # exponential, with full jitter
-                backoff_s = random.uniform(0, min(MAX_WAIT_S, 0.25 * 2.0 ** min(n_attempts - 1, 10)))  # noqa: S311
-                response, wait_s = error.response, min(MAX_WAIT_S, max(error.wait_s or 0.0, backoff_s))
+                return await self._send_once(request)
             finally:
                 self._slots.release()
-            next_s = time.monotonic() - first_s + (wait_s or 0.0)
-            if wait_s is None or n_attempts >= limits.attempts or next_s > limits.retry_budget_s:
-                return request, response if n_attempts == 1 else replace(response, attempts=n_attempts)
-            await asyncio.sleep(wait_s)
-            await self._slots.acquire()
+
+        def is_exhausted(state: RetryCallState) -> bool:
+            next_s = time.monotonic() - first_s + state.upcoming_sleep
+            return n_attempts >= self._request_limits.attempts or next_s > self._request_limits.retry_budget_s
+
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(TransientError), stop=is_exhausted, wait=_retry_wait_s, reraise=True
+        )
+        try:
+            response: CutoutResponse = await retrying(attempt)
+        except TransientError as error:
+            response = error.response
+        return request, response if n_attempts == 1 else replace(response, attempts=n_attempts)
 
     async def _wait_for_rate_limit(self) -> None:
         await self._rate_limiter.acquire()
@@ -174,3 +182,12 @@ class CircuitBreaker:
             self._closed.clear()
             await self._closed.wait()
         self._n_started += 1
+
+
+_BACKOFF = wait_random_exponential(multiplier=0.25, max=MAX_WAIT_S)
+
+
+def _retry_wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    retry_after_s = error.wait_s if isinstance(error, TransientError) else None
+    return min(MAX_WAIT_S, max(retry_after_s or 0.0, _BACKOFF(state)))
