@@ -11,15 +11,14 @@ from typer.core import TyperCommand
 from flows.commands.options import Overrides, RecipeArgument, recipe_for_flow
 
 if TYPE_CHECKING:
-    import click
-
+    
 RETRY = "--retry-quarantined"
 
 
 class _IngestCommand(TyperCommand):
     """Command whose option `--retry-quarantined` may stand without a value."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [f"{RETRY}=all" if argument == RETRY else argument for argument in args])
 
 
