@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from flows.commands.options import Overrides, RecipeArgument, recipe_for_flow
 
-if TYPE_CHECKING:
-    
 RETRY = "--retry-quarantined"
 
 
