@@ -29,8 +29,7 @@ def log_to_terminal() -> None:
         console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter(), keywords=[]
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
-    for name, level in {"flows": logging.INFO, "modeling": logging.WARNING, "galstore": logging.WARNING}.items():
-        log = logging.getLogger(name)
-        log.setLevel(level)
-        if not log.handlers:
-            log.addHandler(handler)
+    logging.getLogger("flows").setLevel(logging.INFO)
+    for name in ("flows", "modeling", "galstore"):
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(handler)
