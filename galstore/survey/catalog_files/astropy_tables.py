@@ -32,6 +32,9 @@ ROOT = re.compile(rb"(?:\xef\xbb\xbf|\s+|<\?.*?\?>|<!--.*?-->|<!(?!--)[^>]*>)*+<
 ELSEWHERE = re.compile(rb"<!ENTITY\s[^>]*>|<(?:\w+:)?STREAM\b[^>]*\bhref\s*=[^>]*>")
 """Content in other files, which astropy would open, and entities."""
 
+HUGE_POWER = re.compile(rb"""\bunit\s*[=:]\s*["']?[^"'\n>,}]{0,80}(?:\*\*|\^)\s*\(?\s*[-+]?\d{4,}""")
+"""Unit with a power of four digits or more, which astropy would compute without end."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -111,7 +114,9 @@ def read_ecsv_pages(path: Path, page_rows: int) -> Pages:
     """Read an ECSV file and yield pages."""
     from astropy.table import Table
 
-    lines = read_whole(path).decode("utf-8").split("\n")
+    content = read_whole(path)
+    _check_units(path, content)
+    lines = content.decode("utf-8").split("\n")
     yield from _cut_in_pages(Table.read(lines, format="ascii.ecsv"), page_rows)
 
 
@@ -126,6 +131,7 @@ def read_votable_pages(path: Path, page_rows: int) -> Pages:
             f"catalog {path} is an XML or HTML file with the root <{root[1].decode()[:40]}>, not a VOTable: if it is "
             "the error page of a service, open it to read why; else export the table as VOTable"
         )
+    _check_units(path, content)
     if elsewhere := ELSEWHERE.search(content):
         raise CatalogError(
             f"catalog {path} refers to content outside its tables ({elsewhere[0].decode(errors='replace')[:200]}), "
@@ -139,6 +145,11 @@ def read_votable_pages(path: Path, page_rows: int) -> Pages:
     if table.nrows is not None and table.nrows != len(table.array):
         raise ValueError(f"nrows={table.nrows} is claimed, but the table has {len(table.array)} rows")
     yield from _cut_in_pages(table.to_table(use_names_over_ids=True), page_rows)
+
+
+def _check_units(path: Path, content: bytes) -> None:
+    if found := HUGE_POWER.search(content):
+        raise CatalogError(f"catalog {path} has {found[0].decode(errors='replace')!r}, expected a unit: correct it")
 
 
 def _cut_in_pages(table: Table, page_rows: int) -> Pages:

@@ -663,3 +663,21 @@ def test_damage_raises_only_catalog_errors(
     path.write_bytes(content)
     with contextlib.suppress(CatalogError):
         assert list(read_catalog_pages(path, page_rows=2))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        (
+            '<VOTABLE><RESOURCE><TABLE><FIELD name="ra" datatype="double" unit="10**99999999999 deg"/>'
+            "<DATA><TABLEDATA><TR><TD>1</TD></TR></TABLEDATA></DATA></TABLE></RESOURCE></VOTABLE>"
+        ),
+        "# %ECSV 1.0\n# ---\n# datatype:\n# - {name: ra, unit: 10**99999999999 deg, datatype: float64}\nra\n1\n",
+    ],
+    ids=["VOTable", "ECSV"],
+)
+def test_a_unit_with_a_huge_power_is_rejected_at_once(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "huge.cat"
+    path.write_text(text)
+    with pytest.raises(CatalogError, match=r"(?=.*huge\.cat)(?=.*99999999999)"):
+        read_catalog_file(path)
