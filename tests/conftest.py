@@ -115,7 +115,7 @@ def encode(pixels: np.ndarray) -> bytes:
 
 @pytest.fixture(scope="session")
 def cutout_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A survey as a folder: catalog.csv (objID, ra, dec, oh_p50) and 1,100 drawn JPEGs, more than one block."""
+    """Survey as a folder: catalog.csv (objID, ra, dec, oh_p50) and 1,100 drawn JPEGs, more than one block."""
     folder = shared_folder(tmp_path_factory) / "survey"
     with FileLock(f"{folder}.lock"):
         if not (folder / "catalog.csv").exists():
@@ -142,7 +142,7 @@ def _write_survey(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def folder_service(cutout_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> SkyServer:
-    """A SkyServer emulator over `cutout_folder`, one process for the whole test session."""
+    """SkyServer emulator over `cutout_folder`, one process for the whole test session."""
     record = shared_folder(tmp_path_factory) / EMULATOR_RECORD
     with FileLock(f"{record}.lock"):
         if not record.exists():

@@ -1,14 +1,14 @@
-"""Facts of a text, whatever sentence they stand in: tests ask for numbers, names and ids, not for wording."""
+"""Matching of facts in a text: tests check numbers, names and ids, not sentences."""
 
 from __future__ import annotations
 
 import re
 
 
-def told_together(text: str, *facts: str, within: int = 80) -> bool:
-    """Whether all facts stand in a text, in any order and case, within so many characters of the first of them.
+def facts_near(text: str, *facts: str, within: int = 80) -> bool:
+    """Return True if all facts occur within `within` characters of the first one, in any order and case.
 
-    A number is found whole: 88 is not in 1,088.
+    Numbers match as a whole: 88 does not match 1,088.
     """
     first, *others = (_pattern(fact) for fact in facts)
     for found in first.finditer(text):

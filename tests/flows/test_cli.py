@@ -23,7 +23,7 @@ from galstore.ingest.write import commit_blocks, write_block
 from galstore.survey.responses import CutoutResponse
 from schemas.cutouts import Reason
 from tests.conftest import ROOT, draw_blobs, encode, running_emulator
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.galstore.conftest import SCALE, add_objects
 
@@ -106,7 +106,7 @@ def test_info_prints_counts_for_people_and_for_programs(galstore: Command, small
     assert {key: plain[key] for key in ("registered", "stored", "quarantined", "pending")} == {
         "registered": 2, "stored": 0, "quarantined": 0, "pending": 2,
     }  # fmt: skip
-    assert told_together(galstore("info", small_store).stdout, "2", "pending", within=30)
+    assert facts_near(galstore("info", small_store).stdout, "2", "pending", within=30)
 
 
 def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, tmp_path: Path) -> None:
@@ -115,13 +115,13 @@ def test_quarantine_lists_and_sums_objects_and_rejected_rows(galstore: Command, 
     assert (plain["n_quarantined"], plain["tally"], plain["n_rejected"]) == (1, {"truncated": 1}, 1)
     assert plain["quarantined"][0]["object_id"] == 1237648702973411443
     printed = galstore("quarantine", path, "--csv", str(tmp_path / "q.csv")).stdout
-    assert told_together(printed, "1", "quarantined", within=30)
-    assert told_together(printed, "1", "rejected", within=30)
+    assert facts_near(printed, "1", "quarantined", within=30)
+    assert facts_near(printed, "1", "rejected", within=30)
     for part in ("truncated", "1237648702973411443", "out_of_range"):
         assert part in printed
     assert pd.read_csv(tmp_path / "q.csv")["object_id"].tolist() == [1237648702973411443]
     assert pd.read_csv(tmp_path / "q-rejected.csv")["value"].tolist() == [400]
-    assert told_together(galstore("quarantine", path, "--reason", "flat").stdout, "0", "quarantined", within=30)
+    assert facts_near(galstore("quarantine", path, "--reason", "flat").stdout, "0", "quarantined", within=30)
     assert_one_clear_line(galstore("quarantine", path, "--reason", "tired"), "'tired'")
 
 
@@ -159,19 +159,19 @@ def assert_rebuilt(printed: subprocess.CompletedProcess[str]) -> None:
     """Check the printed line: one object of block 0 was rebuilt, 0 are pending."""
     assert printed.returncode == 0
     (line,) = printed.stdout.splitlines()
-    assert told_together(line, "block 0", "1 object")
+    assert facts_near(line, "block 0", "1 object")
     assert re.findall(r"\b\d+\b", line.replace("block 0", "")) == ["1", "0"]
 
 
 def test_rebuild_writes_the_indexes_again(galstore: Command, small_store: str) -> None:
     printed = galstore("rebuild", small_store, "--index")
     assert printed.returncode == 0
-    assert told_together(printed.stdout, "2 objects", "index")
+    assert facts_near(printed.stdout, "2 objects", "index")
 
 
 def test_log_lines_go_to_stderr_and_results_to_stdout(galstore: Command, tmp_path: Path) -> None:
     printed = galstore("rebuild", store_with_one_stored(tmp_path), "--index", "--damaged")
-    assert told_together(printed.stdout, "2 objects", "index")
+    assert facts_near(printed.stdout, "2 objects", "index")
     assert "no block is damaged" in printed.stderr
     assert "no block is damaged" not in printed.stdout
 
@@ -183,7 +183,7 @@ def test_rebuild_asks_for_a_block(galstore: Command, small_store: str) -> None:
 
 def test_gc_frees_old_snapshots_and_keeps_young_files(galstore: Command, tmp_path: Path) -> None:
     path = store_with_one_stored(tmp_path)
-    assert told_together(galstore("gc", path, "--keep", "0d").stdout, "0 files")
+    assert facts_near(galstore("gc", path, "--keep", "0d").stdout, "0 files")
     printed = galstore("gc", path, "--keep", "0d", "--grace", "0d").stdout
     assert re.search(r"\b[1-9][\d,]* files", printed)
     assert galstore("verify", path).returncode == 0

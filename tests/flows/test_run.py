@@ -25,7 +25,7 @@ from galstore.integrity.verify import verify_cube
 from schemas.errors import StoreError, TrainingError, WeightsError
 from schemas.recipes import Recipe
 from tests.conftest import draw_blobs, encode
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import overrides_in, recipe_in
 
 
@@ -95,7 +95,7 @@ def test_the_plan_names_what_is_missing_and_nothing_else(small_run, tmp_path) ->
 
     with survey_address(load_recipe("demo", overrides)) as base_url:
         assert missing() == ()
-        assert told_together(missing("train.seed=9")[0], "model", "trained")
+        assert facts_near(missing("train.seed=9")[0], "model", "trained")
         assert re.search(r"\bsurvey\b.*\b3\d+\b", missing("survey.selection='labelled'")[0])
         for override, fact in (
             (f"store.path='{tmp_path / 'none'}'", "cube"),

@@ -40,9 +40,9 @@ def source_of(service: SkyServer) -> CutoutSource:
 
 
 def registered_cube(path: str, service: SkyServer, *, limit: int = 0) -> str:
-    ensure_cube(path, survey="made-up", scale=SCALE)
+    ensure_cube(path, survey="simulated", scale=SCALE)
     register_survey(
-        path, service, SELECTIONS["labelled"], survey="made-up", columns=["ra", "dec", "oh_p50"], limit=limit
+        path, service, SELECTIONS["labelled"], survey="simulated", columns=["ra", "dec", "oh_p50"], limit=limit
     )
     return path
 

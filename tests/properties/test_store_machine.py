@@ -104,7 +104,7 @@ class Store(RuleBasedStateMachine):
         super().__init__()
         self._folder = Path(tempfile.mkdtemp(prefix="store-machine-"))
         self.path = str(self._folder / "cube")
-        ensure_cube(self.path, survey="made-up", scale=SCALE)
+        ensure_cube(self.path, survey="simulated", scale=SCALE)
         self.reference = Reference()
         self.history: dict[str, Reference] = {}
         self.n_ids = self.n_runs = 0

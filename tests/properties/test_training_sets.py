@@ -85,10 +85,10 @@ def test_the_hash_is_the_same_from_any_order_pages_workers_and_hash_seed(
     hashes, splits = set(), []
     for number, (page_rows, workers) in enumerate([(1100, 1), (170, 2)]):
         path = str(tmp_path / f"cube-{number}")
-        ensure_cube(path, survey="made-up", scale=SCALE)
+        ensure_cube(path, survey="simulated", scale=SCALE)
         shuffled = catalog.sample(frac=1, random_state=number)
         for start in range(0, len(shuffled), page_rows):
-            add_objects(path, shuffled.iloc[start : start + page_rows], catalog="made-up")
+            add_objects(path, shuffled.iloc[start : start + page_rows], catalog="simulated")
         with dask_client(DaskSection(workers=workers), n_tasks=2) as client:
             fill_cube(path, plan_block_tasks(open_cube(path)), source_of(folder_service), DaskExecutor(client))
         for split in (SplitSection(), SplitSection(by="sky")):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.facts import told_together
+from tests.facts import facts_near
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -42,7 +42,7 @@ def test_loaders_without_their_package_are_skipped_with_a_message(
 
     monkeypatch.setitem(loader.WAYS, "nothing", (missing, "nowhere-package"))
     assert loader.open_ways(None, ["nothing"]) == {}
-    assert told_together(capsys.readouterr().out, "nothing", "'nowhere'", "pip install nowhere-package")
+    assert facts_near(capsys.readouterr().out, "nothing", "'nowhere'", "pip install nowhere-package")
 
 
 @pytest.mark.long

@@ -13,7 +13,7 @@ from flows.prefect_artifacts import ProgressArtifact, log_server_errors
 from galstore.cube.reader import open_cube
 from modeling.report.pages import NAVIGATION
 from schemas.errors import StoreError
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import prefect_server, small_run
 from tests.support.browser import keep_screenshot, open_browser, open_page
 from tests.support.report_pages import write_all
@@ -124,9 +124,9 @@ def test_the_pages_of_a_run_are_sound(small_run, browser) -> None:
     assert_sound(browser, folder / "report", "run")
     with open_page(browser, width=1280) as (page, _):
         page.goto((folder / "report" / "quality.html").as_uri())
-        assert told_together(page.inner_text("main"), "60", "registered")
+        assert facts_near(page.inner_text("main"), "60", "registered")
         page.goto((folder / "report" / "predictions.html").as_uri())
-        assert told_together(page.inner_text("main"), "of 60", "new_catalog.csv")
+        assert facts_near(page.inner_text("main"), "of 60", "new_catalog.csv")
 
 
 @pytest.mark.slow
@@ -192,7 +192,7 @@ def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server) -> None:
     work()
     shown = artifact("progress-making")
     assert (shown.type, shown.data) == ("progress", 75.0)
-    assert told_together(shown.description, "making bread, 2 ways", "3 of 4")
+    assert facts_near(shown.description, "making bread, 2 ways", "3 of 4")
     assert shown.flow_run_id is not None
 
 
@@ -201,7 +201,7 @@ def test_a_server_error_costs_an_artifact_and_not_the_run(caplog) -> None:
 
     with log_server_errors("ingest-counts"):
         raise httpx.ConnectError("connection refused")
-    assert told_together(caplog.text, "ingest-counts", "connection refused")
+    assert facts_near(caplog.text, "ingest-counts", "connection refused")
     with pytest.raises(StoreError, match="an error of our code"), log_server_errors("ingest-counts"):
         raise StoreError("an error of our code")
 

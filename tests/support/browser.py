@@ -1,4 +1,4 @@
-"""A headless Chromium that looks at pages as a person would; tests skip where none is installed."""
+"""Headless Chromium for tests of pages; they are skipped without one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 def chromium_path() -> str:
-    """The browser that is installed, or a skip that says what to do."""
+    """Return the path of the installed browser, or skip the test."""
     pytest.importorskip("playwright", reason="playwright is not installed: pip install -e '.[dev]'")
     named = os.environ.get("CHROMIUM", "")
     found = next((path for name in (named, *NAMES) if name and (path := shutil.which(name))), None)
@@ -25,18 +25,18 @@ def chromium_path() -> str:
 
 
 @dataclass
-class Seen:
-    """What a page did while it was open."""
+class PageActivity:
+    """Activity of an open page."""
 
     complaints: list[str] = field(default_factory=list)
-    """Errors and warnings of the console, errors of the page, requests that failed."""
+    """Errors and warnings of the console, errors of the page, failed requests."""
     asked: list[str] = field(default_factory=list)
-    """Addresses outside of the page's own folder."""
+    """Requested addresses outside the page's folder."""
 
 
 @contextmanager
 def open_browser() -> Iterator:
-    """A browser; it is gone afterwards."""
+    """Yield a browser and close it."""
     from playwright.sync_api import sync_playwright
 
     path = chromium_path()
@@ -51,13 +51,17 @@ def open_browser() -> Iterator:
 
 @contextmanager
 def open_page(browser, *, width: int, dark: bool = False) -> Iterator:
-    """A page of some width with what it did."""
+    """Yield a page of a given width, and its activity."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
-    page, seen = context.new_page(), Seen()
-    page.on("console", lambda one: seen.complaints.append(one.text) if one.type in ("error", "warning") else None)
-    page.on("pageerror", lambda one: seen.complaints.append(str(one)))
-    page.on("requestfailed", lambda one: seen.complaints.append(f"failed: {one.url[:80]}"))
-    page.on("request", lambda one: None if one.url.startswith(("file:", "data:")) else seen.asked.append(one.url))
+    page, seen = context.new_page(), PageActivity()
+    page.on(
+        "console",
+        lambda message: seen.complaints.append(message.text) if message.type in ("error", "warning") else None,
+    )
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on("requestfailed", lambda request: seen.complaints.append(f"failed: {request.url[:80]}"))
+    local = ("file:", "data:")
+    page.on("request", lambda request: None if request.url.startswith(local) else seen.asked.append(request.url))
     try:
         yield page, seen
     finally:
@@ -65,7 +69,7 @@ def open_page(browser, *, width: int, dark: bool = False) -> Iterator:
 
 
 def keep_screenshot(page, name: str) -> None:
-    """A picture of the whole page in the folder SCREENSHOTS, where that is set."""
+    """Save a picture of the whole page in the folder $SCREENSHOTS, if it is set."""
     folder = os.environ.get("SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

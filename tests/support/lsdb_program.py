@@ -19,4 +19,4 @@ if __name__ == "__main__":
     matched = mine.crossmatch(catalog, radius_arcsec=1, suffixes=("_in", "_out")).compute()
     assert len(matched) == len(given), "matches"
     assert (matched["object_id_in"] == matched["object_id_out"]).all(), "ids"
-    assert {"prediction_out", "flag_names_out"} <= set(matched.columns) | {f"{one}_out" for one in matched.columns}
+    assert {"prediction_out", "flag_names_out"} <= set(matched.columns) | {f"{name}_out" for name in matched.columns}

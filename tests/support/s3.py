@@ -1,4 +1,4 @@
-"""S3 on loopback: a server of its own process, and a relay before it that watches requests and loses answers."""
+"""S3 server on loopback, and a relay in front of it that records requests and drops responses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVER_START_S = 30
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """An S3 server with one empty bucket; its address."""
+    """Address of an S3 server with one empty bucket."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -45,14 +45,14 @@ def s3_server() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def s3_endpoint(s3_server: str) -> Iterator[str]:
-    """The server as this process and its children find it, as long as a module's tests run: by the environment."""
+    """Address of the S3 server, set in the environment for the tests of one module."""
     with s3_environment(s3_server):
         yield s3_server
 
 
 @contextmanager
 def s3_environment(endpoint: str) -> Iterator[None]:
-    """`AWS_*` as a user would set them."""
+    """Set the `AWS_*` variables as a user would."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_variables(endpoint).items():
             patch.setenv(name, value)
@@ -70,7 +70,7 @@ def s3_variables(endpoint: str) -> dict[str, str]:
 
 
 def ask_s3(endpoint: str, method: str, path: str) -> bytes:
-    """One request of the test's own."""
+    """Send one request and return the body of its response."""
     # the server on loopback reads the region from here and checks no signature
     scope = f"Credential={KEY_ID}/20260101/us-east-1/s3/aws4_request"
     headers = {"Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=none"}
@@ -81,7 +81,7 @@ def ask_s3(endpoint: str, method: str, path: str) -> bytes:
 
 
 def list_objects(endpoint: str, prefix: str) -> list[str]:
-    """Keys of the bucket's objects under a prefix."""
+    """Return the keys of the bucket's objects under a prefix."""
     keys: list[str] = []
     while True:
         query = urllib.parse.urlencode({"list-type": 2, "prefix": prefix, "start-after": keys[-1] if keys else ""})
@@ -113,24 +113,24 @@ def _wait_for(endpoint: str, server: subprocess.Popen[bytes]) -> None:
 
 
 def moves_the_branch(method: str, path: str) -> bool:
-    """Whether a request makes a commit count: it writes the branch's file in Icechunk 1, the repository's in 2."""
+    """Return True if a request makes a commit valid: it writes the branch (Icechunk 1) or the repository file (2)."""
     return method == "PUT" and ("/refs/branch." in path or path.partition("?")[0].endswith("/repo"))
 
 
 @dataclass(slots=True)
 class Relay:
-    """An S3 endpoint that passes requests on, unless it is told to lose them or their answers.
+    """S3 endpoint that forwards requests, or drops them or their responses.
 
     Attributes
     ----------
     endpoint
-        Its address.
+        Address.
     drops_request
-        Called with method and path before a request is passed on; where True, the connection is dropped instead.
+        Called with method and path before a request is forwarded; True drops the connection instead.
     loses_answer
-        Called with method and path when the request was answered; where True, the connection is dropped instead.
+        Called with method and path after the response; True drops the connection instead.
     asked
-        Method, path and status of every request that was passed on; status 0 where the answer was lost.
+        Method, path and status of every forwarded request; status 0 if the response was dropped.
     """
 
     endpoint: str
@@ -141,7 +141,7 @@ class Relay:
 
 @contextmanager
 def relayed(endpoint: str) -> Iterator[Relay]:
-    """A relay before an S3 server, on a port of its own."""
+    """Yield a relay in front of an S3 server."""
     host, port = urllib.parse.urlsplit(endpoint).netloc.split(":")
     with _Listener(("127.0.0.1", 0), _Passing) as listener:
         relay = Relay(endpoint=f"http://127.0.0.1:{listener.server_address[1]}")
@@ -161,7 +161,7 @@ class _Listener(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up, as one that was killed does, is no news."""
+        """Ignore clients that hang up, as killed ones do."""
 
 
 class _Passing(BaseHTTPRequestHandler):
@@ -202,4 +202,4 @@ class _Passing(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815 - the names that http.server calls
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name for it
-        """Requests are kept in `Relay.asked`."""
+        """Log nothing: `Relay.asked` has the requests."""

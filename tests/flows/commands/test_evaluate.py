@@ -11,7 +11,7 @@ import pytest
 
 from modeling.evaluation.metrics import Regression
 from tests.conftest import SHARED_DATA
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import Command, assert_one_clear_line
 
 AUTHORS_PREDICTIONS = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50.csv"
@@ -55,7 +55,7 @@ def predictions(tmp_path: Path) -> Path:
 def test_the_authors_predictions_have_the_papers_numbers(galstore: Command) -> None:
     printed = galstore("evaluate", str(AUTHORS_PREDICTIONS), *ASK)
     assert printed.returncode == 0
-    assert told_together(printed.stdout, "20,466 of 20,466")
+    assert facts_near(printed.stdout, "20,466 of 20,466")
     found = {title: numbers_after(title, printed.stdout)[0] for title in ("RMSE", "NMAD", "bias", "R²")}
     assert found == {"RMSE": "0.08489", "NMAD": "0.06506", "bias": "-0.0046", "R²": "0.820"}
     # about RMSE / sqrt(2 n) = 0.0004 for 20,466 galaxies, and more for heavy tails
@@ -66,9 +66,9 @@ def test_the_authors_predictions_have_the_papers_numbers(galstore: Command) -> N
 def test_metrics_bins_and_comparison_are_printed(galstore: Command, predictions: Path) -> None:
     ask = (*ASK, "--sigma", "sigma", "--against", "forest", "--bin", "0.25")
     printed = galstore("evaluate", str(predictions), *ask).stdout
-    assert told_together(printed, "297 of 300")
-    assert told_together(printed, "1", "oh_p50", "-9999", within=40)
-    assert told_together(printed, "2", "prediction", "NaN", within=40)
+    assert facts_near(printed, "297 of 300")
+    assert facts_near(printed, "1", "oh_p50", "-9999", within=40)
+    assert facts_near(printed, "2", "prediction", "NaN", within=40)
     for title in ("3 NMAD", "0.3 dex", "CRPS", "68 %", "95 %"):
         assert " ... " in numbers_after(title, printed)[1]
     assert "PIT" in printed
@@ -76,7 +76,7 @@ def test_metrics_bins_and_comparison_are_printed(galstore: Command, predictions:
     verdicts = verdicts_of(printed)
     assert len(verdicts) == 2
     for verdict in verdicts:
-        assert told_together(verdict, "prediction", "better")
+        assert facts_near(verdict, "prediction", "better")
         assert "forest" not in verdict
 
 

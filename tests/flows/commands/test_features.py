@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from galstore.cube.reader import Cube, open_cube
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import Command, assert_one_clear_line
 
 
@@ -45,7 +45,7 @@ def test_cone_finds_its_centre(galstore: Command, store: str, object_id: str) ->
     arguments = (str(place["ra"]), str(place["dec"]), "2")
     plain = json.loads(galstore("cone", store, *arguments, "--json").stdout)
     assert str(plain[0]["object_id"]) == object_id
-    assert told_together(galstore("cone", store, *arguments).stdout, f"{len(plain):,} objects", "2 deg")
+    assert facts_near(galstore("cone", store, *arguments).stdout, f"{len(plain):,} objects", "2 deg")
     assert_one_clear_line(galstore("cone", store, "0", "95", "1"), "95")
 
 
@@ -55,7 +55,7 @@ def test_views_are_listed_shown_and_computed(galstore: Command, store: str) -> N
     assert "0 of 1,100" in listed
     computed = galstore("features", "compute", store, "colours")
     assert computed.returncode == 0
-    assert told_together(computed.stdout, "colours@1", "1,100 objects")
+    assert facts_near(computed.stdout, "colours@1", "1,100 objects")
     plain = json.loads(galstore("features", "list", store, "--json").stdout)
     assert {view["ref"]: view["n_computed"] for view in plain["feature_views"]}["colours@1"] == 1100
     assert {view["ref"]: view["version"] for view in plain["label_views"]}["metallicity@1"] == 1
@@ -71,7 +71,7 @@ def test_a_training_set_is_built_shown_and_traced(galstore: Command, store: str)
     assert built["content_hash"] in galstore("training-set", "show", store, "first").stdout
     assert_one_clear_line(galstore(*build, "--seed", "1"), "first")
     assert_one_clear_line(galstore("training-set", "show", store, "second"), "second", "first")
-    assert told_together(galstore("history", store).stdout, "training set", "first")
+    assert facts_near(galstore("history", store).stdout, "training set", "first")
     assert json.loads(galstore("history", store, "--json").stdout)[0]["operation"] == "training set"
     assert [step["kind"] for step in json.loads(galstore("lineage", store, "first", "--json").stdout)] == [
         "training set", "snapshot", "catalog",

@@ -13,7 +13,7 @@ from PIL import Image
 from galstore.cube.reader import Cube
 from modeling.evaluation.mass_metallicity import tremonti_metallicity
 from tests.conftest import SHARED_DATA
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import Command, assert_one_clear_line
 
 REAL = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50.csv"
@@ -21,7 +21,7 @@ REAL = SHARED_DATA / "wu_boada_predictions" / "predictions-oh_p50.csv"
 
 def has_line(printed: str, *facts: str) -> bool:
     """Return whether one printed line has all facts."""
-    return any(told_together(line, *facts, within=len(line)) for line in printed.splitlines())
+    return any(facts_near(line, *facts, within=len(line)) for line in printed.splitlines())
 
 
 def simulated_table(n: int = 400) -> pd.DataFrame:

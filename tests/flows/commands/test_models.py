@@ -11,7 +11,7 @@ import pytest
 from flows.outputs import named_model_ids, scoring_model_id
 from flows.runtime import load_recipe
 from schemas.errors import WeightsError
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.flows.conftest import Command, assert_one_clear_line
 from tests.support.random_models import save_random_model
 
@@ -47,7 +47,7 @@ def test_models_are_listed_with_what_they_are(galstore: Command, run: str) -> No
 def test_a_damaged_model_is_listed_as_damaged(galstore: Command, run: str) -> None:
     (Path(run) / "models" / ONE / "config.json").write_text("{")
     printed = galstore("models", "list", run).stdout
-    assert told_together(printed, f"{run}/models/{ONE}/config.json", "damaged", "JSON")
+    assert facts_near(printed, f"{run}/models/{ONE}/config.json", "damaged", "JSON")
     plain = json.loads(galstore("models", "list", run, "--json").stdout)
     assert {model["model_id"]: list(model["problems"]) for model in plain} == {TWO: [], ONE: ["config.json"]}
     assert_one_clear_line(galstore("models", "show", ONE, "--in", run), ONE, "damaged", "config.json")
@@ -68,10 +68,10 @@ def test_a_model_is_shown_with_its_card_and_curve(galstore: Command, run: str, t
 
 def test_a_promoted_name_stands_for_its_model_everywhere(galstore: Command, run: str) -> None:
     printed = galstore("models", "promote", "a1b", "--in", run).stdout
-    assert told_together(printed, "champion", ONE)
+    assert facts_near(printed, "champion", ONE)
     assert TWO not in printed
     printed = galstore("models", "promote", TWO, "--as", "champion", "--in", run).stdout
-    assert told_together(printed, "champion", TWO, ONE)
+    assert facts_near(printed, "champion", TWO, ONE)
     assert printed.index(TWO) < printed.index(ONE)
     plain = json.loads(galstore("models", "promote", ONE, "--as", "challenger", "--in", run, "--json").stdout)
     assert (plain["name"], plain["model_id"], plain["replaced"]) == ("challenger", ONE, None)

@@ -13,7 +13,7 @@ from galstore.emulator.faults import FaultPlan
 from galstore.emulator.server import build_app
 from galstore.emulator.sky.simulated import SimulatedSky
 from schemas.recipes import FaultSection
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.support.emulator import InlineDrawingPool, serve_in_thread
 
 SKY = SimulatedSky(seed=3, n_galaxies=40, n_new=0)
@@ -25,7 +25,7 @@ def test_a_sound_survey_has_exit_code_0(survey: str) -> None:
         result = CliRunner().invoke(app, ["probe", "--survey", survey, "--base-url", url], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     assert "differs" not in result.output
-    assert told_together(result.output, "layer") == (survey == "legacy")
+    assert facts_near(result.output, "layer") == (survey == "legacy")
 
 
 def test_a_difference_has_exit_code_1_and_is_in_the_json(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_same_snapshot_gives_the_same_bytes(mixed_cube: Cube, tmp_path: Path
 def test_every_format_names_its_provenance(mixed_cube: Cube, tmp_path: Path, kind: ExportFormat) -> None:
     export_cube(mixed_cube, tmp_path / "out", format=kind, rows=np.array([0]))
     content = b"".join(files_of(tmp_path / "out").values())
-    for word in (mixed_cube.snapshot_id, "made-up", version("galstore")):
+    for word in (mixed_cube.snapshot_id, "simulated", version("galstore")):
         assert word.encode() in content
     assert str(tmp_path).encode() not in content
 

@@ -18,9 +18,9 @@ N, N_FEATURES = 300, 32
 @pytest.fixture
 def scored_cube(cube_path: str) -> tuple[str, np.ndarray]:
     """Return a cube with 300 objects, 290 of them scored by a model, and the embeddings."""
-    ensure_cube(cube_path, survey="made-up", scale=SCALE)
+    ensure_cube(cube_path, survey="simulated", scale=SCALE)
     ids = np.arange(1000, 1000 + N)
-    add_objects(cube_path, pd.DataFrame({"object_id": ids, "ra": ids / 10, "dec": 1.0}), catalog="made-up")
+    add_objects(cube_path, pd.DataFrame({"object_id": ids, "ra": ids / 10, "dec": 1.0}), catalog="simulated")
     vectors = np.random.default_rng(0).normal(size=(N, N_FEATURES)).astype(np.float32)
     rows = np.arange(N - 10)
     values = dict.fromkeys(("mean", "view_spread"), np.full(rows.size, 8.9))

@@ -65,7 +65,7 @@ def test_a_frozen_set_reads_the_same_after_appends_relabelling_and_gc(own_cube: 
     add_objects(own_cube, pd.DataFrame({"object_id": new_ids, "ra": 10.0, "dec": -80.0, "oh_p50": 8.8}), catalog="more")
     relabelled = before["object_id"].to_numpy()[:200]
     catalog = open_cube(own_cube).read_catalog(["object_id", "ra", "dec"]).set_index("object_id").loc[relabelled]
-    add_objects(own_cube, catalog.reset_index().assign(oh_p50=9.25), catalog="made-up")
+    add_objects(own_cube, catalog.reset_index().assign(oh_p50=9.25), catalog="simulated")
     expire_snapshots(own_cube, keep=timedelta(0), grace=timedelta(0))
 
     reopened = open_training_set(own_cube, "first")

@@ -20,8 +20,8 @@ N = 500
 @pytest.fixture
 def catalog_cube(cube_path: str) -> str:
     """Return a cube of 500 registered objects with magnitudes and sizes, without images."""
-    ensure_cube(cube_path, survey="made-up", scale=SCALE)
-    add_objects(cube_path, objects(N), catalog="made-up")
+    ensure_cube(cube_path, survey="simulated", scale=SCALE)
+    add_objects(cube_path, objects(N), catalog="simulated")
     return cube_path
 
 

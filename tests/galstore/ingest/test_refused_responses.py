@@ -1,4 +1,4 @@
-"""Refused answers: a few of each reason are kept, for as long as their objects are quarantined for it."""
+"""Refused responses: a few of each reason are stored, as long as their objects are quarantined for it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ N = 40
 
 @pytest.fixture
 def path(cube_path: str) -> str:
-    ensure_cube(cube_path, survey="made-up", scale=SCALE)
+    ensure_cube(cube_path, survey="simulated", scale=SCALE)
     add_objects(cube_path, pd.DataFrame({"object_id": range(1, N + 1), "ra": 10.0, "dec": 1.0}), catalog="a")
     return cube_path
 

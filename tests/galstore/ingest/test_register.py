@@ -24,7 +24,7 @@ COLUMNS = ["ra", "dec", "oh_p50"]
 def test_a_second_registration_adds_nothing_and_commits_nothing(folder_service, cube_path) -> None:
     registered_cube(cube_path, folder_service)
     before = open_cube(cube_path)
-    again = register_survey(cube_path, folder_service, SELECTIONS["labelled"], survey="made-up", columns=COLUMNS)
+    again = register_survey(cube_path, folder_service, SELECTIONS["labelled"], survey="simulated", columns=COLUMNS)
     assert (again.n_new, again.n_known, again.n_rejected) == (0, 1100, 0)
     assert open_cube(cube_path).snapshot_id == before.snapshot_id
 
@@ -33,7 +33,7 @@ def test_a_grown_catalog_adds_only_what_is_new(folder_service, cube_path) -> Non
     registered_cube(cube_path, folder_service, limit=100)
     first = open_cube(cube_path).read_catalog(["object_id"])["object_id"].tolist()
     grown = register_survey(
-        cube_path, folder_service, SELECTIONS["labelled"], survey="made-up", columns=COLUMNS, limit=250, page_rows=60
+        cube_path, folder_service, SELECTIONS["labelled"], survey="simulated", columns=COLUMNS, limit=250, page_rows=60
     )
     assert (grown.n_new, grown.n_known) == (150, 100)
     cube = open_cube(cube_path)
@@ -144,7 +144,7 @@ def test_part_of_a_survey_makes_nobody_vanish_and_keeps_what_was_rejected_before
         (SELECTIONS["labelled"], True),
     ):
         done = register_survey(
-            cube_path, folder_service, narrowed, survey="made-up", columns=COLUMNS, whole=whole, limit=0
+            cube_path, folder_service, narrowed, survey="simulated", columns=COLUMNS, whole=whole, limit=0
         )
         assert done.n_vanished == 0
     assert open_cube(cube_path).n_objects == 1100

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from modeling.evaluation.baselines import FOREST_COLUMNS, known_magnitudes, predict_forest, predict_mean
-from tests.facts import told_together
+from tests.facts import facts_near
 
 
 def catalog_of(n, seed):
@@ -40,8 +40,8 @@ def test_rows_without_a_magnitude_are_left_out_and_counted():
     train.loc[:9, "modelMag_g"] = np.nan
     new.loc[[0, 4], "modelMag_i"] = None
     forest = predict_forest(train, LABELS, new)
-    assert told_together(forest.note, "10", "training")
-    assert told_together(forest.note, "2", "evaluated")
+    assert facts_near(forest.note, "10", "training")
+    assert facts_near(forest.note, "2", "evaluated")
     assert np.flatnonzero(np.isnan(forest.predicted)).tolist() == [0, 4]
     assert forest.against(TRUE).n == 148
 
@@ -51,7 +51,7 @@ def test_a_column_that_is_absent_or_empty_leaves_the_forest_out_and_says_why(col
     for train in (TRAIN.drop(columns=column), TRAIN.assign(**{column: np.nan})):
         forest = predict_forest(train, LABELS, NEW)
         assert forest.predicted is None
-        assert told_together(forest.against(TRUE), "training", column)
+        assert facts_near(forest.against(TRUE), "training", column)
 
 
 def test_too_few_complete_rows_leave_the_forest_out():
@@ -59,7 +59,7 @@ def test_too_few_complete_rows_leave_the_forest_out():
     train.loc[12:, "modelMag_r"] = np.nan
     forest = predict_forest(train, LABELS, NEW)
     assert forest.predicted is None
-    assert told_together(forest.note, "12", "150", "magnitudes")
+    assert facts_near(forest.note, "12", "150", "magnitudes")
 
 
 def test_a_forest_on_all_magnitudes_uses_what_three_do_not_show():
@@ -84,7 +84,7 @@ def test_magnitudes_that_a_survey_lacks_are_not_asked_of_the_forest():
     assert known_magnitudes(table, names) == FOREST_COLUMNS
     nothing = predict_forest(TRAIN, LABELS, NEW, columns=known_magnitudes(TRAIN[[]], names))
     assert nothing.predicted is None
-    assert told_together(nothing.against(TRUE), "training", "magnitudes")
+    assert facts_near(nothing.against(TRUE), "training", "magnitudes")
 
 
 def test_labels_of_another_length_are_rejected():

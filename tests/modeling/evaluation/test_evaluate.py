@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from modeling.evaluation.evaluate import EvaluatedColumns, evaluate_predictions, usable_rows
 from modeling.evaluation.metrics import Regression, nmad
 from schemas.errors import CatalogError, ContractError
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.support.prediction_tables import prediction_table
 
 COLUMNS = EvaluatedColumns(true="true", predicted="predicted")
@@ -91,7 +91,7 @@ def test_rows_left_out_are_counted_by_their_first_reason():
     )
     assert len(left_out) == len(counted)
     for column, value, expected in counted:
-        assert [n for reason, n in left_out.items() if told_together(reason, column, value)] == [expected]
+        assert [n for reason, n in left_out.items() if facts_near(reason, column, value)] == [expected]
     assert sum(left_out.values()) + 1 == len(table)
 
 

@@ -19,7 +19,7 @@ from modeling.figures.paper_numbers import measure_paper_numbers
 from modeling.figures.resolution import SweepPoint, draw_resolution, read_sweep
 from modeling.figures.style import COLUMN_INCHES, PAGE_INCHES, SIMULATED, figure_bytes, figure_png, mark_simulated
 from schemas.errors import CatalogError, ContractError
-from tests.facts import told_together
+from tests.facts import facts_near
 
 LABEL = "12 + log(O/H)"
 RNG = np.random.default_rng(0)
@@ -92,8 +92,8 @@ def test_another_format_is_rejected() -> None:
 def test_the_relation_shows_medians_percentiles_and_tremonti_on_the_papers_axes() -> None:
     true_axis, predicted_axis, *_ = DRAWN["relation"]().axes
     assert true_axis.get_xlim() == predicted_axis.get_xlim() == (8.4, 11.4)
-    assert told_together(true_axis.get_ylabel(), "true", LABEL)
-    assert told_together(predicted_axis.get_ylabel(), "predicted", LABEL)
+    assert facts_near(true_axis.get_ylabel(), "true", LABEL)
+    assert facts_near(predicted_axis.get_ylabel(), "predicted", LABEL)
     relation = BinnedRelation.of(MASS, PREDICTED)
     lines = lines_of(predicted_axis)
     np.testing.assert_array_equal(line_of(lines, "median", "predicted"), [relation.centre, relation.median])
@@ -103,7 +103,7 @@ def test_the_relation_shows_medians_percentiles_and_tremonti_on_the_papers_axes(
     curve = next(line.get_data() for line in true_axis.get_lines() if line.get_linestyle() == "--")
     np.testing.assert_allclose(curve[1], tremonti_metallicity(curve[0]))
     scatter = measure_mzr_scatter(MASS, TRUE, PREDICTED)
-    assert told_together(predicted_axis.texts[0].get_text(), "ratio", str(scatter.ratio))
+    assert facts_near(predicted_axis.texts[0].get_text(), "ratio", str(scatter.ratio))
 
 
 def test_the_fundamental_figure_states_both_trends() -> None:
@@ -114,7 +114,7 @@ def test_the_fundamental_figure_states_both_trends() -> None:
         text = axis.texts[0].get_text().replace("\N{MINUS SIGN}", "-")
         assert f"{trend.spearman.value:+.3f}" in text
         assert f"{trend.slope.value:+.3f} ± {trend.slope.error:.3f}" in text
-        assert told_together(axis.get_ylabel(), "residual", name, "[dex]")
+        assert facts_near(axis.get_ylabel(), "residual", name, "[dex]")
         assert "SFR" in axis.get_xlabel()
 
 
@@ -185,13 +185,13 @@ def test_missing_figures_have_a_reason() -> None:
     }
     assert reasons.keys() == facts_of.keys()
     for name, facts in facts_of.items():
-        assert told_together(reasons[name], *facts), name
+        assert facts_near(reasons[name], *facts), name
 
 
 def test_too_few_galaxies_leave_their_figure_out() -> None:
     few = Galaxies(columns={name: values[:3] for name, values in COLUMNS.items()})
     reasons = {found.name: found.reason for found in draw_paper_figures(few, label=LABEL)}
-    assert told_together(reasons["figure-6-mass-metallicity"], "0.2 dex", "5")
+    assert facts_near(reasons["figure-6-mass-metallicity"], "0.2 dex", "5")
     assert reasons["figure-3-comparison"] == ""
     nothing = Galaxies(columns={name: np.full(4, np.nan) for name in COLUMNS})
     assert all(found.figure is None for found in draw_paper_figures(nothing, label=LABEL))

@@ -10,7 +10,7 @@ from modeling.models.checkpoint import load_model, save_model
 from modeling.models.training_log import read_training_log
 from modeling.scoring.predict import predict
 from schemas.errors import WeightsError
-from tests.facts import told_together
+from tests.facts import facts_near
 
 METRICS = {"validation": Regression(n=32, rmse=0.05, nmad=0.04, bias=-0.001, r2=0.9)}
 
@@ -49,9 +49,9 @@ def test_the_folder_has_five_files_and_no_draft_remains(folder):
 def test_the_model_card_has_metrics_and_origin(folder):
     card = (folder / "README.md").read_text()
     assert "| validation | 32 | 0.0500 | 0.0400 | -0.0010 | 0.900 |" in card
-    assert told_together(card, "`a1b2`", "training set")
-    assert told_together(card, "`SNAP`", "snapshot")
-    assert told_together(card, "`fixed`", "0.296")
+    assert facts_near(card, "`a1b2`", "training set")
+    assert facts_near(card, "`SNAP`", "snapshot")
+    assert facts_near(card, "`fixed`", "0.296")
 
 
 def test_a_failed_save_keeps_the_old_model(folder, model):

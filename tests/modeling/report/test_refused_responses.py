@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from modeling.report.refused_responses import decode_loosely, show_refused
 from tests.conftest import draw_blobs, encode
-from tests.facts import told_together
+from tests.facts import facts_near
 
 BODY = encode(draw_blobs(1)[0])
 
@@ -60,4 +60,4 @@ def test_pictures_and_texts_are_separated_for_each_reason() -> None:
     assert [picture.label for picture in shown["html_page"].pictures] == ["3"]
     ((label, described),) = shown["not_a_jpeg"].texts
     assert label == "4"
-    assert told_together(described, "122 bytes", "80 81 82 83 84 85 86 87")
+    assert facts_near(described, "122 bytes", "80 81 82 83 84 85 86 87")

@@ -20,7 +20,7 @@ from modeling.report.model_page import (
 )
 from modeling.report.pages import NAVIGATION, Heading, IngestCounts
 from schemas.errors import ContractError
-from tests.facts import told_together
+from tests.facts import facts_near
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -151,13 +151,13 @@ def test_the_verdict_compares_with_the_mean_the_forest_and_the_oracle():
         ("36 %", "better", "forest", "0.1250"),
         ("0.0600 dex", "0.0200 dex"),
     ):
-        assert told_together(text, *facts), facts
+        assert facts_near(text, *facts), facts
 
 
 def test_a_network_that_loses_is_called_worse():
     predictors = {NETWORK: regression(0.3), MEAN: regression(0.2)}
     text = verdict(report(predictors=predictors))
-    assert told_together(text, "50 %", "worse", "mean", "0.2000")
+    assert facts_near(text, "50 %", "worse", "mean", "0.2000")
     assert "better" not in text
 
 
@@ -181,7 +181,7 @@ def test_a_real_sky_without_magnitudes_omits_the_forest_with_a_reason(tmp_path):
     words = page.words()
     assert page.of_class("simulated") == []
     assert reason in words
-    assert told_together(words, "better", "mean", "0.2000")
+    assert facts_near(words, "better", "mean", "0.2000")
     assert "36 %" not in words
 
 
@@ -200,7 +200,7 @@ def test_counts_reasons_and_provenance_are_there(page):
         ('name = "demo & more"',),
         ("Demo <1>",),
     ):
-        assert told_together(words, *expected, within=40), expected
+        assert facts_near(words, *expected, within=40), expected
 
 
 def test_only_the_cutouts_of_the_gallery_are_read(tmp_path):
@@ -215,7 +215,7 @@ def test_log_and_new_catalog_are_optional_and_validation_galaxies_are_pointed_ou
     evaluation = replace(report().evaluation, split="validation")
     page = page_of(tmp_path, training_log=(), new_catalog=None, evaluation=evaluation)
     assert "new catalog" not in page.words().lower()
-    assert told_together(page.words(), "validation", "epoch")
+    assert facts_near(page.words(), "validation", "epoch")
     assert sum(tag == "img" for tag, _ in page.tags) == 4
 
 

@@ -25,7 +25,7 @@ from modeling.figures.sky import draw_sky, map_order
 from modeling.report.pages import NAVIGATION
 from modeling.report.predictions_page import summarise_predictions, write_predictions_page
 from modeling.report.quality_page import summarise_quality, write_quality_page
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.modeling.report.test_report import Page
 from tests.support import report_pages as simulated
 
@@ -77,7 +77,7 @@ def test_the_quality_page_shows_counts_and_drifted_columns(tmp_path) -> None:
         (shown.comparison.description,),
         ("SNAP2", "snapshot"),
     ):
-        assert told_together(words, *expected, within=40), expected
+        assert facts_near(words, *expected, within=40), expected
     drifts = [(row.split()[0], "mag large " in row) for row in page.rows() if " mag " in row]
     assert drifts[0] == ("petroMag_r", True)
     assert ("modelMag_u", False) in drifts
@@ -139,7 +139,7 @@ def test_the_predictions_page_shows_flags_relation_and_calibration(tmp_path) -> 
         ("out of footprint 10",),
         ("cutout saturated, extrapolated range scored",),
     ):
-        assert told_together(words, *expected), expected
+        assert facts_near(words, *expected), expected
     cells = [row.lower() for row in page.rows()]
     assert [row.split(" ", 2)[:2] for row in cells if row.endswith(" 30 10 %")] == [
         ["cutout", "saturated"],
@@ -157,7 +157,7 @@ def test_missing_parts_are_replaced_by_a_sentence(tmp_path) -> None:
         new=new, held_out=PredictionSummary.of(bare, flag_bits=simulated.BITS, true=np.array([8.8, 8.8, 9]))
     )
     page = page_of(tmp_path, write_predictions_page, shown)
-    assert told_together(page.words(), "2 of 3")
+    assert facts_near(page.words(), "2 of 3")
     for text, noun in zip(page.of_class("absent"), ("flags", "mass", "catalog", "sigma", "sigma"), strict=True):
         assert noun in text
     none = page_of(tmp_path, write_predictions_page, simulated.predictions(new=None))

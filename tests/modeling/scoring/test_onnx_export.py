@@ -10,7 +10,7 @@ from modeling.scoring.onnx_export import export_onnx, output_names, probe_images
 from modeling.scoring.predict import predict
 from schemas.errors import ExportError
 from schemas.recipes import TrainSection
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.support.random_models import random_model
 
 onnx = pytest.importorskip("onnx")
@@ -65,9 +65,9 @@ def test_the_file_is_complete_and_has_metadata(exported):
     metadata = {entry.key: entry.value for entry in file.metadata_props}
     assert metadata["model_id"] == "0123456789ab"
     assert metadata["scale_rule"] == "fixed"
-    assert told_together(metadata["input"], "(object, y, x, band)", "0-255", "16 px")
+    assert facts_near(metadata["input"], "(object, y, x, band)", "0-255", "16 px")
     assert json.loads(metadata["calibration"]) == {"n": 99, "by_sigma": True, "score_68": 1.1, "score_95": 2.2}
-    assert told_together(metadata["outputs"], "8 views", "mean")
+    assert facts_near(metadata["outputs"], "8 views", "mean")
     (given,) = file.graph.input
     assert [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim] == ["object", 16, 16, 3]
 

@@ -40,14 +40,14 @@ def main(arguments: Sequence[str]) -> None:
         log.setLevel(logging.DEBUG)
         log.addHandler(_Killer(*options.die_at.split(":")))
     ledger = _Ledger(options.ledger)
-    ensure_cube(options.path, survey="made-up", scale=SCALE)
+    ensure_cube(options.path, survey="simulated", scale=SCALE)
     ledger.write(event="created")
     service = SkyServer(base_url=options.service)
     registration = register_survey(
         options.path,
         service,
         SELECTIONS["labelled"],
-        survey="made-up",
+        survey="simulated",
         columns=["ra", "dec", "oh_p50"],
         page_rows=PAGE_ROWS,
     )

@@ -53,7 +53,7 @@ def test_a_local_cube_is_created_whole_or_not_at_all(tmp_path: Path, launcher: L
             run.wait()
         exists, begun = cube_exists(path), Path(f"{path}.begun").exists()
         seen["whole" if exists else "empty" if Path(path).exists() else "begun" if begun else "nothing"] += 1
-        assert ensure_cube(path, survey="made-up", scale=SCALE) is not exists
+        assert ensure_cube(path, survey="simulated", scale=SCALE) is not exists
         assert cube_exists(path)
         assert not Path(f"{path}.begun").exists()
     print(f"\nwhat kills left of a creation: {dict(seen)}")
@@ -74,9 +74,9 @@ def test_a_cube_on_s3_is_created_by_the_next_run_or_what_is_in_the_way_is_named(
         seen.append("whole" if exists else "empty" if has_branch else f"{len(list_objects(s3_endpoint, prefix))} files")
         if not has_branch and list_objects(s3_endpoint, prefix):
             with pytest.raises(StoreError, match=rf"(?=.*{re.escape(path)})(?=.*files)"):
-                ensure_cube(path, survey="made-up", scale=SCALE)
+                ensure_cube(path, survey="simulated", scale=SCALE)
             delete_objects(s3_endpoint, prefix)
-        assert ensure_cube(path, survey="made-up", scale=SCALE) is not exists
+        assert ensure_cube(path, survey="simulated", scale=SCALE) is not exists
         assert cube_exists(path)
     print(f"\nwhat a kill at each write left of a creation on S3: {seen}")
     assert len(seen) >= MIN_PUTS

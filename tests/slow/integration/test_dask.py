@@ -160,11 +160,11 @@ def test_a_killed_worker_of_a_running_scheduler_costs_a_repeat_and_no_object(
 
 
 RECIPE = """
-name = "made-up"
+name = "simulated"
 store = {{ path = "cube" }}
 output = {{ folder = "{folder}" }}
 [survey]
-name = "made-up"
+name = "simulated"
 base_url = "{base_url}"
 selection = "labelled"
 columns = ["ra", "dec", "oh_p50"]

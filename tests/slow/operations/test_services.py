@@ -20,7 +20,7 @@ import pytest
 from flows.service.directory import ServiceDirectory, ServiceRecord
 from flows.service.processes import service_processes
 from flows.service.services import SERVER, running_service, server_answers
-from tests.facts import told_together
+from tests.facts import facts_near
 from tests.slow.operations.conftest import Service, eventually
 from tests.support.browser import keep_screenshot, open_browser, open_page
 
@@ -173,7 +173,7 @@ def test_a_failure_is_posted_to_a_webhook(service: Service) -> None:
         server.shutdown()
     assert message["flow"] == "report"
     assert message["state"] == "Failed"
-    assert told_together(message["message"], "'nothing'", "recipe")
+    assert facts_near(message["message"], "'nothing'", "recipe")
     assert message["url"].endswith(run)
 
 
@@ -198,7 +198,7 @@ def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         done = Service(folder=tmp_path).galstore("up", "--port", str(port))
     assert done.returncode == 1
-    assert told_together(done.stderr, f"port {port}", "127.0.0.1")
+    assert facts_near(done.stderr, f"port {port}", "127.0.0.1")
 
 
 @pytest.mark.long
