@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,11 @@ def test_progress_shows_in_the_ui_once_work_takes_long(prefect_server) -> None:
     assert shown.flow_run_id is not None
 
 
-def test_a_server_error_costs_an_artifact_and_not_the_run(caplog) -> None:
+def test_a_server_error_costs_an_artifact_and_not_the_run(caplog, monkeypatch) -> None:
     import httpx
 
+    # another test of this process may have let Prefect configure our loggers
+    monkeypatch.setattr(logging.getLogger("flows"), "propagate", True)
     with log_server_errors("ingest-counts"):
         raise httpx.ConnectError("connection refused")
     assert facts_near(caplog.text, "ingest-counts", "connection refused")
