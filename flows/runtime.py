@@ -42,8 +42,9 @@ TRANSIENT_FAILURES: dict[str, Any] = {
 PREFECT_SETTINGS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    # the command line prints errors once, without a traceback
+    # the command line prints errors once, without a traceback, and our log lines through its own handler
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
     # the temporary server needs 10 s; on a busy machine more than the default of 20
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
 }

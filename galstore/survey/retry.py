@@ -18,6 +18,9 @@ from schemas.cutouts import DOWN_REASONS, Reason
 MAX_WAIT_S = 60.0
 """Longest wait before a retry, also if Retry-After asks for more."""
 
+LONG_PAUSE_S = 10.0
+"""A pause from here on is a warning; shorter ones are a service's normal throttling."""
+
 SendRequest = Callable[[CutoutRequest], Awaitable[CutoutResponse]]
 """Function that sends one request once; it raises TransientError if a retry may help."""
 
@@ -145,7 +148,8 @@ class RetryLoop:
         now_s, wait_s = time.monotonic(), min(MAX_WAIT_S, wait_s)
         # concurrent requests get nearly the same answer; one message is enough
         if wait_s and now_s + wait_s > self._paused_until_s + 1:
-            logger.warning("pause all requests for %.0f s (status %d with Retry-After)", wait_s, http_status)
+            level = logging.WARNING if wait_s >= LONG_PAUSE_S else logging.INFO
+            logger.log(level, "pause all requests for %.0f s (status %d with Retry-After)", wait_s, http_status)
         self._paused_until_s = max(self._paused_until_s, now_s + wait_s)
 
 

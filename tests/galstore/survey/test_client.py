@@ -353,6 +353,7 @@ def test_a_date_in_the_past_means_no_delay() -> None:
 
 
 def test_retry_after_pauses_all_requests_of_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="galstore.survey.retry")
     times: list[float] = []
 
     async def handler(request: web.Request) -> web.Response:
