@@ -42,7 +42,8 @@ def read_fits_pages(path: Path, page_rows: int) -> Pages:
     """Read the first binary table of a FITS file in pages; images and ASCII tables are skipped."""
     from astropy.io import fits
 
-    with fits.open(path, memmap=False) as hdus, open_content(path) as stream:
+    # astropy leaves a file open if it fails while opening it by name
+    with path.open("rb") as file, fits.open(file, memmap=False) as hdus, open_content(path) as stream:
         number, table = next((found for found in enumerate(hdus) if isinstance(found[1], fits.BinTableHDU)), (0, None))
         if table is None:
             found = ", ".join(

@@ -1,3 +1,6 @@
+from collections.abc import Iterator
+from contextlib import closing
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,8 +19,9 @@ def sky() -> SimulatedSky:
 
 
 @pytest.fixture(scope="module")
-def database(sky: SimulatedSky) -> SurveyDatabase:
-    return SurveyDatabase(sky.catalog())
+def database(sky: SimulatedSky) -> Iterator[SurveyDatabase]:
+    with closing(SurveyDatabase(sky.catalog())) as opened:
+        yield opened
 
 
 def test_paging_by_id_delivers_what_count_promises(database: SurveyDatabase) -> None:
@@ -52,8 +56,8 @@ def test_missing_values_become_null() -> None:
     table = pd.DataFrame(
         {"objID": [1, 2], "specObjID": [3, 4], "ra": [0.0, 1], "dec": [0.0, 1], "oh_p50": [8.9, np.nan]}
     )
-    database = SurveyDatabase(table)
-    assert database.query_rows("SELECT E.oh_p50 FROM galSpecExtra E").rows == [(8.9,), (None,)]
+    with closing(SurveyDatabase(table)) as database:
+        assert database.query_rows("SELECT E.oh_p50 FROM galSpecExtra E").rows == [(8.9,), (None,)]
 
 
 @pytest.mark.parametrize("top", ["TOP 7", "top (7)", "DISTINCT TOP 7"])
